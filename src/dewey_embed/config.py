@@ -1,0 +1,253 @@
+"""Frozen settings, checked when they are made: the model's shape, its head, how to encode.
+
+Unknown keys are errors, except in a Hugging Face `config.json`, which carries much that does not
+concern us: `BackboneConfig.from_hugging_face` picks what does and refuses what we cannot honour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.types import Overflow, Precision, SingleVector
+
+LayerType = Literal["full_attention", "sliding_attention"]
+
+GLOBAL_THETA_128K = 73_780_400.0
+"""The base of the global layers' rotary positions at 131,072 positions.
+
+Source: arXiv 2503.20376 §2 (the bound is Men et al. 2024, "Base of RoPE bounds context length").
+"""
+
+MAX_POSITIONS_128K = 131_072
+
+PAPER_PROMPTS: Mapping[str, str] = {
+    "query": "<|START_INSTRUCTION|>Answer the question<|END_INSTRUCTION|>",
+    "document": "<|START_INSTRUCTION|>Candidate document<|END_INSTRUCTION|>",
+}
+"""The paper's instruction form. Source: arXiv 2503.20376, model card."""
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused, errors of one kind."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], *, source: str) -> Self:
+        """Settings from plain values; `source` names where they came from.
+
+        Raises:
+            ConfigError: naming each bad key, what was got, and what is accepted.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {describe(error, cls)}") from None
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """One line for all that pydantic found wrong, with the accepted keys for an unknown one."""
+    parts = []
+    for item in error.errors():
+        where = ".".join(str(step) for step in item["loc"]) or "settings"
+        if item["type"] == "extra_forbidden":
+            parts.append(f"unknown key {where!r}; accepted: {', '.join(model.model_fields)}")
+        else:
+            parts.append(f"{where}: {item['msg']} (got {item['input']!r})")
+    return "; ".join(parts)
+
+
+class BackboneConfig(Settings):
+    """The shape of a ModernBERT, under Hugging Face's names.
+
+    `layer_types` holds one entry a layer; `local_attention` is the full width of a sliding
+    layer's window, half of it on each side.
+    """
+
+    vocab_size: int = Field(gt=0)
+    hidden_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0)
+    num_attention_heads: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    layer_types: tuple[LayerType, ...]
+    max_position_embeddings: int = Field(gt=0)
+    global_rope_theta: float = Field(gt=0)
+    local_rope_theta: float = Field(gt=0)
+    local_attention: int = Field(default=128, gt=0, multiple_of=2)
+    norm_eps: float = Field(default=1e-5, gt=0)
+    norm_bias: bool = False
+    attention_bias: bool = False
+    mlp_bias: bool = False
+    pad_token_id: int | None = None
+    cls_token_id: int
+    sep_token_id: int
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> Self:
+        if self.hidden_size % (2 * self.num_attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be an even multiple of "
+                f"num_attention_heads {self.num_attention_heads}"
+            )
+        if len(self.layer_types) != self.num_hidden_layers:
+            raise ValueError(
+                f"layer_types has {len(self.layer_types)} entries "
+                f"for num_hidden_layers {self.num_hidden_layers}"
+            )
+        return self
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def theta(self, layer_type: LayerType) -> float:
+        """Base of the rotary positions of one kind of layer."""
+        return (
+            self.global_rope_theta if layer_type == "full_attention" else self.local_rope_theta
+        )
+
+    @classmethod
+    def from_hugging_face(cls, values: Mapping[str, Any], *, source: str) -> Self:
+        """The backbone that a Hugging Face `config.json` of either generation describes.
+
+        Early 2025 wrote `global_rope_theta`, `local_rope_theta` and `global_attn_every_n_layers`;
+        since transformers 5 it is `rope_parameters` and `layer_types`.
+
+        Raises:
+            CheckpointError: another `model_type`, an activation or a rotary scaling that we do
+                not compute.
+            ConfigError: a missing or impossible value.
+        """
+        if values.get("model_type") != "modernbert":
+            raise CheckpointError(
+                f"{source}: model_type is {values.get('model_type')!r}; "
+                "only ModernBERT models ('modernbert') can be loaded"
+            )
+        activation = values.get("hidden_activation", "gelu")
+        if activation != "gelu":
+            raise CheckpointError(
+                f"{source}: hidden_activation is {activation!r}; only 'gelu' is supported"
+            )
+        known = {key: values[key] for key in cls.model_fields if values.get(key) is not None}
+        known |= _rope_thetas(values, source=source)
+        known.setdefault("max_position_embeddings", 8192)
+        if "layer_types" not in known:
+            every = values.get("global_attn_every_n_layers") or 3
+            known["layer_types"] = layer_pattern(known.get("num_hidden_layers", 0), every)
+        # Older configs name the same tokens bos and eos only.
+        for key, older in (("cls_token_id", "bos_token_id"), ("sep_token_id", "eos_token_id")):
+            if key not in known and values.get(older) is not None:
+                known[key] = values[older]
+        return cls.parse(known, source=source)
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """A `config.json` that transformers 4 and 5 both read, with the keys of both."""
+        values = self.model_dump(mode="json")
+        theta = {"full_attention": self.global_rope_theta, "sliding_attention": self.local_rope_theta}
+        return {
+            "architectures": ["ModernBertModel"],
+            "model_type": "modernbert",
+            **values,
+            "bos_token_id": self.cls_token_id,
+            "eos_token_id": self.sep_token_id,
+            "hidden_activation": "gelu",
+            "global_attn_every_n_layers": self._global_every(),
+            "rope_parameters": {
+                kind: {"rope_type": "default", "rope_theta": base} for kind, base in theta.items()
+            },
+        }
+
+    def _global_every(self) -> int:
+        """The old config's period, when there is one; transformers 5 reads `layer_types`."""
+        for every in range(1, self.num_hidden_layers + 1):
+            if layer_pattern(self.num_hidden_layers, every) == self.layer_types:
+                return every
+        return 3
+
+
+def layer_pattern(num_layers: int, every: int) -> tuple[LayerType, ...]:
+    """Kinds of layers where the first, and every `every`-th after it, attends globally."""
+    return tuple(
+        "sliding_attention" if layer % every else "full_attention" for layer in range(num_layers)
+    )
+
+
+def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, float]:
+    """`global_rope_theta` and `local_rope_theta`, whichever generation of keys holds them.
+
+    Where an old config has no local base, its layers all use ModernBERT's default of 10,000.
+    """
+    parameters = values.get("rope_parameters") or {}
+    thetas = {}
+    for key, kind, default in (
+        ("global_rope_theta", "full_attention", 160_000.0),
+        ("local_rope_theta", "sliding_attention", 10_000.0),
+    ):
+        nested = parameters.get(kind) or {}
+        rope_type = nested.get("rope_type", "default")
+        scaling = values.get("rope_scaling")
+        if rope_type != "default" or scaling:
+            raise CheckpointError(
+                f"{source}: rotary scaling {scaling or rope_type!r} is not supported; "
+                "only plain rotary positions with their own theta are"
+            )
+        theta = nested.get("rope_theta", values.get(key))
+        thetas[key] = float(default if theta is None else theta)
+    return thetas
+
+
+class DeweyConfig(Settings):
+    """How a backbone becomes an embedder: its head, its single vector, its prompts.
+
+    `vector_size` is `None` where there is no head and vectors have the backbone's width.
+    `max_tokens` counts everything the backbone sees: CLS, the prompt, the text, SEP.
+    """
+
+    backbone: BackboneConfig
+    vector_size: int | None = Field(default=None, gt=0)
+    head_bias: bool = False
+    single_vector: SingleVector = "cls"
+    prompts: dict[str, str] = Field(default_factory=lambda: {"query": "", "document": ""})
+    max_tokens: int = Field(gt=3)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width of the vectors that come out."""
+        return self.vector_size or self.backbone.hidden_size
+
+
+class EncodeOptions(Settings):
+    """How documents are cut and encoded; part of an index's identity.
+
+    `chunk_tokens` may name several granularities; `chunk_overlap` is in tokens, one for all or
+    one each. `window_overlap` is how many tokens two windows share when a text is longer than
+    the model takes.
+    """
+
+    chunk_tokens: tuple[int, ...] = (256,)
+    chunk_overlap: tuple[int, ...] = (64,)
+    splitter: Literal["tokens", "recursive", "words"] = "tokens"
+    overflow: Overflow = "windows"
+    precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if not self.chunk_tokens:
+            raise ValueError("chunk_tokens names no size")
+        if len(self.chunk_overlap) != len(self.chunk_tokens):
+            raise ValueError(
+                f"chunk_overlap has {len(self.chunk_overlap)} values "
+                f"for {len(self.chunk_tokens)} chunk_tokens"
+            )
+        for size, overlap in zip(self.chunk_tokens, self.chunk_overlap, strict=True):
+            if size < 1 or not 0 <= overlap < size:
+                raise ValueError(
+                    f"chunk_tokens {size} with chunk_overlap {overlap}: "
+                    "need chunk_tokens >= 1 and 0 <= chunk_overlap < chunk_tokens"
+                )
+        return self

@@ -1,0 +1,58 @@
+"""Every error a user of Dewey can meet, as one tree.
+
+::
+
+    DeweyError
+    ├── ConfigError (ValueError)             an option, recipe or config with an unknown key or bad value
+    ├── CheckpointError (ValueError)         a model folder that is missing, truncated or foreign
+    ├── InputError (ValueError)              a text, span or file that is refused
+    │   ├── TextTooLongError                 past `max_tokens` with `overflow="error"`
+    │   ├── SpanError                        a span outside its text, or running backwards
+    │   └── ReadError                        a file that cannot be read as text
+    ├── IndexStoreError                      an index that is missing, in use or damaged
+    │   └── IndexMismatchError (ValueError)  an index made by another model or with other settings
+    └── MissingDependencyError (ImportError) an optional package, with the command that installs it
+
+A message says what was got, what the limit is, and what to do about it. Mistakes of type
+(a number where a text belongs) are plain `TypeError`, as everywhere in Python.
+"""
+
+
+class DeweyError(Exception):
+    """Base of every error that Dewey raises for its users."""
+
+
+class ConfigError(DeweyError, ValueError):
+    """An option, recipe or config holds an unknown key or an impossible value."""
+
+
+class CheckpointError(DeweyError, ValueError):
+    """A model folder is missing, truncated, or not one that we can run."""
+
+
+class InputError(DeweyError, ValueError):
+    """A text, span or file is refused; the message says why."""
+
+
+class TextTooLongError(InputError):
+    """A text has more tokens than the model takes and `overflow="error"` was asked for."""
+
+
+class SpanError(InputError):
+    """A span lies outside its text, is empty, or runs backwards."""
+
+
+class ReadError(InputError):
+    """A file cannot be read as text."""
+
+
+class IndexStoreError(DeweyError):
+    """An index is missing, damaged, or being written by another process."""
+
+
+class IndexMismatchError(IndexStoreError, ValueError):
+    """An index was made by another model, or with other chunk settings, than the one at hand."""
+
+
+class MissingDependencyError(DeweyError, ImportError):
+    """An optional package is needed; the message holds the command that installs it."""

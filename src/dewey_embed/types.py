@@ -1,0 +1,152 @@
+"""The frozen values that pass between stages: text → tokens → spans → vectors → hits.
+
+Every stage takes one of these and returns the next; none of them knows how it was made.
+Positions are half-open: `text[span.char_start:span.char_end]` is a chunk's text, and
+`tokens.ids[span.token_start:span.token_end]` are its tokens.
+
+Shape suffixes used across the package: B documents, T tokens, C chunks (spans), D vector width,
+H hidden width, Q queries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dewey_embed.errors import SpanError
+
+Overflow = Literal["windows", "truncate", "error"]
+Precision = Literal["float32", "float16", "int8", "binary"]
+SingleVector = Literal["cls", "mean", "cls_add_mean"]
+MetadataValue = str | int | float | bool | None
+
+
+class Span(NamedTuple):
+    """A half-open range of one text, in characters and in tokens of the text itself.
+
+    Tokens are counted from the text's first: neither CLS nor the prompt has a number.
+    """
+
+    char_start: int
+    char_end: int
+    token_start: int
+    token_end: int
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens the span holds."""
+        return self.token_end - self.token_start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text with its name: what readers make and indexes keep.
+
+    `id` is stable from run to run (for a file, its path), `source` is where the text came from,
+    `root` is the argument it was found under; `metadata` holds flat values to filter by.
+    """
+
+    id: str
+    text: str
+    title: str = ""
+    source: str = ""
+    root: str = ""
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """A text's tokens: `ids` (T,) int64 and `offsets` (T, 2) int64 characters, half-open.
+
+    Special tokens are not among them. `prompt_ids` (P,) are the tokens of the prompt that was put
+    before the text; they have no offsets, and no span ever holds them. Offsets never decrease;
+    tokens that share one character (the bytes of an emoji) share its offsets.
+    """
+
+    ids: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    prompt_ids: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class SpanPooler(Protocol):
+    """What a document keeps of its pass so that any span can be pooled later."""
+
+    def pool(self, char_spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+        """Vectors (len(char_spans), D) float32, unit length, of character ranges."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DocumentVectors:
+    """A document's vectors from one forward pass: one for the whole, one for every span.
+
+    | field         | shape  | dtype                                                               |
+    |---------------|--------|---------------------------------------------------------------------|
+    | `vector`      | (D,)   | float32, unit length, unless another `precision` was asked for      |
+    | `chunks`      | (C, D) | the same; row j belongs to `spans[j]`, always `len(spans)` rows     |
+    | `granularity` | (C,)   | int32: which of the asked `chunk_tokens` each span was cut for      |
+
+    `num_tokens` is what the text has; `used_tokens` how many of them the vectors have seen;
+    `overflow` says what happened if the text was longer than the model takes: `None` (it fitted),
+    `"windows"` (read in overlapping windows, all of it) or `"truncate"` (the end was left out).
+    """
+
+    vector: NDArray[Any]
+    chunks: NDArray[Any]
+    spans: list[Span]
+    num_tokens: int
+    used_tokens: int
+    overflow: Literal["windows", "truncate"] | None = None
+    granularity: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    states: SpanPooler | None = field(default=None, repr=False)
+
+    def pool(self, char_spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+        """Vectors (len(char_spans), D) float32 of any character ranges, without a second pass.
+
+        Needs `keep_states=True` when the document was encoded. A range takes in every token that
+        it touches.
+
+        Raises:
+            SpanError: no states were kept, or a range is empty, reversed, outside the text, or
+                holds no token.
+        """
+        if self.states is None:
+            raise SpanError(
+                "this document was encoded without its token states; "
+                "pass keep_states=True to encode_document to pool spans later"
+            )
+        return self.states.pool(char_spans)
+
+    def at(self, granularity: int) -> tuple[NDArray[Any], list[Span]]:
+        """Chunk vectors and spans of one granularity: `at(0)` for the first of `chunk_tokens`."""
+        rows = np.flatnonzero(self.granularity == granularity)
+        return self.chunks[rows], [self.spans[row] for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A chunk that answered: its score, its characters within its document, and its text."""
+
+    score: float
+    char_start: int
+    char_end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A document that answered a query, with its best passages, best first."""
+
+    document_id: str
+    score: float
+    title: str
+    source: str
+    metadata: Mapping[str, MetadataValue]
+    passages: list[Passage]
