@@ -1,0 +1,1 @@
+"""The model: packed sequences in, hidden states and pooled vectors out. Knows no text."""

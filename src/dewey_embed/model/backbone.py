@@ -1,0 +1,157 @@
+"""ModernBERT of any size over a packed row, in plain PyTorch.
+
+Embedding norm, pre-norm layers (the first attention norm absent), fused qkv, rotary positions
+with separate bases for global and local layers, GeGLU, a final norm; no dropout, for the paper
+trains without. Weight names are those of Hugging Face's `ModernBertModel`, so that checkpoints go
+both ways. Source: arXiv 2412.13663 (ModernBERT) §2.1; arXiv 2503.20376 §2 for the long context.
+
+Shape suffixes: T packed tokens, H hidden width, N heads, D head width, I intermediate width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
+from torch import Tensor, nn
+
+from dewey_embed.config import GLOBAL_THETA_128K, MAX_POSITIONS_128K, BackboneConfig, LayerType
+from dewey_embed.model.attention import AttentionPlan, attend, rotate
+from dewey_embed.model.packing import Packed
+
+MLP_SLICE_TOKENS = 1024
+"""Tokens that pass through an MLP at a time without gradients: their wide states stay in cache,
+and a row of 131,072 tokens never holds them all."""
+
+
+class Embeddings(nn.Module):
+    """Token vectors, normed. There are no position embeddings: positions are rotations."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.norm = _norm(config)
+
+    def forward(self, ids_T: Tensor) -> Tensor:
+        """(T, H) of (T,) ids."""
+        normed: Tensor = self.norm(self.tok_embeddings(ids_T))
+        return normed
+
+
+class Attention(nn.Module):
+    """Self-attention within each sequence of the row, over all of it or within a window."""
+
+    def __init__(self, config: BackboneConfig, layer_type: LayerType) -> None:
+        super().__init__()
+        self.layer_type = layer_type
+        self.num_heads = config.num_attention_heads
+        width = config.hidden_size
+        self.Wqkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
+        self.Wo = nn.Linear(width, width, bias=config.attention_bias)
+
+    def forward(self, states_TH: Tensor, rotary: tuple[Tensor, Tensor], plan: AttentionPlan) -> Tensor:
+        """(T, H): what each token takes from those that it sees."""
+        qkv_T3ND = self.Wqkv(states_TH).unflatten(-1, (3, self.num_heads, -1))
+        query_TND, key_TND, value_TND = rotate(qkv_T3ND, rotary)
+        mixed_TND = attend(query_TND, key_TND, value_TND, self.layer_type, plan)
+        mixed: Tensor = self.Wo(mixed_TND.flatten(1))
+        return mixed
+
+
+class MLP(nn.Module):
+    """GeGLU: gelu(a) · b of one projection, projected back. Source: arXiv 2002.05202."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.Wi = nn.Linear(config.hidden_size, 2 * config.intermediate_size, bias=config.mlp_bias)
+        self.Wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.mlp_bias)
+
+    def forward(self, states_TH: Tensor) -> Tensor:
+        """(T, H) of (T, H)."""
+        gate_TI, value_TI = self.Wi(states_TH).chunk(2, dim=-1)
+        out: Tensor = self.Wo(F.gelu(gate_TI) * value_TI)
+        return out
+
+
+class Layer(nn.Module):
+    """One pre-norm transformer layer."""
+
+    def __init__(self, config: BackboneConfig, index: int) -> None:
+        super().__init__()
+        layer_type = config.layer_types[index]
+        # The embedding norm already stands before the first attention.
+        self.attn_norm = nn.Identity() if index == 0 else _norm(config)
+        self.attn = Attention(config, layer_type)
+        self.mlp_norm = _norm(config)
+        self.mlp = MLP(config)
+
+    def forward(self, states_TH: Tensor, rotary: tuple[Tensor, Tensor], plan: AttentionPlan) -> Tensor:
+        """(T, H) of (T, H)."""
+        states_TH = states_TH + self.attn(self.attn_norm(states_TH), rotary, plan)
+        if torch.is_grad_enabled() or states_TH.is_cuda:
+            return states_TH + self.mlp(self.mlp_norm(states_TH))
+        for part in states_TH.split(MLP_SLICE_TOKENS):
+            part += self.mlp(self.mlp_norm(part))
+        return states_TH
+
+
+class Backbone(nn.Module):
+    """A ModernBERT: `Packed` in, hidden states (T, H) out, in the dtype of its weights."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
+        self.final_norm = _norm(config)
+
+    def forward(self, packed: Packed) -> Tensor:
+        """(T, H): the normed states after the last layer.
+
+        Raises:
+            ValueError: a sequence is longer than the model's positions.
+        """
+        limit = self.config.max_position_embeddings
+        if packed.max_length > limit:
+            raise ValueError(
+                f"a sequence has {packed.max_length} tokens, the model {limit} positions; "
+                "encode it in windows, or extend the model with extend_context()"
+            )
+        states_TH = self.embeddings(packed.ids_T)
+        plan = AttentionPlan(packed, self.config.local_attention // 2, states_TH.dtype)
+        rotary = {
+            layer_type: rotary_table(self.config, layer_type, packed, states_TH.dtype)
+            for layer_type in set(self.config.layer_types)
+        }
+        for layer in self.layers:
+            states_TH = layer(states_TH, rotary[layer.attn.layer_type], plan)
+        final: Tensor = self.final_norm(states_TH)
+        return final
+
+
+def rotary_table(
+    config: BackboneConfig, layer_type: LayerType, packed: Packed, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, D/2) of every token's angles, computed in float32.
+
+    Source: arXiv 2104.09864 eq. 15, with θ_i = base^(-2i/D).
+    """
+    exponent = torch.arange(0, config.head_size, 2, device=packed.positions_T.device) / config.head_size
+    inverse_frequency = 1.0 / (config.theta(layer_type) ** exponent)
+    angles = packed.positions_T.float().unsqueeze(1) * inverse_frequency
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def extend_context(config: BackboneConfig, max_positions: int = MAX_POSITIONS_128K) -> BackboneConfig:
+    """The same backbone with room for `max_positions` tokens; its weights need no change.
+
+    Only the base of the global layers' rotary positions moves; local layers see 128 tokens at any
+    length. A checkpoint extended this way wants some training before it is good at long range.
+    Source: arXiv 2503.20376 §2: θ = 73,780,400 at 131,072 positions.
+    """
+    return config.model_copy(
+        update={"max_position_embeddings": max_positions, "global_rope_theta": GLOBAL_THETA_128K}
+    )
+
+
+def _norm(config: BackboneConfig) -> nn.LayerNorm:
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)

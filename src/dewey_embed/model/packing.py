@@ -1,0 +1,75 @@
+"""Sequences of different lengths → one row of tokens, with no padding anywhere.
+
+A batch is one row of T tokens and `cu_seqlens`, the B + 1 places where its sequences begin and
+end. Knows nothing of text, and nothing of what the tokens mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """B sequences in one row of T tokens.
+
+    | field         | shape    | dtype | meaning                                      |
+    |---------------|----------|-------|----------------------------------------------|
+    | `ids_T`       | (T,)     | int64 | token ids                                    |
+    | `positions_T` | (T,)     | int64 | place within the own sequence, from 0        |
+    | `cu_seqlens`  | (B + 1,) | int32 | where each sequence starts; the last one's end |
+    | `lengths`     | B        | int   | the same on the host, so that nothing waits for a device |
+    """
+
+    ids_T: Tensor
+    positions_T: Tensor
+    cu_seqlens: Tensor
+    lengths: tuple[int, ...]
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """(B,) int64: where each sequence starts in the row."""
+        return np.concatenate(([0], np.cumsum(self.lengths)[:-1])).astype(np.int64)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest sequence."""
+        return max(self.lengths)
+
+
+def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "cpu") -> Packed:
+    """One row of all sequences' ids, in the order given.
+
+    Raises:
+        ValueError: there is no sequence, or an empty one.
+    """
+    lengths = tuple(len(sequence) for sequence in sequences)
+    if not lengths or min(lengths) == 0:
+        raise ValueError(f"packing needs sequences of at least one token, got lengths {lengths}")
+    ids = torch.from_numpy(np.concatenate(sequences).astype(np.int64, copy=False))
+    positions = torch.from_numpy(np.concatenate([np.arange(n, dtype=np.int64) for n in lengths]))
+    cu_seqlens = torch.from_numpy(np.cumsum((0, *lengths), dtype=np.int32))
+    return Packed(ids.to(device), positions.to(device), cu_seqlens.to(device), lengths)
+
+
+def fill_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Indices of sequences, batch by batch: longest first, at most `batch_tokens` tokens each.
+
+    A sequence longer than `batch_tokens` is a batch of its own. Sorting by length puts sequences
+    of like cost together; longest first meets a lack of memory at the start, not at the end.
+    """
+    batches: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if not batches or lengths[index] > room:
+            batches.append([])
+            room = batch_tokens
+        batches[-1].append(index)
+        room -= lengths[index]
+    return batches

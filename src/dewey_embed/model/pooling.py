@@ -1,0 +1,56 @@
+"""Hidden states + spans → pooled states: means of any spans as differences of running sums.
+
+Training and encoding pool with this code, and nothing else. Shape suffixes: T tokens of a packed
+row, C spans, H hidden width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK_TOKENS = 64
+"""A running sum is kept for every 64th token; what lies between is added when asked for."""
+
+SLICE_TOKENS = 8192
+"""Tokens turned to float32 at a time, so that summing a long row needs little memory."""
+
+
+class RunningSums:
+    """Sums of hidden states over any range of tokens, without touching the tokens between.
+
+    Sums within a block are float32, sums of blocks float64: subtracting two running sums at
+    131,072 tokens loses nothing that a direct mean in float32 would have kept. The states stay in
+    their own dtype and are not copied. Every operation can be differentiated.
+    """
+
+    def __init__(self, hidden_TH: Tensor) -> None:
+        self.hidden_TH = hidden_TH
+        num_tokens, width = hidden_TH.shape
+        whole = num_tokens - num_tokens % BLOCK_TOKENS
+        blocks = [
+            part.view(-1, BLOCK_TOKENS, width).sum(1, dtype=torch.float32)
+            for part in hidden_TH[:whole].split(SLICE_TOKENS)
+        ]
+        zero = hidden_TH.new_zeros((1, width), dtype=torch.float64)
+        self.before_block = torch.cat((zero, torch.cat(blocks).double().cumsum(0)))
+
+    def sums(self, starts_C: Tensor, ends_C: Tensor) -> Tensor:
+        """(C, H) float64: sums of the states of tokens [start, end) for each pair."""
+        places, inverse = torch.unique(torch.cat((starts_C, ends_C)), return_inverse=True)
+        before = torch.cat([self._before(part) for part in places.split(256)])
+        start, end = before[inverse].split(len(starts_C))
+        return end - start
+
+    def means(self, starts_C: Tensor, ends_C: Tensor) -> Tensor:
+        """(C, H) float32: means of the states of tokens [start, end) for each pair."""
+        return (self.sums(starts_C, ends_C) / (ends_C - starts_C).unsqueeze(1)).float()
+
+    def _before(self, places: Tensor) -> Tensor:
+        """(P, H) float64: the sum of all states before each place."""
+        block = places // BLOCK_TOKENS
+        rest = torch.arange(BLOCK_TOKENS, device=places.device)
+        tokens = (block.unsqueeze(1) * BLOCK_TOKENS + rest).clamp(max=len(self.hidden_TH) - 1)
+        inside = rest < (places % BLOCK_TOKENS).unsqueeze(1)
+        states = self.hidden_TH[tokens].float() * inside.unsqueeze(2)
+        return self.before_block[block] + states.sum(1).double()
