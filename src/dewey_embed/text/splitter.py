@@ -1,0 +1,268 @@
+"""Tokens → spans: fixed windows, paragraphs and lines, whole words, or anyone's own ranges.
+
+All of it happens in the document's own token numbers: a splitter chooses *units* that may not be
+cut (characters, words, paragraphs), given by their bounds (U + 1,) from 0 to T, and fills chunks
+with them. So the sizes are exact, and characters are read off the tokens' offsets at the end.
+Knows nothing of models; training calls the same functions with sizes of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
+from typing import Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dewey_embed.errors import ConfigError, SpanError
+from dewey_embed.text.characters import code_points, white_space
+from dewey_embed.types import Span, Tokens
+
+Splitter = Literal["tokens", "recursive", "words"] | Callable[[str], Iterable[tuple[int, int]]]
+"""How a text is cut: by name, or a function from the text to half-open character ranges."""
+
+_Numbers = NDArray[np.int64]
+
+# What stands before a word in the picture of a text that langchain's splitter is given. One
+# character each: it would cut a "\n\n" again at "\n".
+_WORD, _LINE, _PARAGRAPH = " ", "\n", "\f"
+
+
+def split(
+    text: str,
+    tokens: Tokens,
+    *,
+    splitter: Splitter = "tokens",
+    chunk_tokens: int,
+    chunk_overlap: int = 0,
+) -> list[Span]:
+    """The spans of a text, in order; none for a text without tokens.
+
+    `tokens` are the text's own. By name, a splitter covers every token, keeps each span within
+    `chunk_tokens` tokens and the overlap of neighbours within `chunk_overlap`, and never makes a
+    span that lies inside another:
+
+    - `"tokens"`: windows of `chunk_tokens` every `chunk_tokens - chunk_overlap`; where several
+      tokens share a character (the bytes of an emoji) a window ends before it, not within;
+    - `"words"`: as many whole words as fit, overlapping in whole words;
+    - `"recursive"`: langchain's RecursiveCharacterTextSplitter, measured in these tokens:
+      paragraphs, else lines, else words, together as long as they fit in
+      `chunk_tokens - chunk_overlap`; each then starts up to `chunk_overlap` tokens earlier, at a
+      word.
+
+    A word or character with more than `chunk_tokens` tokens is cut between tokens. Of a function
+    the ranges are taken as they come, each as in `spans_from_characters`; sizes are its own.
+
+    Raises:
+        ConfigError: an unknown splitter, or sizes that leave nothing to advance by.
+        SpanError: a function's range that is empty, reversed, outside, or without tokens.
+    """
+    if chunk_tokens < 1 or not 0 <= chunk_overlap < chunk_tokens:
+        raise ConfigError(
+            f"chunk_tokens {chunk_tokens} with chunk_overlap {chunk_overlap}: "
+            "need chunk_tokens >= 1 and 0 <= chunk_overlap < chunk_tokens"
+        )
+    if not callable(splitter) and splitter not in ("tokens", "words", "recursive"):
+        raise ConfigError(
+            f"splitter is {splitter!r}; use 'tokens', 'recursive', 'words', "
+            "or a function from a text to its character ranges"
+        )
+    if not len(tokens):
+        return []
+    if callable(splitter):
+        return spans_from_characters(tokens, list(splitter(text)), num_chars=len(text))
+    characters = _characters(tokens, chunk_tokens)
+    if splitter == "tokens":
+        return _spans(tokens, *_fill(characters, chunk_tokens, chunk_overlap))
+    if splitter == "words":
+        words, _ = _words(text, tokens)
+        words = _cut_long_units(words, chunk_tokens, characters)
+        return _spans(tokens, *_fill(words, chunk_tokens, chunk_overlap))
+    return _spans(tokens, *_recursive(text, tokens, chunk_tokens, chunk_overlap))
+
+
+def spans_from_characters(
+    tokens: Tokens, char_spans: Sequence[tuple[int, int]], *, num_chars: int
+) -> list[Span]:
+    """One span for each character range, in the same order: every token that the range touches.
+
+    A span's characters are those of its tokens, so they may reach a little past the range where
+    it cuts a token, and leave out white space at its ends. Ranges may overlap and come in any
+    order. `num_chars` is the length of the text.
+
+    Raises:
+        SpanError: a range is empty, reversed, outside the text, or holds no token.
+        TypeError: a range is not a pair of integers.
+    """
+    if not len(char_spans):
+        return []
+    ranges = _as_pairs(char_spans)
+    bad = (ranges[:, 0] < 0) | (ranges[:, 0] >= ranges[:, 1]) | (ranges[:, 1] > num_chars)
+    if bad.any():
+        _refuse(int(np.argmax(bad)), ranges, num_chars)
+    starts = np.searchsorted(tokens.offsets[:, 1], ranges[:, 0], side="right")
+    ends = np.searchsorted(tokens.offsets[:, 0], ranges[:, 1], side="left")
+    without = starts >= ends
+    if without.any():
+        row = int(np.argmax(without))
+        raise SpanError(
+            f"range {row} is {_pair(ranges[row])}: it holds no token, only white space or "
+            "characters that the tokenizer drops; leave it out or widen it"
+        )
+    return _spans(tokens, starts, ends)
+
+
+def _as_pairs(char_spans: Sequence[tuple[int, int]]) -> _Numbers:
+    """The ranges as an array (C, 2), or the first one that is no pair of integers refused."""
+    try:
+        ranges = np.asarray(char_spans)
+    except ValueError:  # ragged
+        ranges = np.empty(0)
+    if ranges.dtype.kind in "iu" and ranges.ndim == 2 and ranges.shape[1] == 2:
+        return ranges.astype(np.int64)
+    for row, pair in enumerate(char_spans):
+        numbers = list(pair) if isinstance(pair, Sequence | np.ndarray) else []
+        if len(numbers) != 2 or not all(
+            isinstance(number, Integral) and not isinstance(number, bool) for number in numbers
+        ):
+            raise TypeError(
+                f"range {row} is {pair!r}; pass (char_start, char_end), two integers, half-open"
+            )
+    # Integers all the same: too large for an array, hence for any text.
+    limit = np.iinfo(np.int64).max
+    return np.array([[min(max(n, -1), limit) for n in pair] for pair in char_spans], np.int64)
+
+
+def _refuse(row: int, ranges: _Numbers, num_chars: int) -> NoReturn:
+    """Raise what is wrong with a range."""
+    start, end = ranges[row].tolist()
+    if start == end:
+        fault = "it is empty; ranges are half-open, so one character is (n, n + 1)"
+    elif start > end:
+        fault = "it runs backwards; give the smaller number first"
+    else:
+        fault = f"the text has {num_chars} characters; keep within (0, {num_chars})"
+    raise SpanError(f"range {row} is {_pair(ranges[row])}: {fault}")
+
+
+def _pair(numbers: _Numbers) -> str:
+    """A range as a user writes it."""
+    return f"({numbers[0]}, {numbers[1]})"
+
+
+def _spans(tokens: Tokens, starts: _Numbers, ends: _Numbers) -> list[Span]:
+    """Spans of token ranges, with the characters of their first and last tokens."""
+    char_starts = tokens.offsets[starts, 0].tolist()
+    char_ends = tokens.offsets[ends - 1, 1].tolist()
+    return list(map(Span, char_starts, char_ends, starts.tolist(), ends.tolist()))
+
+
+def _fill(bounds: _Numbers, size: int, overlap: int) -> tuple[_Numbers, _Numbers]:
+    """Starts and ends of chunks of whole units, none of which is longer than `size`."""
+    num_tokens, last = int(bounds[-1]), len(bounds) - 1
+    if last == num_tokens:  # every unit is one token
+        starts = np.arange(0, max(num_tokens - overlap, 1), size - overlap)
+        return starts, np.minimum(starts + size, num_tokens)
+    chunks: list[tuple[int, int]] = []
+    unit = 0
+    while True:
+        stop = int(np.searchsorted(bounds, bounds[unit] + size, side="right")) - 1
+        chunks.append((bounds[unit], bounds[stop]))
+        if stop == last:
+            break
+        # As far back as the overlap allows and the next unit leaves room for.
+        earliest = max(bounds[stop] - overlap, bounds[stop + 1] - size)
+        unit = max(int(np.searchsorted(bounds, earliest, side="left")), unit + 1)
+    filled = np.array(chunks, np.int64)
+    return filled[:, 0], filled[:, 1]
+
+
+def _cut_long_units(bounds: _Numbers, size: int, finer: _Numbers) -> _Numbers:
+    """The bounds, with units of more than `size` tokens cut at bounds of a finer kind."""
+    long = np.flatnonzero(np.diff(bounds) > size)
+    if not len(long):
+        return bounds
+    cuts = [bounds]
+    for start, end in zip(bounds[long].tolist(), bounds[long + 1].tolist(), strict=True):
+        first, stop = np.searchsorted(finer, [start + 1, end])
+        inner = np.concatenate([[0], finer[first:stop] - start, [end - start]])
+        cuts.append(_fill(inner, size, 0)[1][:-1] + start)
+    return np.sort(np.concatenate(cuts))
+
+
+def _characters(tokens: Tokens, size: int) -> _Numbers:
+    """Bounds of groups of tokens that share no character with others, up to `size` tokens each."""
+    apart = np.flatnonzero(tokens.offsets[1:, 0] >= tokens.offsets[:-1, 1]) + 1
+    bounds = np.concatenate([[0], apart, [len(tokens)]])
+    return _cut_long_units(bounds, size, np.arange(len(tokens) + 1))
+
+
+def _words(text: str, tokens: Tokens) -> tuple[_Numbers, _Numbers]:
+    """Bounds of the words in tokens, and (U,) how many line breaks stand before each word.
+
+    White space that has tokens of its own belongs to the word after it, or else to the last.
+    """
+    codes = code_points(text)
+    space = white_space(codes)
+    edges = np.flatnonzero(np.diff(space, prepend=True, append=True))
+    char_starts, char_ends = edges[::2], edges[1::2]
+    word_of_token = np.searchsorted(char_ends, tokens.offsets[:, 0], side="right")
+    word_of_token = np.minimum(word_of_token, max(len(char_ends) - 1, 0))
+    firsts = np.concatenate([[0], np.flatnonzero(np.diff(word_of_token)) + 1])
+    bounds = np.append(firsts, len(tokens))
+    if not len(char_ends):
+        return bounds, np.zeros(1, np.int64)
+    # A line ends at LF, or at CR without LF.
+    breaks = codes == ord("\n")
+    breaks[:-1] |= (codes[:-1] == ord("\r")) & ~breaks[1:]
+    num_breaks = np.concatenate([[0], np.cumsum(breaks)])
+    words = word_of_token[firsts]
+    before = np.append(0, char_ends[words[:-1]])
+    return bounds, num_breaks[char_starts[words]] - num_breaks[before]
+
+
+def _recursive(
+    text: str, tokens: Tokens, chunk_tokens: int, chunk_overlap: int
+) -> tuple[_Numbers, _Numbers]:
+    """Starts and ends of chunks from langchain's splitter.
+
+    It is given a picture of the text instead of the text: an `x` for each token and one separator
+    before each word. That makes its measure exact and cheap, and positions are sums of `x`: its
+    own `add_start_index` searches for the chunk's text, which goes wrong where text repeats.
+    """
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+    room = chunk_tokens - chunk_overlap
+    words, num_breaks = _words(text, tokens)
+    separators = np.array([_WORD, _LINE, _PARAGRAPH])[np.minimum(num_breaks, 2)].tolist()
+    picture = "".join(
+        separator + "x" * num_tokens
+        for separator, num_tokens in zip(separators, np.diff(words).tolist(), strict=True)
+    )
+    pieces = RecursiveCharacterTextSplitter(
+        separators=[_PARAGRAPH, _LINE, _WORD],  # not "": longer words are cut by tokens below
+        chunk_size=room,
+        chunk_overlap=0,
+        length_function=lambda piece: piece.count("x"),
+        keep_separator=True,
+        strip_whitespace=False,
+    ).split_text(picture)
+    bounds = np.cumsum([0, *(piece.count("x") for piece in pieces)])
+    characters = _characters(tokens, room)
+    bounds = _cut_long_units(bounds, room, characters)
+    ends, starts = bounds[1:], bounds[:-1]
+    if chunk_overlap:
+        units = np.union1d(words, bounds)
+        starts = units[np.searchsorted(units, starts - chunk_overlap, side="left")]
+        starts[0] = 0
+        if (np.diff(starts) <= 0).any():
+            _step_forward(starts, units)
+    return starts, ends
+
+
+def _step_forward(starts: _Numbers, units: _Numbers) -> None:
+    """Make starts increase, in place, where short neighbours would start at the same word."""
+    for row in range(1, len(starts)):
+        if starts[row] <= starts[row - 1]:
+            starts[row] = units[np.searchsorted(units, starts[row - 1], side="right")]

@@ -1,0 +1,303 @@
+"""Text → tokens with exact character offsets, for any text that a Python string can hold.
+
+Knows nothing of models, batches or limits: nothing is truncated or padded, and CLS and SEP are
+left for whoever builds the batch.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tokenizers
+from numpy.typing import NDArray
+
+from dewey_embed.errors import CheckpointError
+from dewey_embed.text.characters import code_points, white_space, without_surrogates
+from dewey_embed.types import Tokens
+
+SEGMENT_CHARS = 65_536
+"""About how many characters the backend is given in one piece.
+
+It bounds the memory for huge texts and lets the backend's threads share a long one.
+"""
+
+GROUP_CHARS = 1_048_576
+"""How many characters one call of the backend may hold, unless a single piece is longer."""
+
+# BERT's and byte-level tokenizers never join characters across the step from text to white
+# space, so a cut there changes no token.
+_SAFE_CUT = re.compile(r"(?<=\S)[ \n]")
+
+_SPECIAL_IN_TEXT_MIN = 2
+
+
+class _Piece(NamedTuple):
+    """Tokens of one piece of a text: ids (T,) int64, offsets (T, 2) int64."""
+
+    ids: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+class Tokenizer:
+    """A `tokenizers` backend that keeps every token and says exactly where it stands.
+
+    Three things differ from the backend as it was saved, none of them in ordinary text:
+
+    - truncation, padding and post-processing are off: only the text's own tokens come out;
+    - the strings of special tokens (`[SEP]`) are control tokens in a prompt, which the model's
+      maker wrote, but ordinary characters in a text, which anyone may have written;
+    - characters that the backend drops or folds away (the accents that BERT strips, the second
+      half of a composed `é`, NUL) belong to the token that they follow, so that a slice of the
+      text by offsets keeps them. White space, and what is dropped after it, stays between tokens.
+    """
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, *, cls_token_id: int, sep_token_id: int
+    ) -> None:
+        for name, token_id in (("cls_token_id", cls_token_id), ("sep_token_id", sep_token_id)):
+            if backend.id_to_token(token_id) is None:
+                raise CheckpointError(
+                    f"{name} {token_id} is not in the tokenizer's vocabulary of "
+                    f"{backend.get_vocab_size()} tokens; the model's files do not belong together"
+                )
+        backend.no_truncation()
+        backend.no_padding()
+        self._post_processor = backend.post_processor
+        # A byte-level post-processor would trim white space off the offsets.
+        backend.post_processor = None
+        self._backend = backend
+        self.cls_token_id = cls_token_id
+        self.sep_token_id = sep_token_id
+        self._specials = {
+            token.content: token_id
+            for token_id, token in backend.get_added_tokens_decoder().items()
+            if token.special and len(token.content) >= _SPECIAL_IN_TEXT_MIN
+        }
+
+    @classmethod
+    def from_file(cls, path: Path, *, cls_token_id: int, sep_token_id: int) -> Tokenizer:
+        """The tokenizer of a `tokenizer.json`.
+
+        Raises:
+            CheckpointError: the file is missing or is not a tokenizer, or has no such CLS or SEP.
+        """
+        if not path.is_file():
+            raise CheckpointError(
+                f"{path}: no such file; a model folder needs a tokenizer.json "
+                "(save it from a fast Hugging Face tokenizer)"
+            )
+        try:
+            backend = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the backend raises nothing more specific
+            raise CheckpointError(
+                f"{path}: not a tokenizer.json that can be read ({error}); fetch or save it again"
+            ) from None
+        try:
+            return cls(backend, cls_token_id=cls_token_id, sep_token_id=sep_token_id)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from None
+
+    def save(self, path: Path) -> None:
+        """Write the backend to `path` as a `tokenizer.json` without truncation or padding."""
+        copy = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        if self._post_processor is not None:
+            copy.post_processor = self._post_processor
+        path.write_text(copy.to_str(pretty=True), encoding="utf-8")
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, added tokens included."""
+        return self._backend.get_vocab_size()
+
+    def encode(self, texts: Sequence[str], *, prompt: str = "") -> list[Tokens]:
+        """The tokens of each text, without CLS and SEP, in the texts' order.
+
+        The prompt and the text are tokenized as one string, as Sentence Transformers does. Tokens
+        wholly inside the prompt become `prompt_ids`; one that straddles the two is the text's.
+        A lone surrogate is read as U+FFFD. A blank text has no tokens of its own. Words without
+        end are cut after 131,072 characters, which only a text without white space can notice.
+
+        Raises:
+            TypeError: `texts` is itself a string, or an element is not a string.
+        """
+        joined = [self._join(text, prompt) for text in _checked(texts)]
+        cuts = [_cuts(text) for text in joined]
+        pieces = self._pieces(zip(joined, cuts, strict=True), num_prompt_chars=len(prompt))
+        return [
+            _assemble(list(itertools.islice(pieces, len(starts))), starts, text, len(prompt))
+            for text, starts in zip(joined, cuts, strict=True)
+        ]
+
+    @staticmethod
+    def _join(text: str, prompt: str) -> str:
+        """Prompt and text as one string that the backend can take."""
+        return without_surrogates(prompt if not text or text.isspace() else prompt + text)
+
+    def _pieces(
+        self, texts: Iterable[tuple[str, list[int]]], *, num_prompt_chars: int
+    ) -> Iterator[_Piece]:
+        """The tokens of every segment of every text, in order."""
+        segments = (
+            (text[start:stop], max(num_prompt_chars - start, 0))
+            for text, starts in texts
+            for start, stop in itertools.pairwise([*starts, len(text)])
+        )
+        for group in _grouped(segments):
+            encodings = self._backend.encode_batch(
+                [segment for segment, _ in group], add_special_tokens=False
+            )
+            for (segment, num_prompt), encoding in zip(group, encodings, strict=True):
+                piece = _to_arrays(encoding)
+                yield self._without_specials(piece, segment, num_prompt)
+
+    def _without_specials(self, piece: _Piece, text: str, num_prompt_chars: int) -> _Piece:
+        """The piece with special tokens that the text itself spells out as ordinary tokens."""
+        spelled = {content: i for content, i in self._specials.items() if content in text}
+        if not spelled:
+            return piece
+        suspects = np.isin(piece.ids, list(spelled.values()))
+        suspects &= piece.offsets[:, 1] > num_prompt_chars
+        parts: list[_Piece] = []
+        ordinary: dict[str, _Piece] = {}
+        done = 0
+        for row in np.flatnonzero(suspects).tolist():
+            start, end = piece.offsets[row].tolist()
+            found = text[start:end]
+            # [UNK] is also what the model calls a word that it does not know.
+            if not any(content in found for content in spelled):
+                continue
+            if found not in ordinary:
+                ordinary[found] = self._ordinary(found)
+            parts.append(_Piece(piece.ids[done:row], piece.offsets[done:row]))
+            parts.append(_Piece(ordinary[found].ids, ordinary[found].offsets + start))
+            done = row + 1
+        parts.append(_Piece(piece.ids[done:], piece.offsets[done:]))
+        return _concatenate(parts)
+
+    def _ordinary(self, text: str) -> _Piece:
+        """Tokens of a short text, none of them special.
+
+        Its first character is tokenized apart from the rest: a string cut in two is not that
+        special token any more.
+        """
+        parts = []
+        for at, part in enumerate((text[:1], text[1:])):
+            if any(content in part for content in self._specials):
+                found = self._ordinary(part)
+            else:
+                found = _to_arrays(self._backend.encode(part, add_special_tokens=False))
+            parts.append(_Piece(found.ids, found.offsets + at))
+        return _concatenate(parts)
+
+
+def lossless_word_pieces(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy of a WordPiece tokenizer that cuts a word too long for its model instead of losing it.
+
+    BERT's model makes one `[UNK]` of a word of more than 100 characters (a URL, a line of base64).
+    The copy splits such words every 100 characters first; all other words keep their ids. Other
+    kinds of tokenizer are copied unchanged.
+    """
+    copy = tokenizers.Tokenizer.from_str(backend.to_str())
+    if isinstance(copy.model, tokenizers.models.WordPiece):
+        cut = tokenizers.pre_tokenizers.FixedLength(copy.model.max_input_chars_per_word)
+        first = [copy.pre_tokenizer] if copy.pre_tokenizer is not None else []
+        copy.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*first, cut])
+    return copy
+
+
+def _checked(texts: Sequence[str]) -> Sequence[str]:
+    """The texts, if each of them is a string."""
+    if isinstance(texts, str):
+        raise TypeError("texts is a single string; pass a list of strings, such as [text]")
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"texts[{position}] is {type(text).__name__}, not str; decode or convert it first"
+            )
+    return texts
+
+
+def _cuts(text: str) -> list[int]:
+    """Where the segments of a text start: before white space if there is any near."""
+    cuts = [0]
+    while len(text) - cuts[-1] > 2 * SEGMENT_CHARS:
+        near, far = cuts[-1] + SEGMENT_CHARS, cuts[-1] + 2 * SEGMENT_CHARS
+        safe = _SAFE_CUT.search(text, near, far)
+        cuts.append(safe.start() if safe else far)
+    return cuts
+
+
+def _grouped(segments: Iterable[tuple[str, int]]) -> Iterator[list[tuple[str, int]]]:
+    """Segments in groups of up to `GROUP_CHARS` characters."""
+    group: list[tuple[str, int]] = []
+    num_chars = 0
+    for segment in segments:
+        if group and num_chars + len(segment[0]) > GROUP_CHARS:
+            yield group
+            group, num_chars = [], 0
+        group.append(segment)
+        num_chars += len(segment[0])
+    if group:
+        yield group
+
+
+def _to_arrays(encoding: tokenizers.Encoding) -> _Piece:
+    """The backend's lists as arrays; offsets are made to never decrease."""
+    num_tokens = len(encoding)
+    flat = itertools.chain.from_iterable(encoding.offsets)
+    offsets = np.fromiter(flat, np.int64, count=2 * num_tokens).reshape(num_tokens, 2)
+    return _Piece(np.array(encoding.ids, np.int64), np.maximum.accumulate(offsets, axis=0))
+
+
+def _concatenate(parts: Sequence[_Piece]) -> _Piece:
+    """Pieces one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    return _Piece(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.offsets for part in parts]),
+    )
+
+
+def _assemble(
+    pieces: Sequence[_Piece], starts: Sequence[int], text: str, num_prompt_chars: int
+) -> Tokens:
+    """A text's pieces as its `Tokens`, the prompt's part taken off."""
+    ids, offsets = _concatenate(
+        [
+            _Piece(piece.ids, piece.offsets + start)
+            for piece, start in zip(pieces, starts, strict=True)
+        ]
+    )
+    _adopt_dropped_characters(offsets, text)
+    num_prompt = int(np.searchsorted(offsets[:, 1], num_prompt_chars, side="right"))
+    return Tokens(
+        ids=ids[num_prompt:],
+        offsets=np.maximum(offsets[num_prompt:] - num_prompt_chars, 0),
+        prompt_ids=ids[:num_prompt],
+    )
+
+
+def _adopt_dropped_characters(offsets: NDArray[np.int64], text: str) -> None:
+    """Move token ends, in place, over characters after them that no token holds.
+
+    They stop at the next token and at white space. Tokens that share an end move together.
+    """
+    ends = offsets[:, 1].copy()
+    next_starts = np.append(offsets[1:, 0], len(text))
+    gaps = np.flatnonzero(next_starts > ends)
+    if not len(gaps):
+        return
+    is_space = white_space(code_points(text))
+    gaps = gaps[~is_space[ends[gaps]]]
+    for gap in gaps.tolist():
+        start, stop = int(ends[gap]), int(next_starts[gap])
+        spaces = np.flatnonzero(is_space[start:stop])
+        end = start + int(spaces[0]) if len(spaces) else stop
+        first = int(np.searchsorted(ends, start, side="left"))
+        offsets[first : gap + 1, 1] = end
