@@ -1,0 +1,184 @@
+"""Rows of the two tables: what a document and its vectors become, column by column."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dewey_embed.types import Document, DocumentVectors, MetadataValue
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """A document, the hash of its content, and its vectors: what is written at once."""
+
+    document: Document
+    hash: str
+    vectors: DocumentVectors
+
+
+def storable(document: Document) -> Document:
+    """The document with nothing in it that UTF-8 cannot hold, character for character.
+
+    Lone surrogates (half of a UTF-16 pair, or a byte of a file name that is no UTF-8) become
+    U+FFFD in the text, so that positions stay; in the names they are spelled out, so that two
+    files stay two.
+
+    Raises:
+        TypeError: a field is no string, or metadata holds more than flat values.
+    """
+    for name in ("id", "text", "title", "source", "root"):
+        if not isinstance(getattr(document, name), str):
+            raise TypeError(
+                f"document {document.id!r}: {name} is {type(getattr(document, name)).__name__}, "
+                "not str"
+            )
+    for key, value in document.metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
+            raise TypeError(
+                f"document {document.id!r}: metadata {key!r} is {type(value).__name__}; "
+                "only str, int, float, bool and None can be filtered by"
+            )
+    return replace(
+        document,
+        id=_spelled(document.id),
+        text=_LONE_SURROGATE.sub("\ufffd", document.text),
+        title=_spelled(document.title),
+        source=_spelled(document.source),
+        root=_spelled(document.root),
+        metadata={
+            _spelled(key): _spelled(value) if isinstance(value, str) else value
+            for key, value in document.metadata.items()
+        },
+    )
+
+
+def _spelled(name: str) -> str:
+    r"""The name with each lone surrogate written as `\udc..`."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def content_hash(document: Document) -> str:
+    """64 hex digits that change with a document's id, title, text or metadata.
+
+    The id is among them so that a hash names one version of one document, and no other.
+    """
+    values = [document.id, document.title, document.text, dict(document.metadata)]
+    content = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(content.encode("ascii")).hexdigest()
+
+
+def canonical(value: MetadataValue) -> str:
+    """A metadata value as text, equal exactly where values are: 1 and 1.0 are, 1 and True not."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return json.dumps(value)
+
+
+def documents_schema(width: int) -> pa.Schema:
+    """Columns of `documents`; `width` is D."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("root", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("title", pa.string(), nullable=False),
+            pa.field("text", pa.large_string(), nullable=False),
+            pa.field("metadata", pa.string(), nullable=False),
+            pa.field("hash", pa.string(), nullable=False),
+            pa.field("num_tokens", pa.int64(), nullable=False),
+            pa.field("used_tokens", pa.int64(), nullable=False),
+            pa.field("overflow", pa.string()),
+            pa.field("num_chunks", pa.int64(), nullable=False),
+            pa.field("vector", pa.list_(pa.float32(), width), nullable=False),
+        ]
+    )
+
+
+def chunks_schema(width: int) -> pa.Schema:
+    """Columns of `chunks`; `width` is D."""
+    import pyarrow as pa
+
+    positions = ("ordinal", "char_start", "char_end", "token_start", "token_end")
+    return pa.schema(
+        [
+            pa.field("document_id", pa.string(), nullable=False),
+            pa.field("document_hash", pa.string(), nullable=False),
+            *(pa.field(name, pa.int64(), nullable=False) for name in positions),
+            pa.field("vector", pa.list_(pa.float16(), width), nullable=False),
+        ]
+    )
+
+
+def documents_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
+    """Rows of `documents`, one for each record."""
+    import pyarrow as pa
+
+    documents = [record.document for record in records]
+    vectors = [record.vectors for record in records]
+    columns: dict[str, Any] = {
+        name: [getattr(document, name) for document in documents]
+        for name in ("id", "root", "source", "title", "text")
+    }
+    columns["metadata"] = [_metadata_json(document.metadata) for document in documents]
+    columns["hash"] = [record.hash for record in records]
+    for name in ("num_tokens", "used_tokens", "overflow"):
+        columns[name] = [getattr(item, name) for item in vectors]
+    columns["num_chunks"] = [len(item.spans) for item in vectors]
+    columns["vector"] = _vector_column(
+        np.stack([np.asarray(item.vector, np.float32) for item in vectors]), schema
+    )
+    return pa.table(columns, schema=schema)
+
+
+def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
+    """Rows of `chunks`, in order, for all records; vectors are rounded to float16."""
+    import pyarrow as pa
+
+    width = schema.field("vector").type.list_size
+    counts = [len(record.vectors.spans) for record in records]
+    spans = np.array(
+        [span for record in records for span in record.vectors.spans], np.int64
+    ).reshape(-1, 4)
+    vectors = [np.asarray(record.vectors.chunks, np.float16) for record in records]
+    columns: dict[str, Any] = {
+        "document_id": _repeated([record.document.id for record in records], counts),
+        "document_hash": _repeated([record.hash for record in records], counts),
+        "ordinal": np.concatenate([np.arange(count, dtype=np.int64) for count in counts]),
+        "vector": _vector_column(np.concatenate([v.reshape(-1, width) for v in vectors]), schema),
+    }
+    for column, name in enumerate(("char_start", "char_end", "token_start", "token_end")):
+        columns[name] = spans[:, column]
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def _repeated(values: Sequence[str], counts: Sequence[int]) -> list[str]:
+    """Each value as often as its count says."""
+    return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
+
+
+def _vector_column(rows: NDArray[Any], schema: pa.Schema) -> pa.Array:
+    """Rows (N, D) as a fixed-size list column."""
+    import pyarrow as pa
+
+    width = schema.field("vector").type.list_size
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width)
+
+
+def _metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
+    """Metadata as JSON with its keys in order."""
+    return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)
