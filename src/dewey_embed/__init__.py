@@ -1,5 +1,48 @@
 """One forward pass over up to 128K tokens: a vector for the whole document and for every chunk.
 
-The public names, nothing else. They are imported when first used, so that `import dewey_embed`
-costs nothing.
+The public names, nothing else. Each is imported when it is first used, so that
+`import dewey_embed` loads neither torch nor a database.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dewey_embed.encoder import Dewey
+    from dewey_embed.errors import DeweyError
+    from dewey_embed.types import Document, DocumentVectors, Hit, Passage, Span
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Dewey",
+    "DeweyError",
+    "Document",
+    "DocumentVectors",
+    "Hit",
+    "Passage",
+    "Span",
+    "__version__",
+]
+
+_HOMES = {
+    "Dewey": "encoder",
+    "DeweyError": "errors",
+    "Document": "types",
+    "DocumentVectors": "types",
+    "Hit": "types",
+    "Passage": "types",
+    "Span": "types",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

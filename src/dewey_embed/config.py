@@ -6,7 +6,7 @@ concern us: `BackboneConfig.from_hugging_face` picks what does and refuses what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -42,6 +42,7 @@ class Settings(BaseModel):
 
         Raises:
             ConfigError: naming each bad key, what was got, and what is accepted.
+
         """
         try:
             return cls.model_validate(dict(values))
@@ -107,9 +108,7 @@ class BackboneConfig(Settings):
 
     def theta(self, layer_type: LayerType) -> float:
         """Base of the rotary positions of one kind of layer."""
-        return (
-            self.global_rope_theta if layer_type == "full_attention" else self.local_rope_theta
-        )
+        return self.global_rope_theta if layer_type == "full_attention" else self.local_rope_theta
 
     @classmethod
     def from_hugging_face(cls, values: Mapping[str, Any], *, source: str) -> Self:
@@ -122,6 +121,7 @@ class BackboneConfig(Settings):
             CheckpointError: another `model_type`, an activation or a rotary scaling that we do
                 not compute.
             ConfigError: a missing or impossible value.
+
         """
         if values.get("model_type") != "modernbert":
             raise CheckpointError(
@@ -148,7 +148,10 @@ class BackboneConfig(Settings):
     def to_hugging_face(self) -> dict[str, Any]:
         """A `config.json` that transformers 4 and 5 both read, with the keys of both."""
         values = self.model_dump(mode="json")
-        theta = {"full_attention": self.global_rope_theta, "sliding_attention": self.local_rope_theta}
+        theta = {
+            "full_attention": self.global_rope_theta,
+            "sliding_attention": self.local_rope_theta,
+        }
         return {
             "architectures": ["ModernBertModel"],
             "model_type": "modernbert",
@@ -215,6 +218,20 @@ class DeweyConfig(Settings):
     prompts: dict[str, str] = Field(default_factory=lambda: {"query": "", "document": ""})
     max_tokens: int = Field(gt=3)
 
+    def override(self, *, single_vector: SingleVector | None, max_tokens: int | None) -> Self:
+        """The settings with the caller's in place of the model's own, where they are given.
+
+        Raises:
+            ConfigError: an unknown `single_vector`, or more tokens than the model has positions.
+
+        """
+        limit = self.backbone.max_position_embeddings
+        if max_tokens is not None and max_tokens > limit:
+            raise ConfigError(f"max_tokens is {max_tokens}, the model has {limit} positions")
+        given = {"single_vector": single_vector, "max_tokens": max_tokens}
+        changes = {key: value for key, value in given.items() if value is not None}
+        return self.parse({**dict(self), **changes}, source="Dewey.load")
+
     @property
     def embedding_dim(self) -> int:
         """Width of the vectors that come out."""
@@ -225,8 +242,7 @@ class EncodeOptions(Settings):
     """How documents are cut and encoded; part of an index's identity.
 
     `chunk_tokens` may name several granularities; `chunk_overlap` is in tokens, one for all or
-    one each. `window_overlap` is how many tokens two windows share when a text is longer than
-    the model takes.
+    one each.
     """
 
     chunk_tokens: tuple[int, ...] = (256,)
@@ -234,6 +250,29 @@ class EncodeOptions(Settings):
     splitter: Literal["tokens", "recursive", "words"] = "tokens"
     overflow: Overflow = "windows"
     precision: Precision = "float32"
+
+    @classmethod
+    def of(
+        cls,
+        chunk_tokens: int | Sequence[int],
+        chunk_overlap: int | Sequence[int] | None,
+        **others: Any,
+    ) -> Self:
+        """The options from one size or several; a missing overlap is a quarter of the size.
+
+        Raises:
+            ConfigError: naming the option, what was got and what is accepted.
+
+        """
+        sizes = (chunk_tokens,) if isinstance(chunk_tokens, int) else tuple(chunk_tokens)
+        if chunk_overlap is None:
+            overlaps = tuple(size // 4 for size in sizes)
+        elif isinstance(chunk_overlap, int):
+            overlaps = (chunk_overlap,) * len(sizes)
+        else:
+            overlaps = tuple(chunk_overlap)
+        values = {"chunk_tokens": sizes, "chunk_overlap": overlaps, **others}
+        return cls.parse(values, source="encode options")
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:

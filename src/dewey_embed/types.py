@@ -116,6 +116,7 @@ class DocumentVectors:
         Raises:
             SpanError: no states were kept, or a range is empty, reversed, outside the text, or
                 holds no token.
+
         """
         if self.states is None:
             raise SpanError(

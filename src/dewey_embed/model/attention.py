@@ -17,6 +17,9 @@ from torch import Tensor
 from dewey_embed.config import LayerType
 from dewey_embed.model.packing import Packed
 
+LOCAL_BLOCKS = 16
+"""Blocks of a sliding layer that are worked on at a time: their scores fit a core's cache."""
+
 
 class AttentionPlan:
     """What every layer's attention needs to know of one batch.
@@ -28,10 +31,12 @@ class AttentionPlan:
         self.packed = packed
         self.window = window
         self.on_flash = packed.ids_T.is_cuda and dtype in (torch.bfloat16, torch.float16)
-        self.mask_B1QK = Tensor() if self.on_flash else _block_mask(packed, window)
+        self.bias_B1QK = Tensor() if self.on_flash else _block_bias(packed, window, dtype)
 
 
-def attend(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, kind: LayerType, plan: AttentionPlan) -> Tensor:
+def attend(
+    q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, kind: LayerType, plan: AttentionPlan
+) -> Tensor:
     """(T, N, D): for every token the values of those it sees, weighted by softmax(q·k/√D)."""
     if plan.on_flash:
         return _flash(q_TND, k_TND, v_TND, kind, plan)
@@ -43,7 +48,7 @@ def attend(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, kind: LayerType, plan: A
 def rotate(qkv_T3ND: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values (T, N, D); the first two turned by their tokens' angles.
 
-    Source: arXiv 2104.09864 eq. 34, with halves in place of pairs as Hugging Face's weights have it.
+    Source: arXiv 2104.09864 eq. 34, with halves for pairs, as Hugging Face's weights have it.
     """
     query_key, value_TND = qkv_T3ND[:, :2], qkv_T3ND[:, 2]
     cos, sin = (table[:, None, None, :].float() for table in rotary)
@@ -71,38 +76,48 @@ def _global(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor
     """Full attention, one sequence at a time."""
     parts = (part.split(lengths) for part in (q, k, v))
     mixed = [
-        F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in qkv))[0].transpose(0, 1)
+        F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in qkv))[0].transpose(
+            0, 1
+        )
         for qkv in zip(*parts, strict=True)
     ]
     return torch.cat(mixed)
 
 
 def _local(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, plan: AttentionPlan) -> Tensor:
-    """Windowed attention: blocks of `window` queries against three blocks of keys."""
+    """Windowed attention: blocks of `window` queries against the three blocks of keys around them.
+
+    A few blocks at a time, so that their scores are still in cache when they are used.
+    """
     num_tokens, size = len(q_TND), plan.window
     rest = -num_tokens % size
-    q_BNQD = F.pad(q_TND, (0, 0, 0, 0, 0, rest)).unflatten(0, (-1, size)).transpose(1, 2)
-    k_BNKD, v_BNKD = (
-        F.pad(x, (0, 0, 0, 0, size, rest + size)).unfold(0, 3 * size, size).transpose(2, 3)
-        for x in (k_TND, v_TND)
+    scaled = q_TND * q_TND.shape[-1] ** -0.5
+    q_BNQD = F.pad(scaled, (0, 0, 0, 0, 0, rest)).unflatten(0, (-1, size)).transpose(1, 2)
+    k_BNDK, v_BNDK = (
+        F.pad(x, (0, 0, 0, 0, size, rest + size)).unfold(0, 3 * size, size) for x in (k_TND, v_TND)
     )
-    mixed_BNQD = F.scaled_dot_product_attention(q_BNQD, k_BNKD, v_BNKD, attn_mask=plan.mask_B1QK)
-    return mixed_BNQD.transpose(1, 2).flatten(0, 1)[:num_tokens]
+    mixed = []
+    for block in range(0, len(q_BNQD), LOCAL_BLOCKS):
+        some = slice(block, block + LOCAL_BLOCKS)
+        scores_BNQK = q_BNQD[some] @ k_BNDK[some] + plan.bias_B1QK[some]
+        mixed.append(scores_BNQK.softmax(-1) @ v_BNDK[some].transpose(2, 3))
+    return torch.cat(mixed).transpose(1, 2).flatten(0, 1)[:num_tokens]
 
 
-def _block_mask(packed: Packed, window: int) -> Tensor:
-    """(B, 1, Q, K) bool: which keys of the three blocks around it each query sees.
+def _block_bias(packed: Packed, window: int, dtype: torch.dtype) -> Tensor:
+    """(B, 1, Q, K): 0 where a query sees a key of the three blocks around it, else -inf.
 
     A padded query sees all keys: it is cut off afterwards, and an empty row would be NaN.
     """
     device, size = packed.ids_T.device, window
-    num_tokens = len(packed.ids_T)
-    rest = -num_tokens % size
+    rest = -len(packed.ids_T) % size
     lengths = torch.tensor(packed.lengths, device=device)
     owner = torch.repeat_interleave(torch.arange(len(lengths), device=device), lengths)
-    owner_q = F.pad(owner, (0, rest), value=-1).unflatten(0, (-1, size))
-    owner_k = F.pad(owner, (size, rest + size), value=-2).unfold(0, 3 * size, size)
-    offset = torch.arange(3 * size, device=device) - torch.arange(size, device=device)[:, None]
-    near = (offset >= 0) & (offset <= 2 * window)
-    seen = near & (owner_q.unsqueeze(2) == owner_k.unsqueeze(1))
-    return (seen | (owner_q == -1).unsqueeze(2)).unsqueeze(1)
+    owner_BQ = F.pad(owner, (0, rest), value=-1).view(-1, size)
+    owner_BK = F.pad(owner, (size, rest + size), value=-2).unfold(0, 3 * size, size)
+    offset_QK = torch.arange(3 * size, device=device) - torch.arange(size, device=device)[:, None]
+    near_QK = (offset_QK >= 0) & (offset_QK <= 2 * window)
+    seen_BQK = near_QK & (owner_BQ.unsqueeze(2) == owner_BK.unsqueeze(1))
+    seen_BQK |= (owner_BQ == -1).unsqueeze(2)
+    bias = torch.zeros(seen_BQK.shape, dtype=dtype, device=device)
+    return bias.masked_fill_(~seen_BQK, float("-inf")).unsqueeze(1)

@@ -5,6 +5,9 @@ with separate bases for global and local layers, GeGLU, a final norm; no dropout
 trains without. Weight names are those of Hugging Face's `ModernBertModel`, so that checkpoints go
 both ways. Source: arXiv 2412.13663 (ModernBERT) §2.1; arXiv 2503.20376 §2 for the long context.
 
+In bfloat16 the products are bfloat16 and the residual stream is float32: rounding it after every
+layer is most of what half precision costs in accuracy, and keeping it costs next to nothing.
+
 Shape suffixes: T packed tokens, H hidden width, N heads, D head width, I intermediate width.
 """
 
@@ -18,9 +21,27 @@ from dewey_embed.config import GLOBAL_THETA_128K, MAX_POSITIONS_128K, BackboneCo
 from dewey_embed.model.attention import AttentionPlan, attend, rotate
 from dewey_embed.model.packing import Packed
 
+Rotary = dict[LayerType, tuple[Tensor, Tensor]]
+"""Cosines and sines (T, D/2) of every token's angles, for each kind of layer."""
+
 MLP_SLICE_TOKENS = 1024
 """Tokens that pass through an MLP at a time without gradients: their wide states stay in cache,
 and a row of 131,072 tokens never holds them all."""
+
+
+class Norm(nn.LayerNorm):
+    """LayerNorm of float32 states, given out in the dtype of the weights (or another)."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        super().__init__(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+    def forward(self, states_TH: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """(T, H) of (T, H)."""
+        bias = None if self.bias is None else self.bias.float()
+        normed = F.layer_norm(
+            states_TH.float(), self.normalized_shape, self.weight.float(), bias, self.eps
+        )
+        return normed.to(dtype or self.weight.dtype)
 
 
 class Embeddings(nn.Module):
@@ -29,11 +50,11 @@ class Embeddings(nn.Module):
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.norm = _norm(config)
+        self.norm = Norm(config)
 
     def forward(self, ids_T: Tensor) -> Tensor:
-        """(T, H) of (T,) ids."""
-        normed: Tensor = self.norm(self.tok_embeddings(ids_T))
+        """(T, H) float32 of (T,) ids."""
+        normed: Tensor = self.norm(self.tok_embeddings(ids_T), torch.float32)
         return normed
 
 
@@ -48,10 +69,10 @@ class Attention(nn.Module):
         self.Wqkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
         self.Wo = nn.Linear(width, width, bias=config.attention_bias)
 
-    def forward(self, states_TH: Tensor, rotary: tuple[Tensor, Tensor], plan: AttentionPlan) -> Tensor:
+    def forward(self, states_TH: Tensor, rotary: Rotary, plan: AttentionPlan) -> Tensor:
         """(T, H): what each token takes from those that it sees."""
         qkv_T3ND = self.Wqkv(states_TH).unflatten(-1, (3, self.num_heads, -1))
-        query_TND, key_TND, value_TND = rotate(qkv_T3ND, rotary)
+        query_TND, key_TND, value_TND = rotate(qkv_T3ND, rotary[self.layer_type])
         mixed_TND = attend(query_TND, key_TND, value_TND, self.layer_type, plan)
         mixed: Tensor = self.Wo(mixed_TND.flatten(1))
         return mixed
@@ -79,36 +100,40 @@ class Layer(nn.Module):
         super().__init__()
         layer_type = config.layer_types[index]
         # The embedding norm already stands before the first attention.
-        self.attn_norm = nn.Identity() if index == 0 else _norm(config)
+        self.attn_norm = None if index == 0 else Norm(config)
         self.attn = Attention(config, layer_type)
-        self.mlp_norm = _norm(config)
+        self.mlp_norm = Norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, states_TH: Tensor, rotary: tuple[Tensor, Tensor], plan: AttentionPlan) -> Tensor:
-        """(T, H) of (T, H)."""
-        states_TH = states_TH + self.attn(self.attn_norm(states_TH), rotary, plan)
+    def forward(self, states_TH: Tensor, rotary: Rotary, plan: AttentionPlan) -> Tensor:
+        """(T, H) float32 of (T, H) float32: the residual stream after this layer."""
+        dtype = self.mlp_norm.weight.dtype
+        normed = states_TH.to(dtype) if self.attn_norm is None else self.attn_norm(states_TH)
+        states_TH = states_TH + self.attn(normed, rotary, plan)
         if torch.is_grad_enabled() or states_TH.is_cuda:
-            return states_TH + self.mlp(self.mlp_norm(states_TH))
+            whole: Tensor = states_TH + self.mlp(self.mlp_norm(states_TH))
+            return whole
         for part in states_TH.split(MLP_SLICE_TOKENS):
-            part += self.mlp(self.mlp_norm(part))
+            part.add_(self.mlp(self.mlp_norm(part)))
         return states_TH
 
 
 class Backbone(nn.Module):
-    """A ModernBERT: `Packed` in, hidden states (T, H) out, in the dtype of its weights."""
+    """A ModernBERT: `Packed` in, hidden states (T, H) float32 out."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
-        self.final_norm = _norm(config)
+        self.final_norm = Norm(config)
 
     def forward(self, packed: Packed) -> Tensor:
-        """(T, H): the normed states after the last layer.
+        """(T, H) float32: the normed states after the last layer.
 
         Raises:
             ValueError: a sequence is longer than the model's positions.
+
         """
         limit = self.config.max_position_embeddings
         if packed.max_length > limit:
@@ -117,14 +142,15 @@ class Backbone(nn.Module):
                 "encode it in windows, or extend the model with extend_context()"
             )
         states_TH = self.embeddings(packed.ids_T)
-        plan = AttentionPlan(packed, self.config.local_attention // 2, states_TH.dtype)
+        dtype = self.final_norm.weight.dtype
+        plan = AttentionPlan(packed, self.config.local_attention // 2, dtype)
         rotary = {
-            layer_type: rotary_table(self.config, layer_type, packed, states_TH.dtype)
+            layer_type: rotary_table(self.config, layer_type, packed, dtype)
             for layer_type in set(self.config.layer_types)
         }
         for layer in self.layers:
-            states_TH = layer(states_TH, rotary[layer.attn.layer_type], plan)
-        final: Tensor = self.final_norm(states_TH)
+            states_TH = layer(states_TH, rotary, plan)
+        final: Tensor = self.final_norm(states_TH, torch.float32)
         return final
 
 
@@ -135,13 +161,19 @@ def rotary_table(
 
     Source: arXiv 2104.09864 eq. 15, with θ_i = base^(-2i/D).
     """
-    exponent = torch.arange(0, config.head_size, 2, device=packed.positions_T.device) / config.head_size
+    exponent = (
+        torch.arange(0, config.head_size, 2, device=packed.positions_T.device) / config.head_size
+    )
     inverse_frequency = 1.0 / (config.theta(layer_type) ** exponent)
     angles = packed.positions_T.float().unsqueeze(1) * inverse_frequency
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def extend_context(config: BackboneConfig, max_positions: int = MAX_POSITIONS_128K) -> BackboneConfig:
+def extend_context(
+    config: BackboneConfig,
+    max_positions: int = MAX_POSITIONS_128K,
+    global_rope_theta: float = GLOBAL_THETA_128K,
+) -> BackboneConfig:
     """The same backbone with room for `max_positions` tokens; its weights need no change.
 
     Only the base of the global layers' rotary positions moves; local layers see 128 tokens at any
@@ -149,9 +181,5 @@ def extend_context(config: BackboneConfig, max_positions: int = MAX_POSITIONS_12
     Source: arXiv 2503.20376 §2: θ = 73,780,400 at 131,072 positions.
     """
     return config.model_copy(
-        update={"max_position_embeddings": max_positions, "global_rope_theta": GLOBAL_THETA_128K}
+        update={"max_position_embeddings": max_positions, "global_rope_theta": global_rope_theta}
     )
-
-
-def _norm(config: BackboneConfig) -> nn.LayerNorm:
-    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)

@@ -48,6 +48,7 @@ def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "c
 
     Raises:
         ValueError: there is no sequence, or an empty one.
+
     """
     lengths = tuple(len(sequence) for sequence in sequences)
     if not lengths or min(lengths) == 0:

@@ -60,9 +60,7 @@ def assign_pieces(starts: Int, ends: Int, windows: Int) -> Pieces:
 def _stitch(rows: Int, starts: Int, ends: Int, windows: Int) -> Pieces:
     """Pieces of spans too long for any window, cut in the middle of the windows' overlaps."""
     cuts = (windows[:-1, 1] + windows[1:, 0]) // 2
-    owned = np.stack(
-        (np.concatenate(([0], cuts)), np.concatenate((cuts, windows[-1:, 1]))), axis=1
-    )
+    owned = np.stack((np.concatenate(([0], cuts)), np.concatenate((cuts, windows[-1:, 1]))), axis=1)
     start = np.maximum(starts[:, None], owned[:, 0])
     end = np.minimum(ends[:, None], owned[:, 1])
     span, window = np.nonzero(start < end)

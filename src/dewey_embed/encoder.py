@@ -1,0 +1,329 @@
+"""`Dewey`: texts in, a vector for each whole document and one for each of its chunks out."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self, cast, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dewey_embed.chunking import CharSpans, Chunked, TextStates, chunk_documents, is_splitter
+from dewey_embed.config import DeweyConfig, EncodeOptions
+from dewey_embed.errors import ConfigError
+from dewey_embed.model.checkpoint import build_model, read_checkpoint
+from dewey_embed.model.dewey import DeweyModel, default_dtype
+from dewey_embed.model.export import whole_folder, write_model, write_tokenizer_files
+from dewey_embed.model.locate import locate_model
+from dewey_embed.model.passes import Embedded, embed
+from dewey_embed.precision import cosines, narrow, to_precision
+from dewey_embed.progress import Advance, progress_bar
+from dewey_embed.text.splitter import Splitter
+from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.types import DocumentVectors, Overflow, Precision, SingleVector, Tokens
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
+
+Floats = NDArray[np.float32]
+
+
+class Dewey:
+    """A model with its tokenizer: encodes queries and documents, and compares them.
+
+    Make one with `Dewey.load`. Names follow Sentence Transformers where it has one.
+    """
+
+    def __init__(
+        self,
+        model: DeweyModel,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        folder: Path,
+        truncate_dim: int | None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.name = name
+        self.folder = folder
+        self.truncate_dim = truncate_dim
+
+    @classmethod
+    def load(
+        cls,
+        model: str | Path | None = None,
+        *,
+        device: str | None = None,
+        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        single_vector: SingleVector | None = None,
+        truncate_dim: int | None = None,
+        max_tokens: int | None = None,
+    ) -> Self:
+        """A model ready to encode: the embedded default, one in a folder, or a Hugging Face id.
+
+        `device` is CUDA where there is one, else the CPU. `dtype` `"auto"` is bfloat16 where the
+        hardware is faster at it, else float32. `single_vector` and `max_tokens` override the
+        model's own; `truncate_dim` keeps the first so many dimensions of every vector.
+
+        Raises:
+            CheckpointError: the model cannot be found, or its folder is damaged or foreign.
+            ConfigError: an option has an impossible value.
+
+        """
+        name, folder = locate_model(model)
+        checkpoint = read_checkpoint(folder)
+        config = checkpoint.config.override(single_vector=single_vector, max_tokens=max_tokens)
+        if truncate_dim is not None and not 0 < truncate_dim <= config.embedding_dim:
+            raise ConfigError(
+                f"truncate_dim is {truncate_dim}; vectors have {config.embedding_dim} dimensions"
+            )
+        if dtype != "auto" and dtype not in DTYPES:
+            raise ConfigError(f"dtype {dtype!r} is unknown; accepted: auto, {', '.join(DTYPES)}")
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        built = build_model(checkpoint)
+        built.config = config
+        built.to(device=place, dtype=default_dtype(place) if dtype == "auto" else DTYPES[dtype])
+        tokenizer = Tokenizer.from_file(
+            folder / "tokenizer.json",
+            cls_token_id=config.backbone.cls_token_id,
+            sep_token_id=config.backbone.sep_token_id,
+        )
+        return cls(built, tokenizer, name=name, folder=folder, truncate_dim=truncate_dim)
+
+    def save(self, path: str | Path) -> None:
+        """Nothing; `path` is then a model folder that plain Sentence Transformers loads too.
+
+        With `single_vector="cls"` it gives the same single vectors there; a mean differs a little,
+        for theirs counts CLS and SEP. The folder says so.
+        """
+        with whole_folder(Path(path)) as draft:
+            write_model(self.model, draft)
+            self.tokenizer.save(draft / "tokenizer.json")
+            write_tokenizer_files(self.folder, draft, self.config)
+
+    @property
+    def config(self) -> DeweyConfig:
+        """The model's settings, with what was overridden at load."""
+        return self.model.config
+
+    @property
+    def embedding_dim(self) -> int:
+        """Width D of the vectors."""
+        return self.truncate_dim or self.config.embedding_dim
+
+    def get_embedding_dimension(self) -> int:
+        """Width D of the vectors, under Sentence Transformers' name."""
+        return self.embedding_dim
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of one pass: CLS, the prompt, the text and SEP."""
+        return self.config.max_tokens
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The model's prompts by name; `query` and `document` are put before those texts."""
+        return self.config.prompts
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are computed in."""
+        return next(self.model.parameters()).dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that change with the weights, the settings or the tokenizer."""
+        digest = hashlib.sha256(self.config.model_dump_json().encode())
+        digest.update(str(self.truncate_dim).encode())
+        for path in sorted((*self.folder.rglob("*.safetensors"), self.folder / "tokenizer.json")):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        return digest.hexdigest()[:16]
+
+    @overload
+    def encode_document(self, texts: str, **options: Any) -> DocumentVectors: ...
+    @overload
+    def encode_document(self, texts: Sequence[str], **options: Any) -> list[DocumentVectors]: ...
+
+    def encode_document(  # type: ignore[misc] # the overloads stand for all options at once
+        self,
+        texts: str | Sequence[str],
+        *,
+        chunk_tokens: int | Sequence[int] = 256,
+        chunk_overlap: int | Sequence[int] | None = None,
+        splitter: Splitter | Sequence[CharSpans] = "tokens",
+        overflow: Overflow = "windows",
+        prompt_name: str | None = "document",
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        precision: Precision = "float32",
+        keep_states: bool = False,
+        progress: bool | Advance = False,
+    ) -> DocumentVectors | list[DocumentVectors]:
+        """A `DocumentVectors` for each text, in order: its vector and one for each chunk.
+
+        - `chunk_tokens`, `chunk_overlap`: sizes in tokens; several sizes give several
+          granularities from the same pass. The overlap is a quarter of the size unless given.
+        - `splitter`: `"tokens"`, `"recursive"`, `"words"`, a function from a text to ranges of its
+          characters, or those ranges themselves, one list for each text.
+        - `overflow`: what to do with a text longer than the model takes: read it in overlapping
+          `"windows"`, `"truncate"` it, or raise an `"error"`. The result says which happened.
+        - `keep_states`: keep what `DocumentVectors.pool` needs; costs the hidden states' memory.
+        - `batch_tokens`: tokens of one forward pass; longer texts make one of their own.
+        - `progress`: a bar on standard error, or a function told how many tokens are done.
+
+        A blank text gets its vector from CLS alone, no chunks, and a warning.
+
+        Raises:
+            TypeError: a text is no string; its position is named.
+            TextTooLongError: with `overflow="error"`; SpanError: ranges outside their text.
+            ConfigError: an option has an impossible value.
+
+        """
+        single = isinstance(texts, str)
+        if isinstance(texts, str):
+            texts = [texts]
+            splitter = splitter if is_splitter(splitter) else [cast(CharSpans, splitter)]
+        options = EncodeOptions.of(
+            chunk_tokens, chunk_overlap, overflow=overflow, precision=precision
+        )
+        chunked = chunk_documents(
+            texts, self._tokenize(texts, prompt_name, prompt), splitter, options, self.max_tokens
+        )
+        embedded = self._embed(chunked, batch_tokens, progress, keep_states=keep_states)
+        documents = [
+            self._document(cut, vectors, precision)
+            for cut, vectors in zip(chunked, embedded, strict=True)
+        ]
+        return documents[0] if single else documents
+
+    def encode_query(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt_name: str | None = "query",
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        precision: Precision = "float32",
+        progress: bool | Advance = False,
+    ) -> NDArray[Any]:
+        """(Q, D), unit length: one vector for each query; (D,) for a single string.
+
+        Raises:
+            TypeError: a text is no string.
+            TextTooLongError: a query is longer than the model takes.
+
+        """
+        return self.encode(
+            texts, prompt_name=prompt_name, prompt=prompt, overflow="error",
+            batch_tokens=batch_tokens, precision=precision, progress=progress,
+        )  # fmt: skip
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        overflow: Overflow = "windows",
+        batch_tokens: int | None = None,
+        precision: Precision = "float32",
+        progress: bool | Advance = False,
+    ) -> NDArray[Any]:
+        """(N, D), unit length: one vector for each text; (D,) for a single string. No prompt.
+
+        Raises:
+            TypeError: a text is no string. TextTooLongError: with `overflow="error"`.
+
+        """
+        many = [texts] if isinstance(texts, str) else texts
+        documents = self.encode_document(
+            many, splitter=[[] for _ in many], overflow=overflow, prompt_name=prompt_name,
+            prompt=prompt, batch_tokens=batch_tokens, precision=precision, progress=progress,
+        )  # fmt: skip
+        if isinstance(texts, str):
+            return documents[0].vector
+        if not documents:
+            return to_precision(np.empty((0, self.embedding_dim), np.float32), precision)
+        return np.stack([document.vector for document in documents])
+
+    def similarity(
+        self,
+        queries: NDArray[Any],
+        documents: Sequence[DocumentVectors] | NDArray[Any],
+        *,
+        mode: Literal["multi", "single"] = "multi",
+    ) -> Floats:
+        """(Q, N) cosines of queries (Q, D) with documents: the best chunk's, or the whole's.
+
+        `mode="multi"` is the largest over a document's chunks, and its own vector's where it has
+        none. Vectors of any precision compare; an array (N, D) is compared row by row.
+        Source of `multi`: arXiv 2503.20376 §3 (there the whole-text rows count among the chunks).
+        """
+        return cosines(queries, documents, self.embedding_dim, mode=mode)
+
+    def _tokenize(
+        self, texts: Sequence[str], prompt_name: str | None, prompt: str | None
+    ) -> list[Tokens]:
+        if prompt is None:
+            if prompt_name is not None and prompt_name not in self.prompts:
+                raise ConfigError(
+                    f"prompt_name {prompt_name!r} is unknown; the model has {sorted(self.prompts)}"
+                )
+            prompt = self.prompts[prompt_name] if prompt_name is not None else ""
+        tokens = self.tokenizer.encode(texts, prompt=prompt)
+        blank = [position for position, each in enumerate(tokens) if not len(each)]
+        if blank:
+            warnings.warn(
+                f"{len(blank)} of {len(texts)} texts hold no token (positions {blank[:8]}): "
+                "their vectors come from CLS alone, without chunks",
+                stacklevel=3,
+            )
+        return tokens
+
+    def _embed(
+        self,
+        chunked: Sequence[Chunked],
+        batch_tokens: int | None,
+        progress: bool | Advance,
+        *,
+        keep_states: bool,
+    ) -> list[Embedded]:
+        if not chunked:
+            return []
+        total = sum(int(np.diff(cut.request.windows).sum()) for cut in chunked)
+        shown = progress_bar("encoding", total, "tokens", show=progress is True)
+        with shown as bar:
+            return embed(
+                self.model,
+                [cut.request for cut in chunked],
+                single_vector=self.config.single_vector,
+                batch_tokens=batch_tokens or BATCH_TOKENS.get(self.device.type, 16_384),
+                keep_states=keep_states,
+                on_tokens=progress if callable(progress) else bar,
+            )
+
+    def _document(self, cut: Chunked, vectors: Embedded, precision: Precision) -> DocumentVectors:
+        tokens = cut.request.tokens
+        kept = vectors.states
+        return DocumentVectors(
+            vector=to_precision(narrow(vectors.vector, self.truncate_dim), precision),
+            chunks=to_precision(narrow(vectors.chunks, self.truncate_dim), precision),
+            spans=cut.spans,
+            num_tokens=cut.num_tokens,
+            used_tokens=len(tokens),
+            overflow=cut.overflow,
+            granularity=cut.granularity,
+            states=TextStates(self.model, tokens, kept, self.truncate_dim) if kept else None,
+        )

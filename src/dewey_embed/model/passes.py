@@ -1,0 +1,225 @@
+"""Token sequences + spans → vectors: the forward passes of encoding, batch by batch.
+
+A text longer than the model takes is read in overlapping windows; to this module every window is
+one sequence, and a span's vector is the mean over its pieces. Knows tokens and spans, not text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dewey_embed.model.dewey import DeweyModel, single_vectors
+from dewey_embed.model.packing import fill_batches, pack
+from dewey_embed.model.pooling import RunningSums
+from dewey_embed.model.windows import Int, Pieces, assign_pieces, plan_windows
+from dewey_embed.types import SingleVector, Tokens
+
+HEAD_SLICE_ROWS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One text to embed: its tokens, its spans as token ranges (C,), its windows (W, 2).
+
+    The whole text is no span: its mean is always taken.
+    """
+
+    tokens: Tokens
+    starts: Int
+    ends: Int
+    windows: Int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptStates:
+    """Running sums of a text's windows: any span of it can still be pooled."""
+
+    windows: Int
+    sums: list[RunningSums]
+
+    def means(self, starts: Int, ends: Int) -> Tensor:
+        """(C, H) float32: means over token ranges of the text."""
+        width = self.sums[0].hidden_TH.shape[1]
+        total = torch.zeros((len(starts), width), dtype=torch.float64)
+        pieces = assign_pieces(starts, ends, self.windows)
+        for window, sums in enumerate(self.sums):
+            mine = pieces.window == window
+            origin = self.windows[window, 0]
+            rows = torch.from_numpy(pieces.row[mine])
+            total.index_add_(
+                0, rows, _sum(sums, pieces.start[mine] - origin, pieces.end[mine] - origin)
+            )
+        return (total / torch.from_numpy(ends - starts).unsqueeze(1)).float()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A text's unit vectors: `vector` (D,), `chunks` (C, D), float32; states if they were kept."""
+
+    vector: NDArray[np.float32]
+    chunks: NDArray[np.float32]
+    states: KeptStates | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sequence:
+    """One window of one text, as the model reads it: CLS, prompt, tokens, SEP."""
+
+    text: int
+    window: int
+    ids: Int
+    first: int  # where the window's own tokens begin, after CLS and the prompt
+
+
+def make_request(
+    tokens: Tokens, starts: Int, ends: Int, *, room: int, min_overlap: int = 0
+) -> Request:
+    """A request whose windows hold at most `room` tokens of the text.
+
+    Windows share an eighth of their length, or more where that lets the longest span lie whole in
+    one of them; never more than half.
+    """
+    longest = int((ends - starts).max(initial=0))
+    overlap = min(room // 2, max(room // 8, longest, min_overlap))
+    return Request(tokens, starts, ends, plan_windows(len(tokens), size=room, overlap=overlap))
+
+
+@torch.inference_mode()
+def embed(
+    model: DeweyModel,
+    requests: Sequence[Request],
+    *,
+    single_vector: SingleVector,
+    batch_tokens: int,
+    keep_states: bool = False,
+    on_tokens: Callable[[int], None] = lambda _: None,
+) -> list[Embedded]:
+    """One `Embedded` for each request, in their order.
+
+    `on_tokens` is told after each batch how many of the texts' tokens it held.
+    """
+    sequences = [
+        s for text, request in enumerate(requests) for s in _sequences(model, text, request)
+    ]
+    pool = _Pool(model, requests)
+    kept: dict[tuple[int, int], RunningSums] = {}
+    sizes = [len(sequence.ids) for sequence in sequences]
+    for batch in fill_batches(sizes, batch_tokens):
+        chosen = [sequences[i] for i in batch]
+        packed = pack([s.ids for s in chosen], pool.device)
+        hidden_TH = model(packed)
+        pool.add(chosen, packed.starts, hidden_TH)
+        if keep_states:
+            for sequence, start in zip(chosen, packed.starts, strict=True):
+                own = hidden_TH[start + sequence.first : start + len(sequence.ids) - 1]
+                kept[sequence.text, sequence.window] = RunningSums(own.cpu().clone())
+        on_tokens(sum(len(s.ids) - s.first - 1 for s in chosen))
+    return pool.finish(single_vector, kept)
+
+
+def _sequences(model: DeweyModel, text: int, request: Request) -> list[_Sequence]:
+    """The windows of a text with CLS, its prompt and SEP; a text of no tokens gets no prompt."""
+    backbone, tokens = model.config.backbone, request.tokens
+    prompt = tokens.prompt_ids if len(tokens) else tokens.prompt_ids[:0]
+    head = np.concatenate(([backbone.cls_token_id], prompt)).astype(np.int64)
+    return [
+        _Sequence(
+            text,
+            window,
+            np.concatenate((head, tokens.ids[low:high], [backbone.sep_token_id])),
+            len(head),
+        )
+        for window, (low, high) in enumerate(request.windows)
+    ]
+
+
+class _Pool:
+    """Sums of hidden states, gathered over the batches: for each text its CLS, mean and spans.
+
+    Row `base[text]` belongs to the whole text, the rows after it to its spans.
+    """
+
+    def __init__(self, model: DeweyModel, requests: Sequence[Request]) -> None:
+        self.model, self.requests = model, requests
+        self.device = next(model.parameters()).device
+        width = model.config.backbone.hidden_size
+        self.base = np.cumsum([0, *(len(request.starts) + 1 for request in requests)])
+        self.sums_RH = torch.zeros((int(self.base[-1]), width), dtype=torch.float32)
+        self.cls_BH = torch.zeros((len(requests), width), dtype=torch.float32)
+        self.pieces = [_pieces(request) for request in requests]
+
+    def add(self, sequences: Sequence[_Sequence], starts: Int, hidden_TH: Tensor) -> None:
+        """Take in one batch: `starts` are where its sequences begin in the row."""
+        texts = torch.tensor([s.text for s in sequences])
+        first = torch.from_numpy(starts).to(hidden_TH.device)
+        self.cls_BH.index_add_(0, texts, hidden_TH[first].float().cpu())
+        rows, lows, highs = [], [], []
+        for sequence, start in zip(sequences, starts, strict=True):
+            pieces, windows = self.pieces[sequence.text], self.requests[sequence.text].windows
+            mine = pieces.window == sequence.window
+            shift = start + sequence.first - windows[sequence.window, 0]
+            rows.append(pieces.row[mine] + self.base[sequence.text])
+            lows.append(pieces.start[mine] + shift)
+            highs.append(pieces.end[mine] + shift)
+        pooled = _sum(RunningSums(hidden_TH), np.concatenate(lows), np.concatenate(highs))
+        self.sums_RH.index_add_(0, torch.from_numpy(np.concatenate(rows)), pooled.float().cpu())
+
+    def finish(
+        self, single_vector: SingleVector, kept: dict[tuple[int, int], RunningSums]
+    ) -> list[Embedded]:
+        """The vectors, once every batch has been added."""
+        # Normalising undoes any scale, but the head's bias does not: divide sums into means.
+        self.sums_RH /= torch.from_numpy(self._sizes()).clamp(min=1).unsqueeze(1)
+        num_windows = torch.tensor([len(request.windows) for request in self.requests])
+        rows_RD = self._embed(self.sums_RH)
+        cls_BD = self._embed(self.cls_BH / num_windows.unsqueeze(1))
+        has_tokens = torch.tensor([len(request.tokens) > 0 for request in self.requests])
+        mean_BD = torch.where(has_tokens.unsqueeze(1), rows_RD[self.base[:-1]], cls_BD)
+        vectors = single_vectors(cls_BD, mean_BD, single_vector).numpy()
+        chunks = rows_RD.numpy()
+        return [
+            Embedded(
+                vectors[text],
+                chunks[self.base[text] + 1 : self.base[text + 1]],
+                KeptStates(request.windows, [kept[text, w] for w in range(len(request.windows))])
+                if kept
+                else None,
+            )
+            for text, request in enumerate(self.requests)
+        ]
+
+    def _sizes(self) -> NDArray[np.float32]:
+        """(R,) tokens of each row."""
+        sizes = [
+            np.concatenate(([len(request.tokens)], request.ends - request.starts))
+            for request in self.requests
+        ]
+        return np.concatenate(sizes).astype(np.float32)
+
+    def _embed(self, pooled: Tensor) -> Tensor:
+        """The head over any number of rows, a slice at a time, back on the host."""
+        parts = pooled.split(HEAD_SLICE_ROWS)
+        return torch.cat([self.model.embed(part.to(self.device)).cpu() for part in parts])
+
+
+def _pieces(request: Request) -> Pieces:
+    """Pieces of the whole text (row 0, none for a text of no tokens) and of its spans."""
+    whole = np.array([len(request.tokens)], np.int64)
+    pieces = assign_pieces(
+        np.concatenate((whole * 0, request.starts)),
+        np.concatenate((whole, request.ends)),
+        request.windows,
+    )
+    real = pieces.start < pieces.end
+    return Pieces(pieces.row[real], pieces.window[real], pieces.start[real], pieces.end[real])
+
+
+def _sum(sums: RunningSums, starts: Int, ends: Int) -> Tensor:
+    device = sums.hidden_TH.device
+    return sums.sums(torch.from_numpy(starts).to(device), torch.from_numpy(ends).to(device))

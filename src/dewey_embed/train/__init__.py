@@ -1,0 +1,1 @@
+"""Making models: recipes and warm starts. A teacher that speaks needs the `teacher` extra."""
