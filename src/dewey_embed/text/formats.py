@@ -51,6 +51,7 @@ def decode(data: bytes) -> str:
 
     Raises:
         ReadError: none of these, with the byte where it goes wrong.
+
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):

@@ -57,6 +57,7 @@ def split(
     Raises:
         ConfigError: an unknown splitter, or sizes that leave nothing to advance by.
         SpanError: a function's range that is empty, reversed, outside, or without tokens.
+
     """
     if chunk_tokens < 1 or not 0 <= chunk_overlap < chunk_tokens:
         raise ConfigError(
@@ -94,6 +95,7 @@ def spans_from_characters(
     Raises:
         SpanError: a range is empty, reversed, outside the text, or holds no token.
         TypeError: a range is not a pair of integers.
+
     """
     if not len(char_spans):
         return []
@@ -255,7 +257,6 @@ def _recursive(
     if chunk_overlap:
         units = np.union1d(words, bounds)
         starts = units[np.searchsorted(units, starts - chunk_overlap, side="left")]
-        starts[0] = 0
         if (np.diff(starts) <= 0).any():
             _step_forward(starts, units)
     return starts, ends

@@ -85,6 +85,7 @@ class Tokenizer:
 
         Raises:
             CheckpointError: the file is missing or is not a tokenizer, or has no such CLS or SEP.
+
         """
         if not path.is_file():
             raise CheckpointError(
@@ -124,6 +125,7 @@ class Tokenizer:
 
         Raises:
             TypeError: `texts` is itself a string, or an element is not a string.
+
         """
         joined = [self._join(text, prompt) for text in _checked(texts)]
         cuts = [_cuts(text) for text in joined]
