@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
     from dewey_embed.errors import DeweyError
+    from dewey_embed.search import Index
+    from dewey_embed.text.reader import read_documents
     from dewey_embed.types import Document, DocumentVectors, Hit, Passage, Span
 
 __version__ = "0.1.0"
@@ -22,9 +24,11 @@ __all__ = [
     "Document",
     "DocumentVectors",
     "Hit",
+    "Index",
     "Passage",
     "Span",
     "__version__",
+    "read_documents",
 ]
 
 _HOMES = {
@@ -33,8 +37,10 @@ _HOMES = {
     "Document": "types",
     "DocumentVectors": "types",
     "Hit": "types",
+    "Index": "search",
     "Passage": "types",
     "Span": "types",
+    "read_documents": "text.reader",
 }
 
 

@@ -1,0 +1,272 @@
+"""What `Dewey` promises: its vectors against naive pooling, its spans against the text."""
+
+import warnings
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dewey_embed import Dewey, DeweyError
+from dewey_embed.errors import CheckpointError, ConfigError, SpanError, TextTooLongError
+from dewey_embed.model.packing import pack
+
+WORDS = "The patents — all of them — belong to Ms. Okafor's heirs; see §4.2 (b). "
+TEXTS = [
+    WORDS * 3,
+    "Kurz.",
+    "Überall gilt: 你好 👋🏽 e\u0301t\u00e9\r\nzweite Zeile\x00 " * 5,
+    WORDS * 12 + "\n\n" + "A closing paragraph about ships. " * 20,
+]
+SPLITTERS = ["tokens", "recursive", "words", lambda text: [(0, 5), (2, len(text))]]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Dewey.load(dtype="float32")
+
+
+def naive(model, text, spans):
+    """Means over spans' tokens of the text encoded alone, projected token by token."""
+    tokens = model.tokenizer.encode([text])[0]
+    backbone = model.config.backbone
+    ids = np.concatenate(([backbone.cls_token_id], tokens.ids, [backbone.sep_token_id]))
+    with torch.inference_mode():
+        projected = model.model.head(model.model(pack([ids])))[1:-1]
+        rows = [projected[s.token_start : s.token_end].mean(0) for s in spans]
+        whole = projected.mean(0)
+        return [torch.nn.functional.normalize(row, dim=0).numpy() for row in [whole, *rows]]
+
+
+@pytest.mark.parametrize("splitter", SPLITTERS, ids=["tokens", "recursive", "words", "callable"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_chunks_equal_naive_pooling_of_the_document_encoded_alone(model, splitter, order):
+    texts = TEXTS[::order]
+    documents = model.encode_document(texts, chunk_tokens=40, chunk_overlap=12, splitter=splitter)
+    for text, document in zip(texts, documents, strict=True):
+        assert len(document.spans) == len(document.chunks) > 0
+        whole, *chunks = naive(model, text, document.spans)
+        np.testing.assert_allclose(document.vector, whole, atol=1e-5)
+        np.testing.assert_allclose(document.chunks, chunks, atol=1e-5)
+
+
+def test_explicit_ranges_give_one_row_each_in_their_order(model):
+    ranges = [(4, 11), (0, 40)]
+    document = model.encode_document(TEXTS[0], splitter=ranges)
+    assert [TEXTS[0][s.char_start : s.char_end] for s in document.spans] == [
+        "patents",
+        TEXTS[0][:40].strip(),
+    ]
+    np.testing.assert_allclose(
+        document.chunks, naive(model, TEXTS[0], document.spans)[1:], atol=1e-5
+    )
+
+
+def test_several_granularities_come_from_one_pass(model):
+    both = model.encode_document(TEXTS[3], chunk_tokens=(32, 128), chunk_overlap=(8, 0))
+    for level, (size, overlap) in enumerate([(32, 8), (128, 0)]):
+        alone = model.encode_document(TEXTS[3], chunk_tokens=size, chunk_overlap=overlap)
+        chunks, spans = both.at(level)
+        assert spans == alone.spans
+        np.testing.assert_allclose(chunks, alone.chunks, atol=1e-6)
+
+
+def test_any_range_can_be_pooled_later_from_kept_states(model):
+    document = model.encode_document(TEXTS[3], keep_states=True)
+    ranges = [(4, 300), (100, 101), (0, len(TEXTS[3]) - 1)]
+    fresh = model.encode_document(TEXTS[3], splitter=ranges)
+    np.testing.assert_allclose(document.pool(ranges), fresh.chunks, atol=1e-6)
+    with pytest.raises(SpanError, match="keep_states=True"):
+        fresh.pool(ranges)
+    with pytest.raises(SpanError, match="range 0"):
+        document.pool([(5, 5)])
+
+
+def test_windows_read_all_of_a_long_text_and_say_so(model):
+    short = Dewey.load(dtype="float32", max_tokens=100)
+    document = short.encode_document(TEXTS[3], chunk_tokens=24, chunk_overlap=6, keep_states=True)
+    assert document.overflow == "windows"
+    assert document.used_tokens == document.num_tokens > 300
+    assert len(document.spans) == len(document.chunks)
+    assert document.spans[-1].token_end == document.num_tokens
+    # Local layers see little past a chunk: windows change its vector, but not much.
+    whole = model.encode_document(TEXTS[3], chunk_tokens=24, chunk_overlap=6)
+    assert (document.chunks * whole.chunks).sum(1).min() > 0.95
+    ranges = [(s.char_start, s.char_end) for s in document.spans]
+    np.testing.assert_allclose(document.pool(ranges), document.chunks, atol=1e-6)
+
+
+def test_a_range_longer_than_any_window_is_pooled_from_several(model):
+    short = Dewey.load(dtype="float32", max_tokens=60)
+    length = len(TEXTS[3])
+    document = short.encode_document(TEXTS[3], splitter=[(0, length), (0, 50)])
+    np.testing.assert_allclose(document.chunks[0], document.vector, atol=1e-6)
+
+
+def test_truncation_keeps_to_the_limit_and_says_how_much_was_used():
+    short = Dewey.load(max_tokens=100)
+    document = short.encode_document(TEXTS[3], chunk_tokens=30, overflow="truncate")
+    assert (document.overflow, document.used_tokens) == ("truncate", 98)
+    assert document.num_tokens > 98
+    assert document.spans[-1].token_end == 98
+    with pytest.raises(SpanError, match="text 0"):
+        short.encode_document(TEXTS[3], splitter=[(0, len(TEXTS[3]))], overflow="truncate")
+
+
+def test_a_text_past_the_limit_is_an_error_when_asked_for():
+    short = Dewey.load(max_tokens=100)
+    with pytest.raises(TextTooLongError, match=r"text 1: .* the limit is 98"):
+        short.encode_document(["fits", TEXTS[3]], overflow="error")
+
+
+def test_a_blank_text_gets_a_vector_no_chunks_and_a_warning(model):
+    with pytest.warns(UserWarning, match="2 of 3 texts hold no token"):
+        documents = model.encode_document(["", "words", " \n\t "])
+    for document in (documents[0], documents[2]):
+        assert document.chunks.shape == (0, 384)
+        assert document.spans == []
+        assert np.linalg.norm(document.vector) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_array_equal(documents[0].vector, documents[2].vector)
+
+
+def test_what_is_no_string_is_refused_with_its_position(model):
+    with pytest.raises(TypeError, match=r"1.*int"):
+        model.encode_document(["fine", 7])
+    with pytest.raises(TypeError, match=r"0.*bytes"):
+        model.encode_query([b"bytes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk_tokens": 0}, "chunk_tokens 0"),
+        ({"chunk_tokens": 10, "chunk_overlap": 10}, "chunk_overlap 10"),
+        ({"overflow": "wrap"}, "overflow"),
+        ({"precision": "int4"}, "precision"),
+        ({"splitter": "pages"}, "pages"),
+        ({"prompt_name": "title"}, "title"),
+        ({"splitter": [[(0, 1)], [(0, 1)]]}, "2 texts"),
+    ],
+)
+def test_an_impossible_option_is_refused(model, options, message):
+    with pytest.raises(DeweyError, match=message):
+        model.encode_document(["some text"], **options)
+
+
+def test_impossible_load_options_are_refused():
+    for options in ({"truncate_dim": 9999}, {"dtype": "int3"}, {"max_tokens": 10**9}):
+        with pytest.raises(ConfigError):
+            Dewey.load(**options)
+    with pytest.raises(CheckpointError, match="no such folder"):
+        Dewey.load("./nowhere")
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "binary"])
+def test_every_precision_ranks_alike_and_has_its_size(model, precision):
+    width, dtype = {
+        "float32": (384, np.float32),
+        "float16": (384, np.float16),
+        "int8": (384, np.int8),
+        "binary": (48, np.int8),
+    }[precision]
+    documents = model.encode_document(TEXTS, precision=precision)
+    assert documents[3].chunks.shape[1] == width
+    assert documents[3].chunks.dtype == dtype
+    queries = model.encode_query(["who owns the patents?"])
+    scores = model.similarity(queries, documents)
+    exact = model.similarity(queries, model.encode_document(TEXTS))
+    assert scores.shape == (1, 4)
+    tolerance = {"float32": 1e-6, "float16": 1e-3, "int8": 1e-2, "binary": 0.2}[precision]
+    np.testing.assert_allclose(scores, exact, atol=tolerance)
+
+
+def test_similarity_multi_is_the_best_chunk_and_single_the_whole(model):
+    documents = model.encode_document(TEXTS, chunk_tokens=20)
+    queries = model.encode_query(["closing paragraph", "greetings"])
+    multi = model.similarity(queries, documents)
+    single = model.similarity(queries, documents, mode="single")
+    for column, document in enumerate(documents):
+        np.testing.assert_allclose(
+            multi[:, column], (queries @ document.chunks.T).max(1), atol=1e-6
+        )
+        np.testing.assert_allclose(single[:, column], queries @ document.vector, atol=1e-6)
+    with pytest.raises(ConfigError, match="multi, single"):
+        model.similarity(queries, documents, mode="best")
+
+
+@pytest.mark.parametrize("kind", ["cls", "mean", "cls_add_mean"])
+def test_single_vector_is_chosen_at_load(model, kind):
+    cls = Dewey.load(dtype="float32", single_vector="cls").encode_document(TEXTS[0]).vector
+    mean = model.encode_document(TEXTS[0]).vector
+    both = (cls + mean) / np.linalg.norm(cls + mean)
+    got = Dewey.load(dtype="float32", single_vector=kind).encode_document(TEXTS[0]).vector
+    np.testing.assert_allclose(
+        got, {"cls": cls, "mean": mean, "cls_add_mean": both}[kind], atol=1e-5
+    )
+
+
+def test_prompts_are_seen_by_the_model_but_never_pooled(model):
+    plain = model.encode_document(TEXTS[0], chunk_tokens=30)
+    prompted = model.encode_document(TEXTS[0], chunk_tokens=30, prompt="Candidate document: ")
+    assert plain.spans == prompted.spans
+    assert plain.num_tokens == prompted.num_tokens
+    assert not np.allclose(plain.chunks, prompted.chunks, atol=1e-4)
+    assert (plain.chunks * prompted.chunks).sum(1).min() > 0.9
+
+
+def test_truncated_dimensions_are_the_first_ones_at_unit_length(model):
+    short = Dewey.load(dtype="float32", truncate_dim=64)
+    whole, narrow = model.encode_document(TEXTS[0]), short.encode_document(TEXTS[0])
+    expected = whole.vector[:64] / np.linalg.norm(whole.vector[:64])
+    np.testing.assert_allclose(narrow.vector, expected, atol=1e-6)
+    assert short.get_embedding_dimension() == 64
+    assert short.fingerprint != model.fingerprint
+
+
+def test_encode_is_what_sentence_transformers_users_expect(model):
+    assert model.encode("one string").shape == (384,)
+    assert model.encode(["a", "b", "c"]).shape == (3, 384)
+    assert model.encode([]).shape == (0, 384)
+    np.testing.assert_allclose(
+        model.encode(TEXTS), [d.vector for d in model.encode_document(TEXTS)], atol=1e-6
+    )
+
+
+def test_progress_is_told_every_token_once(model):
+    seen = []
+    documents = model.encode_document(TEXTS, batch_tokens=64, progress=seen.append)
+    assert sum(seen) == sum(document.num_tokens for document in documents)
+    assert len(seen) > 1
+
+
+ANY_TEXT = st.text(
+    st.characters() | st.sampled_from(" \n\r\t\x00.,'👋🏽é\u0301\u200d\ud800中ß"), max_size=300
+)
+
+
+@given(
+    text=ANY_TEXT,
+    size=st.integers(2, 40),
+    splitter=st.sampled_from(["tokens", "recursive", "words"]),
+)
+@settings(max_examples=300, deadline=None)
+def test_for_any_text_a_chunks_characters_hold_its_tokens(model, text, size, splitter):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        document = model.encode_document(text, chunk_tokens=size, splitter=splitter)
+    assert len(document.spans) == len(document.chunks)
+    tokens = model.tokenizer.encode([text])[0]
+    assert document.num_tokens == document.used_tokens == len(tokens)
+    covered = np.zeros(len(tokens), bool)
+    for span in document.spans:
+        covered[span.token_start : span.token_end] = True
+        inside = tokens.offsets[span.token_start : span.token_end]
+        assert span.char_start == inside[0, 0]
+        assert span.char_end == inside[-1, 1]
+        again = model.tokenizer.encode([text[span.char_start : span.char_end]])[0]
+        assert len(again) >= 1
+    assert covered.all()
+    assert all(a.token_start < b.token_start for a, b in pairwise(document.spans))
+    assert np.isfinite(document.chunks).all()
