@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import hugging_face_config, twins
 
 from dewey_embed.config import GLOBAL_THETA_128K, BackboneConfig
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.model.backbone import Backbone, extend_context
 from dewey_embed.model.packing import pack
+from tests.model.twins import hugging_face_config, twins
 
 LENGTHS = (1, 63, 64, 65, 127, 128, 129, 1000, 4097)
 

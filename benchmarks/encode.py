@@ -1,0 +1,196 @@
+"""Tokens per second and memory of encoding one long document on this machine's CPU.
+
+    make bench
+    python benchmarks/encode.py --shape base --tokens 8192 --rounds 3
+    python benchmarks/encode.py --shape mini base --tokens 131072 --only dewey --rounds 1
+
+Engines take turns on the same real text with the same random weights; a short text warms each of
+them up. The figure is the median of the rounds, and every vector is compared with Sentence
+Transformers' float32 one, or the first engine's where that did not run. Results are written to
+benchmarks/results/ as JSON, with a table beside them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import pydoc_data.topics
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+from engines import ENGINES, Engine
+
+SHAPES = {
+    "mini": dict(
+        hidden_size=384, intermediate_size=768, num_hidden_layers=6, num_attention_heads=6
+    ),
+    "base": dict(
+        hidden_size=768, intermediate_size=1152, num_hidden_layers=22, num_attention_heads=12
+    ),
+    "large": dict(
+        hidden_size=1024, intermediate_size=2624, num_hidden_layers=28, num_attention_heads=16
+    ),
+}
+REFERENCE = "sentence-transformers, float32 (its default)"
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    arguments = parse()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for shape in arguments.shape:
+            folder = make_model(shape, Path(scratch) / shape)
+            names = [name for name in ENGINES if name.startswith(tuple(arguments.only or [""]))]
+            engines = [Engine(name, folder) for name in names]
+            for tokens in arguments.tokens:
+                rows += measure(engines, shape, tokens, arguments.rounds)
+            for engine in engines:
+                engine.close()
+    write(rows, arguments.output)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["mini", "base"])
+    parser.add_argument("--tokens", nargs="+", type=int, default=[512, 8192])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", help="engines whose names begin so")
+    parser.add_argument("--output", default="encode", help="name of the result files")
+    return parser.parse_args()
+
+
+def make_model(shape: str, folder: Path) -> Path:
+    """A Sentence Transformers folder: ModernBERT with random weights, CLS pooling."""
+    import torch
+    from transformers import ModernBertConfig, ModernBertModel
+
+    from dewey_embed import Dewey
+
+    torch.manual_seed(0)
+    ours = Dewey.load(single_vector="cls")
+    ours.save(folder)
+    shutil.rmtree(folder / "2_Dense")
+    for name in ("dewey.json", "model.safetensors"):
+        (folder / name).unlink()
+    special = dict(
+        pad_token_id=0, cls_token_id=101, sep_token_id=102, bos_token_id=101, eos_token_id=102
+    )
+    config = ModernBertConfig(
+        vocab_size=50368, max_position_embeddings=131_072, **special, **SHAPES[shape]
+    )
+    ModernBertModel(config).save_pretrained(folder)
+    modules = [
+        m for m in json.loads((folder / "modules.json").read_text()) if "Dense" not in m["path"]
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    pooling = {"embedding_dimension": SHAPES[shape]["hidden_size"], "pooling_mode": "cls"}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+def real_text(num_tokens: int) -> str:
+    """The Python language reference, again and again, cut to a number of tokens with CLS and SEP."""
+    from dewey_embed import Dewey
+
+    tokenizer = Dewey.load().tokenizer
+    text = "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
+    tokens = tokenizer.encode([text])[0]
+    while len(tokens) < num_tokens:
+        text += "\n\n" + text
+        tokens = tokenizer.encode([text])[0]
+    return text[: tokens.offsets[num_tokens - 3, 1]]
+
+
+def measure(engines: list[Engine], shape: str, num_tokens: int, rounds: int) -> list[dict]:
+    """One row an engine: median seconds, spread, tokens per second, memory, agreement."""
+    text, warm_up = real_text(num_tokens), real_text(64)
+    seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
+    vectors, peaks = {}, {}
+    for engine in engines:
+        engine.run(warm_up)
+    for _ in range(rounds):
+        for engine in engines:
+            taken, vectors[engine.name], peaks[engine.name] = engine.run(text)
+            seconds[engine.name].append(taken)
+            sys.stderr.write(f"{shape} {num_tokens:,} {engine.name}: {taken:.2f} s\n")
+    reference = vectors.get(REFERENCE, next(iter(vectors.values())))
+    return [
+        {
+            "shape": shape,
+            "tokens": num_tokens,
+            "engine": name,
+            "seconds_median": statistics.median(times),
+            "seconds": times,
+            "tokens_per_second": num_tokens / statistics.median(times),
+            "peak_memory_gb": peaks[name],
+            "cosine_to_reference": float(vectors[name] @ reference),
+            "relative_difference": float(
+                np.linalg.norm(vectors[name] - reference) / np.linalg.norm(reference)
+            ),
+        }
+        for name, times in seconds.items()
+    ]
+
+
+def write(rows: list[dict], name: str) -> None:
+    """Write JSON with machine, versions and command, and a Markdown table of ratios."""
+    RESULTS.mkdir(exist_ok=True)
+    packages = ("torch", "transformers", "sentence-transformers", "dewey-embed")
+    about = {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": date.today().isoformat(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+    table = to_markdown(about, rows)
+    (RESULTS / f"{name}.md").write_text(table)
+    sys.stdout.write(table)
+
+
+def cpu_name() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    values = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = values.get("flags", "").split()
+    fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in flags]
+    model = values.get("model name", platform.processor())
+    return f"{model} (family {values.get('cpu family')}, model {values.get('model')}; {', '.join(fast)})"
+
+
+def to_markdown(about: dict, rows: list[dict]) -> str:
+    lines = [
+        f"`{about['command']}` on {about['cpu']}, {about['cores']} cores, {about['date']}, "
+        f"torch {about['versions']['torch']}, transformers {about['versions']['transformers']}, "
+        f"sentence-transformers {about['versions']['sentence-transformers']}",
+        "",
+        "| shape | tokens | engine | seconds | tokens/s | Dewey bf16 is | peak GB | difference |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    ours = {
+        (row["shape"], row["tokens"]): row["seconds_median"]
+        for row in rows
+        if row["engine"] == "dewey, bfloat16"
+    }
+    for row in rows:
+        ratio = row["seconds_median"] / ours[row["shape"], row["tokens"]]
+        lines.append(
+            f"| {row['shape']} | {row['tokens']:,} | {row['engine']} | {row['seconds_median']:.2f} "
+            f"| {row['tokens_per_second']:,.0f} | {ratio:.2f}× as fast | {row['peak_memory_gb']:.1f} "
+            f"| {row['relative_difference']:.4f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()
