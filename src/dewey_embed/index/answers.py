@@ -40,6 +40,7 @@ def answer(question: Question, snapshot: Snapshot, catalogue: Catalogue) -> list
 
     Raises:
         InputError: the filter names metadata that no document has.
+
     """
     allowed = catalogue.matching(question.filter) if question.filter else None
     if question.mode == "hybrid":

@@ -29,7 +29,7 @@ from dewey_embed.index.neighbours import (
     read_neighbours,
 )
 from dewey_embed.index.records import canonical
-from dewey_embed.index.store import Snapshot
+from dewey_embed.index.store import SCAN_ROWS, Snapshot
 from dewey_embed.types import MetadataValue
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Catalogue:
 
         Raises:
             InputError: no document has such a key; those there are are named.
+
         """
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -141,6 +142,7 @@ def open_catalogue(folder: Path, snapshot: Snapshot) -> Catalogue:
 
     Raises:
         IndexStoreError: the tables do not fit together.
+
     """
     name = f"{CATALOGUE_FORMAT}-{snapshot.versions[0]}-{snapshot.versions[1]}"
     home = folder / "derived"
@@ -191,11 +193,13 @@ def write_catalogue(snapshot: Snapshot, folder: Path) -> None:
 
     Raises:
         IndexStoreError: a document lacks some of its chunks.
+
     """
     import pyarrow.compute as pc
 
     columns = ["id", "title", "source", "metadata", "hash", "num_chunks"]
-    table = snapshot.documents.search().select(columns).with_row_id(True).to_arrow()
+    names = snapshot.documents.search().select(columns).with_row_id(True)
+    table = names.to_batches(SCAN_ROWS).read_all()
     order = pc.sort_indices(table["id"])
     table = table.take(order)
     starts = np.concatenate([[0], np.cumsum(table["num_chunks"].to_numpy())]).astype(np.int64)
@@ -205,7 +209,7 @@ def write_catalogue(snapshot: Snapshot, folder: Path) -> None:
     whole = _new_array(folder / "documents.npy", np.float32, (len(table), width))
     row_ids = table["_rowid"].combine_chunks()
     query = snapshot.documents.search().select(["vector"]).with_row_id(True)
-    for batch in query.to_batches():
+    for batch in query.to_batches(SCAN_ROWS):
         rows = pc.index_in(batch["_rowid"], value_set=row_ids).to_numpy()
         whole[rows] = _vectors(batch, width)
     chunks = _write_chunks(snapshot, folder, table["hash"].combine_chunks(), starts, width)
@@ -246,7 +250,7 @@ def _write_chunks(
     vectors = _new_array(folder / "chunks.npy", np.float16, (total, width))
     seen = 0
     columns = ["document_hash", "ordinal", "char_start", "char_end", "vector"]
-    for batch in snapshot.chunks.search().select(columns).to_batches():
+    for batch in snapshot.chunks.search().select(columns).to_batches(SCAN_ROWS):
         owners = pc.index_in(batch["document_hash"], value_set=hashes)
         live = np.flatnonzero(owners.is_valid().to_numpy(zero_copy_only=False))
         rows = starts[owners.take(live).to_numpy()] + batch["ordinal"].to_numpy()[live]

@@ -38,6 +38,7 @@ def storable(document: Document) -> Document:
 
     Raises:
         TypeError: a field is no string, or metadata holds more than flat values.
+
     """
     for name in ("id", "text", "title", "source", "root"):
         if not isinstance(getattr(document, name), str):

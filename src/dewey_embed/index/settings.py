@@ -39,6 +39,7 @@ class IndexSettings(Settings):
 
         Raises:
             IndexMismatchError: it is another; both are named.
+
         """
         if fingerprint != self.fingerprint:
             raise IndexMismatchError(
@@ -52,6 +53,7 @@ class IndexSettings(Settings):
 
         Raises:
             IndexMismatchError: they were cut with others; both are named.
+
         """
         ours, theirs = self.options.model_dump(), options.model_dump()
         different = [key for key in ours if ours[key] != theirs[key]]
@@ -69,6 +71,7 @@ class IndexSettings(Settings):
 
         Raises:
             IndexStoreError: the file is damaged, or of a newer Dewey.
+
         """
         path = folder / FILE_NAME
         try:
@@ -116,6 +119,7 @@ def changed_options(
 
     Raises:
         ConfigError: an impossible value.
+
     """
     values = own.model_dump()
     if chunk_tokens is not None:

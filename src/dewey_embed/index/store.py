@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 LOCK_NAME = "dewey.lock"
+SCAN_ROWS = 8192
 COMPACT_FRAGMENTS = 10
 """A table in so many fragments is written into one again when a run ends."""
 
@@ -94,6 +95,7 @@ class Store:
 
         Raises:
             IndexStoreError: there is none, or it is damaged.
+
         """
         settings = IndexSettings.read(folder)
         if settings is None:
@@ -105,6 +107,9 @@ class Store:
 
     @cached_property
     def _database(self) -> DBConnection:
+        # Lance reads texts for its full-text index by so many rows at once, 8,192 unless told:
+        # of long documents that is the whole corpus. Our own scans name their batches.
+        os.environ.setdefault("LANCE_DEFAULT_BATCH_SIZE", "64")
         import lancedb
 
         return lancedb.connect(str(self.folder))
@@ -121,6 +126,7 @@ class Store:
 
         Raises:
             IndexStoreError: it changes faster than it can be read.
+
         """
         if not _has_table(self.folder, "documents"):
             return None
@@ -141,6 +147,7 @@ class Store:
         Raises:
             IndexStoreError: another process is writing, or the folder holds something else.
             IndexMismatchError: another process has made it with other settings meanwhile.
+
         """
         _refuse_foreign(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -182,13 +189,15 @@ class Writer:
         self._chunks = chunks
         self._commits = 0
         self.hashes: dict[str, str] = {}
-        for batch in documents.search().select(["id", "hash"]).to_batches():
+        for batch in documents.search().select(["id", "hash"]).to_batches(SCAN_ROWS):
             self.hashes.update(zip(batch["id"].to_pylist(), batch["hash"].to_pylist(), strict=True))
         self._sweep()
 
     def origins(self) -> Iterator[tuple[str, str, str]]:
         """Id, root and source of every document committed."""
-        for batch in self._documents.search().select(["id", "root", "source"]).to_batches():
+        for batch in (
+            self._documents.search().select(["id", "root", "source"]).to_batches(SCAN_ROWS)
+        ):
             columns = (batch[name].to_pylist() for name in ("id", "root", "source"))
             yield from zip(*columns, strict=True)
 
@@ -238,7 +247,7 @@ class Writer:
         import pyarrow.compute as pc
 
         found: set[str] = set()
-        for batch in self._chunks.search().select(["document_hash"]).to_batches():
+        for batch in self._chunks.search().select(["document_hash"]).to_batches(SCAN_ROWS):
             found.update(pc.unique(batch["document_hash"]).to_pylist())
         _delete(self._chunks, "document_hash", sorted(found.difference(self.hashes.values())))
 

@@ -29,6 +29,7 @@ class View:
 
         Raises:
             IndexStoreError: the index cannot be read.
+
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:

@@ -1,0 +1,5 @@
+"""`python -m dewey_embed.cli` is `dewey`."""
+
+from dewey_embed.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""The application: its commands, and how errors and warnings leave it."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from typing import Annotated
+
+import typer
+
+from dewey_embed.cli.encode import encode
+from dewey_embed.cli.index import index
+from dewey_embed.cli.info import info
+from dewey_embed.cli.search import search
+from dewey_embed.cli.warm_start import warm_start
+from dewey_embed.errors import DeweyError
+
+app = typer.Typer(
+    help="Search long documents by meaning: one vector for the whole, one for every chunk.",
+    epilog="Every option can be set as an environment variable, too; each command's --help "
+    "names them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("index")(index)
+app.command("search")(search)
+app.command("encode")(encode)
+app.command("info")(info)
+app.command("warm-start")(warm_start)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"dewey {version('dewey-embed')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Hold the options that come before a command."""
+
+
+def main() -> None:
+    """Nothing; runs the command line and ends the process with its exit code."""
+    warnings.showwarning = _show_warning
+    try:
+        app(prog_name="dewey")
+    except DeweyError as error:
+        _end(str(error))
+    except OSError as error:
+        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+
+
+def _end(message: str) -> None:
+    """Say what went wrong in one line, and end with exit code 1."""
+    typer.echo(f"dewey: error: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+def _show_warning(
+    message: Warning | str, category: type[Warning], *_: object, **__: object
+) -> None:
+    """Say a warning in one line; those meant for developers are not for users."""
+    if category is UserWarning:
+        typer.echo(f"dewey: warning: {' '.join(str(message).split())}", err=True)

@@ -1,0 +1,91 @@
+"""`dewey index`: files and folders into an index."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dewey_embed.cli import options
+
+
+def index(
+    docs: Annotated[
+        list[str], typer.Argument(metavar="DOCS...", help="Files and folders; - for stdin.")
+    ],
+    *,
+    index: Annotated[
+        Path,
+        typer.Option(
+            "--index", "-i", envvar="DEWEY_INDEX", show_envvar=True, help="The index's folder."
+        ),
+    ],
+    model: options.Model = None,
+    chunk_tokens: options.ChunkTokens = None,
+    chunk_overlap: options.ChunkOverlap = None,
+    splitter: options.SplitterOption = None,
+    overflow: options.OverflowOption = None,
+    text_field: options.TextField = None,
+    id_field: options.IdField = None,
+    title_field: options.TitleField = None,
+    stdin_extension: options.StdinExtension = ".txt",
+    group_chars: Annotated[
+        int,
+        typer.Option(
+            envvar="DEWEY_GROUP_CHARS",
+            show_envvar=True,
+            min=1,
+            help="Characters committed at once: the most that a killed run has to do again.",
+        ),
+    ] = options.GROUP_CHARS,
+    json: options.Json = False,
+) -> None:
+    """Make an index of documents, or bring one up to date.
+
+    Only new and changed documents are encoded; those that have left their folder leave the index.
+    A run that was stopped goes on where it was.
+    """
+    from dewey_embed.search import Index
+
+    opened = Index.open(
+        index,
+        model,
+        chunk_tokens=options.sizes(chunk_tokens),
+        chunk_overlap=options.sizes(chunk_overlap),
+        splitter=splitter.value if splitter else None,
+        overflow=overflow.value if overflow else None,
+    )
+    report = opened.add_files(
+        docs,
+        text_fields=text_field or (),
+        id_field=id_field,
+        title_field=title_field,
+        stdin_extension=stdin_extension,
+        progress=not json,
+        group_chars=group_chars,
+    )
+    options.list_faults(report.unreadable, report.skipped)
+    if json:
+        options.print_json(
+            {
+                "index": str(index),
+                **asdict(report),
+                "num_documents": len(opened),
+                "num_chunks": opened.num_chunks,
+            }
+        )
+    else:
+        typer.echo(
+            f"{index}: {len(opened):,} documents, {opened.num_chunks:,} chunks "
+            f"({report.num_added:,} added, {report.num_changed:,} changed, "
+            f"{report.num_removed:,} removed, {report.num_unchanged:,} unchanged)"
+        )
+        if report.num_windows or report.num_truncated:
+            options.say(
+                f"longer than the model takes: {report.num_windows:,} read in overlapping "
+                f"windows, {report.num_truncated:,} truncated"
+            )
+    if report.unreadable:
+        raise typer.Exit(options.EXIT_UNREADABLE)

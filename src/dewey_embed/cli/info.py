@@ -1,0 +1,83 @@
+"""`dewey info`: what a model or an index is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dewey_embed.cli import options
+
+if TYPE_CHECKING:
+    from dewey_embed.encoder import Dewey
+    from dewey_embed.search import Index
+
+
+def info(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL|INDEX]", help="A model, or an index's folder. [default: mini]"
+        ),
+    ] = None,
+    json: options.Json = False,
+) -> None:
+    """Say what a model or an index is: dimensions, context, sizes."""
+    from dewey_embed.search import Index
+
+    if what is not None and (Path(what) / "dewey.json").is_file():
+        facts = index_facts(Index.open(what))
+    else:
+        from dewey_embed.encoder import Dewey
+
+        facts = model_facts(Dewey.load(what))
+    if json:
+        options.print_json(facts)
+        return
+    width = max(map(len, facts))
+    for key, value in facts.items():
+        shown = f"{value:,}" if isinstance(value, int) else value
+        typer.echo(f"{key.replace('_', ' '):<{width}}  {shown}")
+
+
+def index_facts(index: Index) -> dict[str, Any]:
+    """What an index holds and how it was made."""
+    made = index.settings
+    return {
+        "index": str(index.path),
+        "num_documents": len(index),
+        "num_chunks": index.num_chunks,
+        "model": made.model,
+        "fingerprint": made.fingerprint,
+        "embedding_dim": made.embedding_dim,
+        "single_vector": made.single_vector,
+        **made.options.model_dump(mode="json"),
+        "bytes": folder_bytes(index.path),
+    }
+
+
+def model_facts(model: Dewey) -> dict[str, Any]:
+    """What a model is."""
+    backbone = model.config.backbone
+    return {
+        "model": model.name,
+        "folder": str(model.folder),
+        "parameters": sum(each.numel() for each in model.model.parameters()),
+        "layers": backbone.num_hidden_layers,
+        "hidden_size": backbone.hidden_size,
+        "vocabulary": backbone.vocab_size,
+        "max_tokens": model.max_tokens,
+        "embedding_dim": model.embedding_dim,
+        "single_vector": model.config.single_vector,
+        "prompts": model.prompts,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "device": str(model.device),
+        "fingerprint": model.fingerprint,
+        "bytes": folder_bytes(model.folder),
+    }
+
+
+def folder_bytes(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,154 @@
+"""Options that several commands share, and the ways in which all of them speak."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dewey_embed.text.reader import Unreadable
+
+EXIT_UNREADABLE = 3
+GROUP_CHARS = 400_000
+
+
+class Splitter(StrEnum):
+    """How documents are cut into chunks."""
+
+    tokens = "tokens"
+    recursive = "recursive"
+    words = "words"
+
+
+class Overflow(StrEnum):
+    """What becomes of a text that is longer than the model takes."""
+
+    windows = "windows"
+    truncate = "truncate"
+    error = "error"
+
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DEWEY_MODEL",
+        show_envvar=True,
+        metavar="MODEL",
+        help="A model folder or Hugging Face id. [default: the index's own, or the embedded mini]",
+    ),
+]
+ChunkTokens = Annotated[
+    list[int] | None,
+    typer.Option(
+        envvar="DEWEY_CHUNK_TOKENS",
+        show_envvar=True,
+        min=1,
+        help="Tokens of a chunk; give it again for a second size. [default: 256]",
+    ),
+]
+ChunkOverlap = Annotated[
+    list[int] | None,
+    typer.Option(
+        envvar="DEWEY_CHUNK_OVERLAP",
+        show_envvar=True,
+        min=0,
+        help="Tokens that a chunk shares with the next. [default: a quarter of its size]",
+    ),
+]
+SplitterOption = Annotated[
+    Splitter | None,
+    typer.Option(
+        "--splitter",
+        envvar="DEWEY_SPLITTER",
+        show_envvar=True,
+        help="Cut every so many tokens, at paragraphs and sentences, or at words. "
+        "[default: tokens]",
+    ),
+]
+OverflowOption = Annotated[
+    Overflow | None,
+    typer.Option(
+        "--overflow",
+        envvar="DEWEY_OVERFLOW",
+        show_envvar=True,
+        help="A text longer than the model takes is read in overlapping windows, truncated, or "
+        "an error. [default: windows]",
+    ),
+]
+TextField = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="DEWEY_TEXT_FIELD",
+        show_envvar=True,
+        help="Field of a JSONL record that holds its text; give it again to join several.",
+    ),
+]
+IdField = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DEWEY_ID_FIELD",
+        show_envvar=True,
+        help="Field of a JSONL record that names it. [default: _id or id, else file and line]",
+    ),
+]
+TitleField = Annotated[
+    str | None,
+    typer.Option(
+        envvar="DEWEY_TITLE_FIELD",
+        show_envvar=True,
+        help="Field of a JSONL record that is its title. [default: title]",
+    ),
+]
+StdinExtension = Annotated[
+    str,
+    typer.Option(
+        envvar="DEWEY_STDIN_EXTENSION",
+        show_envvar=True,
+        help="What standard input is read as: .txt, .jsonl, .html, ...",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json", envvar="DEWEY_JSON", show_envvar=True, help="Print JSON and nothing else."
+    ),
+]
+
+
+def sizes(values: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The sizes given, or `None` where none were."""
+    return tuple(values) if values else None
+
+
+def say(message: str) -> None:
+    """Say something on standard error, where it is in nobody's way."""
+    typer.echo(f"dewey: {message}", err=True)
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output."""
+    typer.echo(json.dumps(value, ensure_ascii=not _speaks_unicode()))
+
+
+def _speaks_unicode() -> bool:
+    """Whether standard output takes any character."""
+    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+
+
+def list_faults(unreadable: Sequence[Unreadable], skipped: Sequence[Unreadable] = ()) -> None:
+    """List on standard error what could not be read, and why; count what was not meant to be."""
+    if skipped:
+        kinds = Counter(fault.reason.split(" (", 1)[0] for fault in skipped)
+        counted = ", ".join(f"{num:,} {reason}" for reason, num in kinds.most_common())
+        say(f"passed over: {counted}")
+    if unreadable:
+        say(f"{len(unreadable):,} could not be read:")
+        for fault in unreadable:
+            typer.echo(f"  {fault}", err=True)
