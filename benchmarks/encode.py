@@ -97,7 +97,7 @@ def make_model(shape: str, folder: Path) -> Path:
 
 
 def real_text(num_tokens: int) -> str:
-    """The Python language reference, again and again, cut to a number of tokens with CLS and SEP."""
+    """The Python language reference, repeated, cut to so many tokens with CLS and SEP."""
     from dewey_embed import Dewey
 
     tokenizer = Dewey.load().tokenizer
@@ -165,7 +165,8 @@ def cpu_name() -> str:
     flags = values.get("flags", "").split()
     fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in flags]
     model = values.get("model name", platform.processor())
-    return f"{model} (family {values.get('cpu family')}, model {values.get('model')}; {', '.join(fast)})"
+    family = f"family {values.get('cpu family')}, model {values.get('model')}"
+    return f"{model} ({family}; {', '.join(fast)})"
 
 
 def to_markdown(about: dict, rows: list[dict]) -> str:
@@ -185,8 +186,9 @@ def to_markdown(about: dict, rows: list[dict]) -> str:
     for row in rows:
         ratio = row["seconds_median"] / ours[row["shape"], row["tokens"]]
         lines.append(
-            f"| {row['shape']} | {row['tokens']:,} | {row['engine']} | {row['seconds_median']:.2f} "
-            f"| {row['tokens_per_second']:,.0f} | {ratio:.2f}× as fast | {row['peak_memory_gb']:.1f} "
+            f"| {row['shape']} | {row['tokens']:,} | {row['engine']} "
+            f"| {row['seconds_median']:.2f} | {row['tokens_per_second']:,.0f} "
+            f"| {ratio:.2f}× as fast | {row['peak_memory_gb']:.1f} "
             f"| {row['relative_difference']:.4f} |"
         )
     return "\n".join(lines) + "\n"
