@@ -16,6 +16,10 @@ from torch import Tensor
 
 from dewey_embed.config import LayerType
 from dewey_embed.model.packing import Packed
+from dewey_embed.model.tiles import tiled_attention
+
+TILED_FROM_TOKENS = 512
+"""Length from which tiles beat `scaled_dot_product_attention` on a CPU in bfloat16."""
 
 LOCAL_BLOCKS = 16
 """Blocks of a sliding layer that are worked on at a time: their scores fit a core's cache."""
@@ -45,13 +49,13 @@ def attend(
     return _local(q_TND, k_TND, v_TND, plan)
 
 
-def rotate(qkv_T3ND: Tensor, rotary: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values (T, N, D); the first two turned by their tokens' angles.
+def rotate(qkv_T3ND: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values (T, N, D); the first two turned by their tokens' angles, in float32.
 
     Source: arXiv 2104.09864 eq. 34, with halves for pairs, as Hugging Face's weights have it.
     """
     query_key, value_TND = qkv_T3ND[:, :2], qkv_T3ND[:, 2]
-    cos, sin = (table[:, None, None, :].float() for table in rotary)
+    cos, sin = cos[:, None, None, :].float(), sin[:, None, None, :].float()
     first, second = query_key.float().chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     query_TND, key_TND = turned.to(qkv_T3ND.dtype).unbind(1)
@@ -72,16 +76,19 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, kind: LayerType, plan: AttentionPlan
     return out
 
 
-def _global(q: Tensor, k: Tensor, v: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def _global(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, lengths: tuple[int, ...]) -> Tensor:
     """Full attention, one sequence at a time."""
-    parts = (part.split(lengths) for part in (q, k, v))
-    mixed = [
-        F.scaled_dot_product_attention(*(x.transpose(0, 1).unsqueeze(0) for x in qkv))[0].transpose(
-            0, 1
-        )
-        for qkv in zip(*parts, strict=True)
-    ]
-    return torch.cat(mixed)
+    parts = (part.split(lengths) for part in (q_TND, k_TND, v_TND))
+    return torch.cat([_global_one(*qkv) for qkv in zip(*parts, strict=True)])
+
+
+def _global_one(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
+    """Full attention of one sequence, by whichever way is fastest for it."""
+    on_cpu = q_TND.device.type == "cpu" and q_TND.dtype == torch.bfloat16
+    if on_cpu and len(q_TND) >= TILED_FROM_TOKENS and not torch.is_grad_enabled():
+        return tiled_attention(q_TND, k_TND, v_TND)
+    heads_first = (x.transpose(0, 1).unsqueeze(0) for x in (q_TND, k_TND, v_TND))
+    return F.scaled_dot_product_attention(*heads_first)[0].transpose(0, 1)
 
 
 def _local(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, plan: AttentionPlan) -> Tensor:

@@ -24,9 +24,8 @@ from dewey_embed.model.packing import Packed
 Rotary = dict[LayerType, tuple[Tensor, Tensor]]
 """Cosines and sines (T, D/2) of every token's angles, for each kind of layer."""
 
-MLP_SLICE_TOKENS = 1024
-"""Tokens that pass through an MLP at a time without gradients: their wide states stay in cache,
-and a row of 131,072 tokens never holds them all."""
+SLICE_TOKENS = 512
+"""Tokens that pass at a time through what is done token by token on a CPU."""
 
 
 class Norm(nn.LayerNorm):
@@ -59,21 +58,25 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention within each sequence of the row, over all of it or within a window."""
+    """Self-attention within each sequence of the row, over all of it or within a window.
 
-    def __init__(self, config: BackboneConfig, layer_type: LayerType) -> None:
+    Its two halves stand apart, for what is done token by token goes through the row in slices.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.layer_type = layer_type
         self.num_heads = config.num_attention_heads
         width = config.hidden_size
         self.Wqkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
         self.Wo = nn.Linear(width, width, bias=config.attention_bias)
 
-    def forward(self, states_TH: Tensor, rotary: Rotary, plan: AttentionPlan) -> Tensor:
-        """(T, H): what each token takes from those that it sees."""
+    def project(self, states_TH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values (T, N, D), the first two turned by their tokens' angles."""
         qkv_T3ND = self.Wqkv(states_TH).unflatten(-1, (3, self.num_heads, -1))
-        query_TND, key_TND, value_TND = rotate(qkv_T3ND, rotary[self.layer_type])
-        mixed_TND = attend(query_TND, key_TND, value_TND, self.layer_type, plan)
+        return rotate(qkv_T3ND, cos, sin)
+
+    def forward(self, mixed_TND: Tensor) -> Tensor:
+        """(T, H): what the heads took from other tokens, put together."""
         mixed: Tensor = self.Wo(mixed_TND.flatten(1))
         return mixed
 
@@ -98,24 +101,42 @@ class Layer(nn.Module):
 
     def __init__(self, config: BackboneConfig, index: int) -> None:
         super().__init__()
-        layer_type = config.layer_types[index]
+        self.layer_type = config.layer_types[index]
         # The embedding norm already stands before the first attention.
         self.attn_norm = None if index == 0 else Norm(config)
-        self.attn = Attention(config, layer_type)
+        self.attn = Attention(config)
         self.mlp_norm = Norm(config)
         self.mlp = MLP(config)
 
     def forward(self, states_TH: Tensor, rotary: Rotary, plan: AttentionPlan) -> Tensor:
         """(T, H) float32 of (T, H) float32: the residual stream after this layer."""
-        dtype = self.mlp_norm.weight.dtype
-        normed = states_TH.to(dtype) if self.attn_norm is None else self.attn_norm(states_TH)
-        states_TH = states_TH + self.attn(normed, rotary, plan)
-        if torch.is_grad_enabled() or states_TH.is_cuda:
-            whole: Tensor = states_TH + self.mlp(self.mlp_norm(states_TH))
-            return whole
-        for part in states_TH.split(MLP_SLICE_TOKENS):
-            part.add_(self.mlp(self.mlp_norm(part)))
-        return states_TH
+        # Slices on a CPU stay in cache from one operation to the next; and a row of 131,072
+        # tokens never holds all its wide states at once.
+        size = len(states_TH) if states_TH.is_cuda else SLICE_TOKENS
+        slices = list(
+            zip(*(x.split(size) for x in (states_TH, *rotary[self.layer_type])), strict=True)
+        )
+        projected = [self.attn.project(self._attn_input(part), *angles) for part, *angles in slices]
+        q_TND, k_TND, v_TND = (torch.cat(parts) for parts in zip(*projected, strict=True))
+        del projected
+        mixed_TND = attend(q_TND, k_TND, v_TND, self.layer_type, plan)
+        return torch.cat(
+            [
+                self._after_attention(part, mixed)
+                for part, mixed in zip(states_TH.split(size), mixed_TND.split(size), strict=True)
+            ]
+        )
+
+    def _attn_input(self, states_TH: Tensor) -> Tensor:
+        if self.attn_norm is None:
+            return states_TH.to(self.mlp_norm.weight.dtype)
+        normed: Tensor = self.attn_norm(states_TH)
+        return normed
+
+    def _after_attention(self, states_TH: Tensor, mixed_TND: Tensor) -> Tensor:
+        states_TH = states_TH + self.attn(mixed_TND)
+        after: Tensor = states_TH + self.mlp(self.mlp_norm(states_TH))
+        return after
 
 
 class Backbone(nn.Module):
