@@ -3,7 +3,7 @@
 ::
 
     DeweyError
-    ├── ConfigError (ValueError)             an option, recipe or config with an unknown key or bad value
+    ├── ConfigError (ValueError)             an option or recipe with an unknown key or bad value
     ├── CheckpointError (ValueError)         a model folder that is missing, truncated or foreign
     ├── InputError (ValueError)              a text, span or file that is refused
     │   ├── TextTooLongError                 past `max_tokens` with `overflow="error"`

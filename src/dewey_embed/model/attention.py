@@ -87,8 +87,8 @@ def _global_one(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
     on_cpu = q_TND.device.type == "cpu" and q_TND.dtype == torch.bfloat16
     if on_cpu and len(q_TND) >= TILED_FROM_TOKENS and not torch.is_grad_enabled():
         return tiled_attention(q_TND, k_TND, v_TND)
-    heads_first = (x.transpose(0, 1).unsqueeze(0) for x in (q_TND, k_TND, v_TND))
-    return F.scaled_dot_product_attention(*heads_first)[0].transpose(0, 1)
+    q_1NTD, k_1NTD, v_1NTD = (x.transpose(0, 1).unsqueeze(0) for x in (q_TND, k_TND, v_TND))
+    return F.scaled_dot_product_attention(q_1NTD, k_1NTD, v_1NTD)[0].transpose(0, 1)
 
 
 def _local(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, plan: AttentionPlan) -> Tensor:
