@@ -84,3 +84,12 @@ def test_a_config_without_the_usual_window_is_refused():
             cls_token_id=1,
             sep_token_id=2,
         )
+
+
+def test_a_row_that_attends_to_all_alike_is_not_done_twice(monkeypatch):
+    calls = []
+    weigh = tiles._weigh
+    monkeypatch.setattr(tiles, "_weigh", lambda *a: calls.append(1) or weigh(*a))
+    q, k, v = draw(40_000, num_heads=2, width=2, scale=1e-3, dtype=torch.bfloat16)
+    tiled_attention(q, k, v)
+    assert len(calls) == -(-40_000 // tiles.ROW_TOKENS)

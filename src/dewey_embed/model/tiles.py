@@ -25,8 +25,9 @@ SAMPLES = 64
 """Keys, spread evenly and the ends among them, that a row's maximum is estimated from."""
 
 SUM_LIMIT = 2.0**15
-"""A row sum past this may hold scores of 16 and more above the estimate, where bfloat16 rounds by
-more than 1/32: too coarse for a large weight."""
+"""A row whose weights sum to this and one more for each key may hold scores of 15 and more above
+the estimate, where bfloat16 rounds by up to 1/32: too coarse for a large weight. One for each key
+is what a row sums to that attends to all alike."""
 
 Tile = tuple[Tensor, Tensor]
 """Keys (G, D + 2, K), the last two rows ones, and values (G, K, D)."""
@@ -58,7 +59,8 @@ def _attend(q_GMD: Tensor, tiles: Sequence[Tile], estimate_GM: Tensor) -> Tensor
     """(G, M, D) float32: what each row takes from all keys."""
     mixed_GMD, sums_GM1 = _weigh(q_GMD, tiles, estimate_GM)
     # Written so that NaN counts as missed, too.
-    missed_GM = ~(sums_GM1.squeeze(-1) <= SUM_LIMIT)
+    num_keys = sum(values.shape[1] for _, values in tiles)
+    missed_GM = ~(sums_GM1.squeeze(-1) <= SUM_LIMIT + num_keys)
     mixed_GMD /= sums_GM1
     for head in missed_GM.any(-1).nonzero().flatten().tolist():
         missed = missed_GM[head].nonzero().flatten()
