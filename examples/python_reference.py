@@ -51,7 +51,7 @@ def search(index: Index, *, documents: int, passages: int) -> None:
     """Print each question's best documents, and their passages with the characters they span."""
     for question in QUESTIONS:
         say(f"\n? {question}")
-        for hit in index.search(question, documents, mode="hybrid", passages=passages):
+        for hit in index.search(question, documents, passages=passages):
             say(f"  {hit.score:.3f}  {hit.title}")
             for passage in hit.passages:
                 line = " ".join(passage.text.split())

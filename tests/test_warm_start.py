@@ -7,7 +7,7 @@ import torch
 from dewey_embed import Dewey
 from dewey_embed.errors import ConfigError
 from dewey_embed.train.recipe import read_recipe
-from dewey_embed.train.warm_start import build
+from dewey_embed.train.warm_start import build, token_weights
 
 
 def test_the_table_is_centred_scaled_and_the_rest_deterministic(repository):
@@ -15,14 +15,23 @@ def test_the_table_is_centred_scaled_and_the_rest_deterministic(repository):
     shape = recipe.model.model_copy(update={"vocab_size": 50, "num_hidden_layers": 2})
     config = shape.to_config(cls_token_id=1, sep_token_id=2, pad_token_id=0)
     rows = torch.randn(50, 384, generator=torch.Generator().manual_seed(3)) + 5
-    first, second = (build(config, recipe.warm_start, rows) for _ in range(2))
+    weights = torch.rand(50, generator=torch.Generator().manual_seed(4)).softmax(0)
+    first, second = (build(config, recipe.warm_start, rows, weights) for _ in range(2))
     table = first.backbone.embeddings.tok_embeddings.weight
     torch.testing.assert_close(table.norm(dim=1), torch.full((50,), 0.4))
-    expected = torch.nn.functional.normalize(rows - rows.mean(0), dim=1) * 0.4
+    centre = (weights[:, None] * rows).sum(0)
+    expected = torch.nn.functional.normalize(rows - centre, dim=1) * 0.4
     torch.testing.assert_close(table, expected)
     torch.testing.assert_close(first.head.weight, torch.eye(384) / 384**0.5)
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, second.state_dict()[name]), name
+
+
+def test_tokens_weigh_by_their_rank_in_the_vocabulary():
+    words = ["[PAD]", ",", ".", "the", "of", "and"]
+    weights = token_weights({word: i for i, word in enumerate(words)})
+    shares = torch.tensor([0, 1 / 2, 1 / 2, 1 / 2, 1 / 3, 1 / 4])
+    torch.testing.assert_close(weights, shares / shares.sum())
 
 
 def test_the_embedded_default_has_the_recipes_shape(repository):
@@ -35,6 +44,18 @@ def test_the_embedded_default_has_the_recipes_shape(repository):
     assert round(sum(p.numel() for p in model.model.parameters()) / 1e6, 1) == 20.7
     folder_bytes = sum(path.stat().st_size for path in model.folder.rglob("*") if path.is_file())
     assert folder_bytes < 60e6
+
+
+def test_unlike_texts_are_unlike():
+    model = Dewey.load()
+    texts = [
+        "The court held that the lease, signed in March, was void, and the tenant was released.",
+        "The cells, stained with the dye, were counted in the first hour and in the second.",
+        "The captain, who had seen the storm, ordered the sails to be taken in at once.",
+    ]
+    vectors = model.encode(texts)
+    cosines = vectors @ vectors.T
+    assert cosines[~np.eye(3, dtype=bool)].max() < 0.5
 
 
 def test_the_embedded_default_ranks_by_meaningful_words():

@@ -2,7 +2,9 @@
 
 Every row of the token table is the teacher's embedding of that one token, so that the mean of a
 chunk's tokens is near the teacher's embedding of the chunk before any training; layers start
-small and the residual stream carries the table through. Deterministic: one recipe, one file.
+small and the residual stream carries the table through. The table is centred on what ordinary text
+averages to, not on what the vocabulary does: else the words that every chunk has, `the` and the
+comma, would make all chunks alike. Deterministic: one recipe, one file.
 """
 
 from __future__ import annotations
@@ -40,15 +42,21 @@ def warm_start(recipe: Recipe, output: Path, *, progress: bool = False) -> Dewey
         cls_token_id=special["[CLS]"], sep_token_id=special["[SEP]"], pad_token_id=special["[PAD]"]
     )
     rows = _single_token_vectors(folder, config, progress=progress)
-    model = build(config, recipe.warm_start, rows).to(torch.bfloat16)
+    weights = token_weights(_vocabulary(folder))
+    model = build(config, recipe.warm_start, rows, weights).to(torch.bfloat16)
     with whole_folder(output) as draft:
         write_model(model, draft)
         _write_tokenizer(folder, draft, config)
     return config
 
 
-def build(config: DeweyConfig, recipe: WarmStartRecipe, rows_VH: Tensor) -> DeweyModel:
-    """The untrained model, float32: table from `rows_VH` (V, H), all else drawn by the seed."""
+def build(
+    config: DeweyConfig, recipe: WarmStartRecipe, rows_VH: Tensor, weights_V: Tensor
+) -> DeweyModel:
+    """The untrained model, float32: table from `rows_VH` (V, H), all else drawn by the seed.
+
+    `weights_V` (V,), of sum 1, are how often each token is to be expected in a text.
+    """
     generator = torch.Generator().manual_seed(recipe.seed)
     model = DeweyModel(config)
     width, depth = config.backbone.hidden_size, config.backbone.num_hidden_layers
@@ -57,13 +65,26 @@ def build(config: DeweyConfig, recipe: WarmStartRecipe, rows_VH: Tensor) -> Dewe
             # Output projections are smaller so that the residual stream starts as the table.
             std = recipe.weight_std / (math.sqrt(2 * depth) if name.endswith("Wo") else 1.0)
             nn.init.trunc_normal_(module.weight, 0.0, std, -2 * std, 2 * std, generator=generator)
-    centred = rows_VH - rows_VH.mean(0)
+    centred = rows_VH - weights_V @ rows_VH
     table = recipe.row_length * nn.functional.normalize(centred, dim=-1)
     with torch.no_grad():
         model.backbone.embeddings.tok_embeddings.weight.copy_(table)
         if model.head is not None:
             model.head.weight.copy_(torch.eye(len(model.head.weight), width) / math.sqrt(width))
     return model
+
+
+def token_weights(vocabulary: dict[str, int]) -> Tensor:
+    """(V,) float32 of sum 1: how often each token of BERT's vocabulary is to be expected.
+
+    Its words stand in order of frequency from "the" on, so Zipf's law gives each its share; comma
+    and full stop stand before them, and are as frequent as "the".
+    Source: Zipf 1949, with Mandelbrot's offset: share ∝ 1 / (rank + 1).
+    """
+    ranks = torch.arange(len(vocabulary)) - vocabulary["the"] + 1
+    weights = (ranks >= 1) / (ranks.clamp(min=1) + 1.0)
+    weights[[vocabulary[","], vocabulary["."]]] = weights.max()
+    return weights / weights.sum()
 
 
 def teacher_folder() -> Path:
@@ -109,6 +130,14 @@ def _single_token_vectors(folder: Path, config: DeweyConfig, *, progress: bool) 
             means.append(teacher(input_ids=ids).last_hidden_state.mean(1))
             advance(len(tokens))
     return torch.cat(means)
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    """Ids of all the tokenizer's tokens by their text."""
+    vocabulary: dict[str, int] = json.loads(
+        (folder / "tokenizer.json").read_text(encoding="utf-8")
+    )["model"]["vocab"]
+    return vocabulary
 
 
 def _special_tokens(folder: Path) -> dict[str, int]:
