@@ -134,9 +134,8 @@ def _single_token_vectors(folder: Path, config: DeweyConfig, *, progress: bool) 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
     """Ids of all the tokenizer's tokens by their text."""
-    vocabulary: dict[str, int] = json.loads(
-        (folder / "tokenizer.json").read_text(encoding="utf-8")
-    )["model"]["vocab"]
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     return vocabulary
 
 
