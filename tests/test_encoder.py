@@ -75,7 +75,7 @@ def test_several_granularities_come_from_one_pass(model):
 
 def test_any_range_can_be_pooled_later_from_kept_states(model):
     document = model.encode_document(TEXTS[3], keep_states=True)
-    ranges = [(4, 300), (100, 101), (0, len(TEXTS[3]) - 1)]
+    ranges = [(4, 300), (100, 101), (0, len(TEXTS[3]))]  # the text ends in white space
     fresh = model.encode_document(TEXTS[3], splitter=ranges)
     np.testing.assert_allclose(document.pool(ranges), fresh.chunks, atol=1e-6)
     with pytest.raises(SpanError, match="keep_states=True"):

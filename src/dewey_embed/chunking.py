@@ -32,6 +32,7 @@ class Chunked:
     spans: list[Span]
     granularity: NDArray[np.int32]
     request: Request
+    num_chars: int  # of what is left of the text where it was truncated
     num_tokens: int
     overflow: Literal["windows", "truncate"] | None
 
@@ -40,15 +41,16 @@ class TextStates:
     """What `DocumentVectors.pool` calls: character ranges of one text → unit vectors."""
 
     def __init__(
-        self, model: DeweyModel, tokens: Tokens, kept: KeptStates, truncate_dim: int | None
+        self, model: DeweyModel, chunked: Chunked, kept: KeptStates, truncate_dim: int | None
     ) -> None:
-        self.model, self.tokens, self.kept, self.truncate_dim = model, tokens, kept, truncate_dim
+        self.model, self.kept, self.truncate_dim = model, kept, truncate_dim
+        self.tokens, self.num_chars = chunked.request.tokens, chunked.num_chars
 
     @torch.inference_mode()
     def pool(self, char_spans: CharSpans) -> NDArray[np.float32]:
         """(len(char_spans), D) float32, unit length."""
-        num_chars = int(self.tokens.offsets[-1, 1]) if len(self.tokens) else 0
-        starts, ends = _bounds(spans_from_characters(self.tokens, char_spans, num_chars=num_chars))
+        spans = spans_from_characters(self.tokens, char_spans, num_chars=self.num_chars)
+        starts, ends = _bounds(spans)
         device = next(self.model.parameters()).device
         vectors = self.model.embed(self.kept.means(starts, ends).to(device))
         return narrow(vectors.cpu().numpy(), self.truncate_dim)
@@ -139,7 +141,7 @@ def chunk_document(
     spans, granularity = _cut(text, tokens, splitter, sizes)
     starts, ends = _bounds(spans)
     request = make_request(tokens, starts, ends, room=room)
-    return Chunked(spans, granularity, request, num_tokens, happened)
+    return Chunked(spans, granularity, request, len(text), num_tokens, happened)
 
 
 def _bounds(spans: Sequence[Span]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -315,15 +315,14 @@ class Dewey:
             )
 
     def _document(self, cut: Chunked, vectors: Embedded, precision: Precision) -> DocumentVectors:
-        tokens = cut.request.tokens
         kept = vectors.states
         return DocumentVectors(
             vector=to_precision(narrow(vectors.vector, self.truncate_dim), precision),
             chunks=to_precision(narrow(vectors.chunks, self.truncate_dim), precision),
             spans=cut.spans,
             num_tokens=cut.num_tokens,
-            used_tokens=len(tokens),
+            used_tokens=len(cut.request.tokens),
             overflow=cut.overflow,
             granularity=cut.granularity,
-            states=TextStates(self.model, tokens, kept, self.truncate_dim) if kept else None,
+            states=TextStates(self.model, cut, kept, self.truncate_dim) if kept else None,
         )

@@ -77,16 +77,14 @@ class _Sequence:
     first: int  # where the window's own tokens begin, after CLS and the prompt
 
 
-def make_request(
-    tokens: Tokens, starts: Int, ends: Int, *, room: int, min_overlap: int = 0
-) -> Request:
+def make_request(tokens: Tokens, starts: Int, ends: Int, *, room: int) -> Request:
     """A request whose windows hold at most `room` tokens of the text.
 
     Windows share an eighth of their length, or more where that lets the longest span lie whole in
     one of them; never more than half.
     """
     longest = int((ends - starts).max(initial=0))
-    overlap = min(room // 2, max(room // 8, longest, min_overlap))
+    overlap = min(room // 2, max(room // 8, longest))
     return Request(tokens, starts, ends, plan_windows(len(tokens), size=room, overlap=overlap))
 
 
