@@ -6,7 +6,7 @@ import torch
 
 from dewey_embed import Dewey
 from dewey_embed.errors import ConfigError
-from dewey_embed.train.recipe import read_recipe
+from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.warm_start import build, token_weights
 
 

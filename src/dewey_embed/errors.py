@@ -11,6 +11,9 @@
     │   └── ReadError                        a file that cannot be read as text
     ├── IndexStoreError                      an index that is missing, in use or damaged
     │   └── IndexMismatchError (ValueError)  an index made by another model or with other settings
+    ├── TargetsError                         training targets that are missing, damaged or foreign
+    ├── TeacherError                         a teacher's answer: too few vectors, another width, NaN
+    ├── RunError                             a training run that cannot start or go on
     └── MissingDependencyError (ImportError) an optional package, with the command that installs it
 
 A message says what was got, what the limit is, and what to do about it. Mistakes of type
@@ -52,6 +55,18 @@ class IndexStoreError(DeweyError):
 
 class IndexMismatchError(IndexStoreError, ValueError):
     """An index was made by another model, or with other chunk settings, than the one at hand."""
+
+
+class TargetsError(DeweyError):
+    """Training targets are missing, damaged, or were made by another recipe."""
+
+
+class TeacherError(DeweyError):
+    """A teacher cannot be asked, or answers with too few vectors, another width, or NaN."""
+
+
+class RunError(DeweyError):
+    """A training run cannot start or go on: its folder, checkpoint or step is not as it must be."""
 
 
 class MissingDependencyError(DeweyError, ImportError):

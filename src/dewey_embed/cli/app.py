@@ -11,7 +11,9 @@ import typer
 from dewey_embed.cli.encode import encode
 from dewey_embed.cli.index import index
 from dewey_embed.cli.info import info
+from dewey_embed.cli.plan import plan
 from dewey_embed.cli.search import search
+from dewey_embed.cli.training import teach, train
 from dewey_embed.cli.warm_start import warm_start
 from dewey_embed.errors import DeweyError
 
@@ -28,6 +30,9 @@ app.command("search")(search)
 app.command("encode")(encode)
 app.command("info")(info)
 app.command("warm-start")(warm_start)
+app.command("teach")(teach)
+app.command("train")(train)
+app.command("plan")(plan)
 
 
 def _show_version(wanted: bool) -> None:

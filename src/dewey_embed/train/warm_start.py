@@ -33,9 +33,11 @@ def warm_start(recipe: Recipe, output: Path, *, progress: bool = False) -> Dewey
 
     Raises:
         MissingDependencyError: the teacher's package, or transformers, is not installed.
-        ConfigError: the recipe's shape does not fit the teacher's vocabulary or width.
+        ConfigError: the recipe has no warm start, or its shape does not fit the teacher's.
 
     """
+    if recipe.model is None or recipe.warm_start is None:
+        raise ConfigError("a warm start needs a recipe with [model] and [warm_start]")
     folder = teacher_folder()
     special = _special_tokens(folder)
     config = recipe.model.to_config(

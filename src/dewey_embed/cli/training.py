@@ -1,0 +1,106 @@
+"""`dewey teach` and `dewey train`: from raw text and a teacher to a finished model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Another value for this run: section.key=value. Repeatable."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", envvar="DEWEY_OUTPUT", show_envvar=True,
+        help="The run's folder; default: runs/NAME, after the recipe's file.",
+    ),
+]  # fmt: skip
+TargetsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--targets", envvar="DEWEY_TARGETS", show_envvar=True,
+        help="Where the teacher's vectors lie; default: within the run's folder.",
+    ),
+]  # fmt: skip
+
+
+def teach(
+    recipe: RecipeFile,
+    *,
+    output: Output = None,
+    targets: TargetsOption = None,
+    overrides: Set = None,
+) -> None:
+    """Write the teacher's vectors for all texts of a recipe; continues where it was stopped.
+
+    Under `accelerate launch --module dewey_embed.cli` the shards are shared among the processes.
+    """
+    from accelerate import PartialState
+
+    from dewey_embed.train.recipe_file import read_recipe
+    from dewey_embed.train.run import RunFolder
+    from dewey_embed.train.start import start_folder
+    from dewey_embed.train.teach import kept_structure
+    from dewey_embed.train.teach import teach as write
+
+    read = read_recipe(recipe, overrides or ())
+    run = RunFolder(output or Path("runs") / recipe.stem, targets)
+    state = PartialState()
+    with state.main_process_first():
+        start_folder(read, run.start, progress=state.is_main_process)
+    written = write(
+        read, run.start, run.targets, rank=state.process_index,
+        num_ranks=state.num_processes, progress=state.is_main_process,
+    )  # fmt: skip
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+    shards = written.shards
+    typer.echo(
+        f"{run.targets}: {sum(s.num_texts for s in shards if s.part != 'short'):,} texts, "
+        f"{sum(s.num_samples for s in shards):,} samples, "
+        f"{sum(s.num_chunks for s in shards):,} chunks, "
+        f"{sum(s.num_bytes for s in shards) / 1e6:,.1f} MB"
+    )
+    if read.teacher.reduce != "none" and not read.targets.on_the_fly:
+        kept = kept_structure(read, run.start, run.targets)
+        typer.echo(
+            f"{read.teacher.reduce} to {read.vector_size} dimensions keeps {kept:.3f} of the "
+            "teacher's similarity structure (correlation of dot products)"
+        )
+
+
+def train(
+    recipe: RecipeFile,
+    *,
+    output: Output = None,
+    targets: TargetsOption = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01, help="Train for so long; the learning rate reaches zero at the end of it."
+        ),
+    ] = None,
+    overrides: Set = None,
+) -> None:
+    """Train a recipe's model to its end and write the best; continues where it was stopped.
+
+    Targets that are missing are written first. Under `accelerate launch --module dewey_embed.cli`
+    several processes share the batch.
+    """
+    from dewey_embed.train.recipe_file import read_recipe
+    from dewey_embed.train.run import RunFolder
+    from dewey_embed.train.run import train as run_training
+
+    read = read_recipe(recipe, overrides or ())
+    run = RunFolder(output or Path("runs") / recipe.stem, targets)
+    figures = run_training(read, run, max_minutes=max_minutes, progress=True)
+    if figures:
+        typer.echo(
+            f"{run.model}: held-out cosine to the teacher {figures['chunk_cosine']:.3f} for "
+            f"chunks, {figures['cls_cosine']:.3f} for CLS"
+        )

@@ -1,0 +1,225 @@
+"""Sources of a recipe → one stream of texts: mixed by weight, shuffled by seed, each text once.
+
+The stream is the same whenever and wherever it is read, so that work on it can be spread over
+processes and taken up again by number. Reading, streaming and mixing are `datasets`'.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dewey_embed.errors import MissingDependencyError, ReadError
+from dewey_embed.train.recipe import CorpusRecipe, FilesSource, HubSource
+
+if TYPE_CHECKING:
+    from datasets import IterableDataset
+
+BUILDERS = {
+    "parquet": (".parquet",),
+    "json": (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst"),
+    "text": (".txt", ".md", ".rst"),
+}
+"""Which of `datasets`' builders reads a file, by how its name ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusText:
+    """A text of the corpus: `id` is the hash of its content, `source` where it came from."""
+
+    id: str
+    text: str
+    source: str
+    held_out: bool
+
+
+class Corpus:
+    """The texts of a recipe's sources; iterating starts from the beginning each time.
+
+    `left_out` counts, after a pass, the rows that were no text, too short, or duplicates.
+    """
+
+    def __init__(self, recipe: CorpusRecipe) -> None:
+        self.recipe = recipe
+        self.left_out: Counter[str] = Counter()
+
+    def __iter__(self) -> Iterator[CorpusText]:
+        """Every text once, in the order that the seed gives.
+
+        Raises:
+            ReadError: a source cannot be found or read, or lacks its column of texts.
+
+        """
+        self.left_out.clear()
+        seen: set[bytes] = set()
+        for row in _rows(self.recipe):
+            text = joined(row["text"])
+            if text is None:
+                self.left_out["no text"] += 1
+                continue
+            if len(text) < self.recipe.min_characters:
+                self.left_out["too short"] += 1
+                continue
+            try:
+                digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            except UnicodeEncodeError:
+                self.left_out["lone surrogates"] += 1
+                continue
+            if digest in seen:
+                self.left_out["duplicate"] += 1
+                continue
+            seen.add(digest)
+            held_out = int.from_bytes(digest[:4], "big") < self.recipe.held_out * 2**32
+            yield CorpusText(digest.hex(), text, row["source"], held_out)
+            if self.recipe.max_texts is not None and len(seen) >= self.recipe.max_texts:
+                return
+
+
+def joined(value: Any) -> str | None:
+    """One text: a string as it is, the turns of a conversation below each other, else None.
+
+    Turns are tables with their words under `value` (Infinity-Instruct) or `content` (OpenAI).
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        return None
+    turns = [
+        turn.get("value", turn.get("content")) if isinstance(turn, dict) else turn for turn in value
+    ]
+    texts = [turn for turn in turns if isinstance(turn, str)]
+    return "\n\n".join(texts) if texts and len(texts) == len(turns) else None
+
+
+def _rows(recipe: CorpusRecipe) -> Iterator[dict[str, Any]]:
+    """The rows of all sources; what breaks on the way is a file's fault."""
+    try:
+        yield from _mixed(recipe)
+    except ReadError:
+        raise
+    except (OSError, ValueError) as error:  # pyarrow's errors and bad UTF-8 are ValueErrors
+        names = ", ".join(s.path if isinstance(s, FilesSource) else s.id for s in recipe.sources)
+        raise ReadError(
+            f"{names}: cannot be read to the end ({str(error).splitlines()[0]}); "
+            "mend the file or leave it out of corpus.sources"
+        ) from None
+
+
+def _mixed(recipe: CorpusRecipe) -> IterableDataset:
+    """All sources as one stream of rows `text`, `source`, none of them twice."""
+    try:
+        from datasets import disable_progress_bars, interleave_datasets
+    except ImportError:
+        raise MissingDependencyError(
+            'reading a corpus needs the package datasets: pip install "dewey-embed[train]"'
+        ) from None
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    streams = [
+        _files(source, recipe.seed) if isinstance(source, FilesSource) else _hub(source, recipe)
+        for source in recipe.sources
+    ]
+    if len(streams) == 1:
+        return streams[0]
+    total = sum(source.weight for source in recipe.sources)
+    return interleave_datasets(
+        streams,
+        probabilities=[source.weight / total for source in recipe.sources],
+        seed=recipe.seed,
+        stopping_strategy="all_exhausted_without_replacement",
+    )
+
+
+def _files(source: FilesSource, seed: int) -> IterableDataset:
+    """Local files, shuffled as a whole."""
+    from datasets import Value, concatenate_datasets, load_dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    parts = []
+    for builder, files in _by_builder(source).items():
+        options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
+        try:
+            part = load_dataset(builder, data_files=files, split="train", **options)
+        except (DatasetGenerationError, OSError, ValueError) as error:
+            cause = str(error.__cause__ or error).splitlines()[0]
+            raise ReadError(
+                f"{source.path}: cannot be read as {builder} ({cause}); "
+                "mend the file or leave it out of the recipe's path"
+            ) from None
+        parts.append(_column(part, "text" if builder == "text" else source.text, source.path))
+    if len(parts) > 1:
+        wide, narrow = Value("large_string"), Value("string")
+        parts = [p.cast_column("text", narrow) if p.features["text"] == wide else p for p in parts]
+    try:
+        whole = concatenate_datasets(parts)
+    except ValueError:
+        raise ReadError(
+            f"{source.path}: texts in one kind of file and conversations in another; "
+            "make each kind a source of its own"
+        ) from None
+    return _labelled(whole.shuffle(seed=seed).to_iterable_dataset(), source.path)
+
+
+def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
+    """A data set of the hub (or a folder under its name), streamed and shuffled in a buffer."""
+    from datasets import load_dataset
+
+    try:
+        stream = load_dataset(source.id, source.subset, split=source.split, streaming=True)
+        column = _column(stream, source.text, source.id)
+    except ReadError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ReadError(
+            f"{source.id}: no such data set here or on the hub ({str(error).splitlines()[0]}); "
+            "check corpus.sources.id, subset and split, or give local files"
+        ) from None
+    shuffled = column.shuffle(seed=recipe.seed, buffer_size=source.shuffle_buffer)
+    return _labelled(shuffled, source.id)
+
+
+def _column(dataset: Any, column: str, name: str) -> Any:
+    """Only the column of texts, under that name."""
+    columns = dataset.column_names or list(next(iter(dataset), ()))
+    if not columns:
+        raise ReadError(f"{name}: holds no rows; leave it out of corpus.sources")
+    if column not in columns:
+        raise ReadError(
+            f"{name}: has no column {column!r} but {', '.join(columns)}; set corpus.sources.text"
+        )
+    chosen = dataset.select_columns([column])
+    return chosen if column == "text" else chosen.rename_column(column, "text")
+
+
+def _labelled(stream: IterableDataset, name: str) -> IterableDataset:
+    """The stream with a column `source` that says where its rows came from."""
+    label = name if name.count("/") == 1 else Path(name).name.split(".")[0].rstrip("*_") or name
+    return stream.map(lambda row: {"text": row["text"], "source": label})
+
+
+def _by_builder(source: FilesSource) -> dict[str, list[str]]:
+    """The files of a source, sorted, by which builder reads them."""
+    path = Path(source.path).expanduser()
+    found = [str(path)]
+    if path.is_dir():
+        found = [str(file) for file in path.rglob("*") if file.is_file()]
+    elif glob.has_magic(str(path)):
+        found = glob.glob(str(path), recursive=True)
+    chosen: dict[str, list[str]] = {}
+    for file in sorted(found):
+        for builder, endings in BUILDERS.items():
+            if file.lower().endswith(endings) and Path(file).is_file():
+                chosen.setdefault(builder, []).append(file)
+    if not chosen:
+        known = ", ".join(ending for group in BUILDERS.values() for ending in group)
+        raise ReadError(
+            f"{source.path}: no file here that ends in {known} "
+            f"(paths are read from {Path.cwd()}); correct corpus.sources.path"
+        )
+    return chosen

@@ -1,0 +1,68 @@
+"""What training runs on: devices, their peak speed and memory, and how much of it runs reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from dewey_embed.errors import ConfigError
+
+GIB = 2**30
+
+DEVICES: Mapping[str, tuple[float, int]] = {
+    # Dense bfloat16 TFLOP/s and GiB. Source: NVIDIA's datasheets, half of what they print "with
+    # sparsity": HGX B200, H200 SXM, H100 SXM, A100, L40S, L4; RTX 4090: Ada white paper.
+    "B200": (2250.0, 180),
+    "H200": (989.5, 141),
+    "H100": (989.5, 80),
+    "A100-80GB": (312.0, 80),
+    "A100-40GB": (312.0, 40),
+    "L40S": (362.05, 48),
+    "L4": (121.0, 24),
+    "RTX4090": (165.2, 24),
+    # Measured 2026-11, AMD Zen 4 AVX512-BF16, two cores.
+    "cpu": (0.42, 24),
+}
+
+CPU_EFFICIENCY = (0.45, 0.60)
+"""Fractions of peak, student and teacher: measured 2026-11, AMD Zen 4 AVX512-BF16, two cores."""
+
+GPU_EFFICIENCY = (0.40, 0.50)
+"""Fractions of peak, student and teacher: assumed, not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Devices of one kind; `peak_flops` (a second, dense bfloat16) and bytes are of one device."""
+
+    name: str
+    count: int
+    peak_flops: float
+    memory_bytes: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The devices that "8xH100", "L4" or "cpu" names.
+
+        Raises:
+            ConfigError: no such device, or none of it.
+
+        """
+        match = re.fullmatch(r"(?:(\d+)\s*[x×]\s*)?(\S+)", text.strip(), re.IGNORECASE)
+        names = {name.lower(): name for name in DEVICES}
+        if match is None or match[2].lower() not in names:
+            raise ConfigError(
+                f"hardware {text!r}: unknown; write 8xH100 or cpu; accepted: {', '.join(DEVICES)}"
+            )
+        if (count := int(match[1] or 1)) < 1:
+            raise ConfigError(f"hardware {text!r}: needs at least one device")
+        name = names[match[2].lower()]
+        teraflops, gibibytes = DEVICES[name]
+        return cls(name, count, teraflops * 1e12, gibibytes * GIB)
+
+    @property
+    def efficiency(self) -> tuple[float, float]:
+        """The fractions of peak that a student in training and a teacher reach."""
+        return CPU_EFFICIENCY if self.name == "cpu" else GPU_EFFICIENCY

@@ -1,0 +1,135 @@
+"""A TOML file and `--set key=value` → a `Recipe`; what is wrong with one, by its line."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dewey_embed.errors import ConfigError
+from dewey_embed.train.recipe import Recipe
+
+
+def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a TOML file, with `section.key=value` overrides applied, as TOML values.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key, a wrong type or an impossible value;
+            the file, the line and what is accepted are named.
+
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe; recipes lie in recipes/") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
+    for override in overrides:
+        _apply(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        faults = "; ".join(_fault(item, text, overrides) for item in error.errors())
+        raise ConfigError(f"{path}: {faults}") from None
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Put one `section.key=value` into the values; a list's entries are named by number."""
+    key, equals, literal = override.partition("=")
+    steps = key.strip().split(".")
+    if not equals or not all(steps):
+        raise ConfigError(f"--set {override!r}: write section.key=value, such as training.seed=1")
+    try:
+        value = tomllib.loads(f"value = {literal}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = literal.strip()  # a bare word is a string
+    place: Any = values
+    for step in steps[:-1]:
+        place = _descend(place, step, override)
+    if isinstance(place, list):
+        place[_number(steps[-1], place, override)] = value
+    else:
+        place[steps[-1]] = value
+
+
+def _descend(place: Any, step: str, override: str) -> Any:
+    """The table or list entry under `step`, made where a table lacks it."""
+    if isinstance(place, list):
+        below = place[_number(step, place, override)]
+    else:
+        below = place.setdefault(step, {})
+    if not isinstance(below, dict | list):
+        raise ConfigError(f"--set {override!r}: {step} is a value, not a section")
+    return below
+
+
+def _number(step: str, entries: list[Any], override: str) -> int:
+    """An entry's number within its list."""
+    if not step.isdecimal() or int(step) >= len(entries):
+        raise ConfigError(f"--set {override!r}: {step!r} is none of the {len(entries)} entries")
+    return int(step)
+
+
+def _fault(item: Any, text: str, overrides: Sequence[str]) -> str:
+    """One fault: where it stands, what was got, what is accepted."""
+    steps = [str(step) for step in item["loc"]]
+    where = _place(steps, text, overrides)
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key; accepted: {', '.join(_accepted(steps[:-1]))}"
+    if item["type"] == "missing":
+        return f"{where}: missing; it has no default"
+    return f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})"
+
+
+def _accepted(steps: Sequence[str]) -> list[str]:
+    """The keys that the section at `steps` takes."""
+    schema: Any = Recipe.model_json_schema()
+    definitions = schema["$defs"]
+    for step in steps:
+        if "properties" in schema:
+            schema = schema["properties"].get(step, {})
+        schema = schema.get("items", schema)
+        mapping = schema.get("discriminator", {}).get("mapping", {})
+        if step in mapping:
+            schema = {"$ref": mapping[step]}
+        for option in (schema, *schema.get("anyOf", ())):
+            if "$ref" in option:
+                schema = definitions[option["$ref"].rsplit("/", 1)[1]]
+                break
+    return list(schema.get("properties", ()))
+
+
+def _place(steps: Sequence[str], text: str, overrides: Sequence[str]) -> str:
+    """`section.key`, with the line of the file or the override that it came from."""
+    kinds = {"package", "sentence-transformers", "endpoint", "files", "hub"}
+    steps = [step for step in steps if step not in kinds]
+    name = ".".join(steps) or "recipe"
+    if any(override.partition("=")[0].strip() == name for override in overrides):
+        return f"--set {name}"
+    line = _line(steps, text)
+    return f"line {line}: {name}" if line else name
+
+
+def _line(steps: Sequence[str], text: str) -> int | None:
+    """The number of the line that sets `steps`, or opens the innermost section that is there."""
+    section: list[str] = []
+    found, entries = None, 0
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[(\[)?\s*([\w.\-\"]+)\s*\]", line):
+            section = header[2].split(".")
+            if header[1]:
+                same = [str(entries)] if section == list(steps[: len(section)]) else []
+                entries += len(same)
+                section += same
+            if section == list(steps[: len(section)]):
+                found = number
+        elif key := re.match(r"\s*([\w\-]+)\s*=", line):
+            path = [*section, key[1]]
+            if path == list(steps[: len(path)]):
+                return number
+    return found

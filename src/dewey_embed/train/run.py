@@ -1,0 +1,264 @@
+"""A recipe, its targets and a folder → a finished, evaluated model; goes on where it was killed.
+
+::
+
+    runs/mini/
+      start/         the model before training
+      targets/       samples with their teacher's vectors (targets.py)
+      checkpoints/   the Trainer's, whole ones only
+      model/         the best checkpoint as a model folder, with its card
+      recipe.json    what the run was started with
+      log.jsonl      every logged step and evaluation
+      result.json    the last figures, the time and the machine
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from dewey_embed.errors import RunError
+from dewey_embed.model.checkpoint import build_model, read_checkpoint
+from dewey_embed.model.dewey import DeweyModel
+from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
+from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.diagnostics import warnings
+from dewey_embed.train.measure import HeldOutMeasure
+from dewey_embed.train.recipe import Recipe
+from dewey_embed.train.schedule import Progress
+from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.student import Student
+from dewey_embed.train.targets import TargetsFolder, differences
+from dewey_embed.train.teach import teach
+from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint
+
+WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
+
+
+class RunFolder:
+    """The places of a run."""
+
+    def __init__(self, path: Path, targets: Path | None = None) -> None:
+        self.path = path
+        self.start, self.model = path / "start", path / "model"
+        self.targets = targets or path / "targets"
+        self.checkpoints = path / "checkpoints"
+        self.log, self.result = path / "log.jsonl", path / "result.json"
+
+    def claim(self, recipe: Recipe) -> None:
+        """Nothing; the folder is then this recipe's run.
+
+        What is only watched or how often it is saved may change from one start to the next.
+
+        Raises:
+            RunError: it is another recipe's run, naming what differs.
+
+        """
+        now = recipe.model_dump(mode="json", exclude={"diagnostics": True, "training": WATCHED})
+        kept = self.path / "recipe.json"
+        if kept.exists():
+            before = json.loads(kept.read_text(encoding="utf-8"))
+            if before != now:
+                raise RunError(
+                    f"{self.path}: is a run of another recipe ({differences(before, now)}); "
+                    "give another --output, or put the recipe back as it was"
+                )
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        draft = self.path / f".recipe.{os.getpid()}.draft"
+        write_json(draft, now)
+        os.replace(draft, kept)
+
+
+def train(
+    recipe: Recipe,
+    folder: RunFolder,
+    *,
+    max_minutes: float | None = None,
+    progress: bool = False,
+) -> dict[str, float]:
+    """The held-out figures of the best checkpoint, which then lies in `folder.model`.
+
+    Writes what is still missing of the start and the targets first; takes up the last whole
+    checkpoint, if there is one. With `max_minutes` the learning rate reaches zero at that time
+    (evaluation comes on top), else at the recipe's last step.
+
+    Raises:
+        RunError: the folder is another recipe's run, or there are fewer samples than a batch.
+        TargetsError, TeacherError, ReadError: as in `teach`.
+
+    """
+    folder.claim(recipe)
+    state = PartialState()
+    torch.set_flush_denormal(True)
+    with state.main_process_first():
+        start_folder(recipe, folder.start, progress=progress and state.is_main_process)
+    targets = teach(
+        recipe, folder.start, folder.targets, rank=state.process_index,
+        num_ranks=state.num_processes, progress=progress and state.is_main_process,
+    )  # fmt: skip
+    state.wait_for_everyone()
+    tokenizer = start_tokenizer(folder.start)
+    samples = SampleSet(targets, "train")
+    steps = max_steps(recipe, len(samples))
+    last = last_whole_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
+    state.wait_for_everyone()
+    run = Progress(steps, max_minutes=max_minutes, elapsed_s=last[1] if last else 0.0)
+    show = progress and state.is_main_process
+    trainer = AlignmentTrainer(
+        student(recipe, folder.start),
+        samples,
+        Collator(tokenizer),
+        recipe,
+        folder.checkpoints,
+        measure=_measure(recipe, targets, tokenizer, show=show),
+        progress=run,
+        callbacks=[_Log(folder.log, recipe)],
+        show=show,
+    )
+    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    figures: dict[str, float] = {}
+    if state.is_main_process:
+        figures = finish(recipe, folder, trainer, run, tokenizer)
+    state.wait_for_everyone()
+    return figures
+
+
+def max_steps(recipe: Recipe, num_samples: int) -> int:
+    """Steps of the whole run.
+
+    Raises:
+        RunError: there are fewer samples than one batch takes.
+
+    """
+    per_epoch = num_samples // recipe.training.batch_samples
+    if not per_epoch:
+        raise RunError(
+            f"{num_samples} samples are fewer than training.batch_samples "
+            f"{recipe.training.batch_samples}; lower it, or give the corpus more texts"
+        )
+    steps = math.ceil(per_epoch * recipe.training.epochs)
+    return min(steps, recipe.training.max_steps or steps)
+
+
+def student(recipe: Recipe, start: Path) -> Student:
+    """The started model with its loss: float32 weights, ready to be trained."""
+    model = build_model(read_checkpoint(start)).float().train()
+    model.backbone.recompute = recipe.training.gradient_checkpointing
+    has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
+    if recipe.training.compile == "auto" and has_compiler and not torch.cuda.is_available():
+        model.backbone.compile_layers()
+    return Student(model, recipe.loss)
+
+
+def finish(
+    recipe: Recipe,
+    folder: RunFolder,
+    trainer: AlignmentTrainer,
+    run: Progress,
+    tokenizer: Tokenizer,
+) -> dict[str, float]:
+    """The figures of the best checkpoint, now in `folder.model` in bfloat16."""
+    best = trainer.state.best_model_checkpoint
+    if best is None:
+        raise RunError(f"{folder.checkpoints}: no checkpoint was evaluated; lower evaluate_steps")
+    model = build_model(read_checkpoint(folder.start))
+    prefix = "model."
+    weights = load_file(Path(best) / "model.safetensors")
+    model.load_state_dict(
+        {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
+    )
+    export(model.to(torch.bfloat16), tokenizer, folder.start, folder.model)
+    step = int(Path(best).name.rpartition("-")[2])
+    figures = next(
+        {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
+        for entry in reversed(trainer.state.log_history)
+        if entry["step"] == step and "eval_alignment" in entry
+    )
+    result = {
+        "figures": figures,
+        "best_step": step,
+        "steps": trainer.state.global_step,
+        "tokens": trainer.state.num_input_tokens_seen,
+        "train_hours": run.elapsed_s / 3600,
+        "machine": machine(),
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    write_json(folder.result, result)
+    return figures
+
+
+def export(model: DeweyModel, tokenizer: Tokenizer, start: Path, output: Path) -> None:
+    """Nothing; `output` is then a model folder like its start's, with these weights."""
+    with whole_folder(output) as draft:
+        write_model(model, draft)
+        tokenizer.save(draft / "tokenizer.json")
+        write_tokenizer_files(start, draft, model.config)
+
+
+def machine() -> dict[str, Any]:
+    """What a figure of speed needs beside it: processor, cores, devices, versions."""
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "devices": devices,
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
+
+
+def _measure(
+    recipe: Recipe, targets: TargetsFolder, tokenizer: Tokenizer, *, show: bool
+) -> HeldOutMeasure:
+    """The held-out figures of this run; some training texts where nothing was held out."""
+    limit = recipe.diagnostics.held_out_samples
+    parts = {shard.part for shard in targets.shards if shard.num_samples}
+    held = SampleSet(targets, "held_out" if "held_out" in parts else "train")
+    short = SampleSet(targets, "short") if "short" in parts else None
+    return HeldOutMeasure(
+        [held[i] for i in range(min(limit, len(held)))],
+        [short[i] for i in range(min(limit, len(short)))] if short is not None else [],
+        Collator(tokenizer),
+        tokenizer,
+        recipe.diagnostics,
+        show=show,
+    )
+
+
+class _Log(TrainerCallback):
+    """Every logged step and evaluation as a line of JSON, and warnings where figures go wrong."""
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+        figures = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
+        for warning in warnings(figures, self.recipe.diagnostics):
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": state.global_step, "warning": warning}) + "\n")
+            _warn(warning)
+
+
+def _warn(message: str) -> None:
+    """Tell the user, once for each message."""
+    import warnings as python_warnings
+
+    python_warnings.warn(message, UserWarning, stacklevel=2)

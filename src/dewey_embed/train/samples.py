@@ -1,0 +1,110 @@
+"""A text of the corpus → training samples: crops of it, each with the spans of its chunks.
+
+Crops are cut by the student's tokens and chunks by the encoder's own splitters. All that is drawn
+comes from the recipe's seed and the text itself, so every process and every run draws the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.random import Generator
+
+from dewey_embed.text.splitter import split
+from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.corpus import CorpusText
+from dewey_embed.train.recipe import SplitRecipe
+
+NUM_SPECIAL = 2
+"""CLS and SEP, which stand around every crop."""
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What chance decided for a sample: where its crop lies in the text and how it was cut."""
+
+    crop_start: int
+    crop_tokens: int
+    splitter: str
+    chunk_tokens: int
+    chunk_overlap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A crop's text and the characters of its chunks, (start, end) within that text."""
+
+    id: str
+    source: str
+    text: str
+    spans: list[tuple[int, int]]
+    draw: Draw
+
+    def chunks(self) -> list[str]:
+        """The chunks' texts, in order."""
+        return [self.text[start:end] for start, end in self.spans]
+
+
+def cut_samples(text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe) -> list[Sample]:
+    """The samples of one text; none for a text without tokens."""
+    random = np.random.default_rng([recipe.seed, int(text.id, 16)])
+    crop_tokens = _draw(random, recipe.crop_tokens)
+    crops = _crops(text.text, tokenizer, recipe, random, crop_tokens)
+    samples = []
+    for number, (char_start, char_end) in enumerate(crops):
+        crop = text.text[char_start:char_end]
+        cut = _chunks(crop, tokenizer, recipe, random)
+        if cut is not None:
+            spans, splitter, size, overlap = cut
+            draw = Draw(char_start, crop_tokens, splitter, size, overlap)
+            samples.append(Sample(f"{text.id}-{number}", text.source, crop, spans, draw))
+    return samples
+
+
+def _crops(
+    text: str, tokenizer: Tokenizer, recipe: SplitRecipe, random: Generator, crop_tokens: int
+) -> list[tuple[int, int]]:
+    """Characters of each crop: the whole text where it fits, else windows that do not overlap."""
+    tokens = tokenizer.encode([text])[0]
+    room = crop_tokens - NUM_SPECIAL
+    if len(tokens) <= room:
+        return [(0, len(text))]
+    slots = len(tokens) // room
+    count = min(recipe.crops_per_text, slots)
+    if recipe.crop_from == "start":
+        starts = np.arange(count) * room
+    else:
+        slack = random.integers(0, len(tokens) - slots * room + 1)
+        starts = slack + room * np.sort(random.choice(slots, count, replace=False))
+    # A crop ends before a character that it would share with the next (the jamo of a Hangul).
+    ends = np.minimum(tokens.offsets[:, 1], np.append(tokens.offsets[1:, 0], len(text)))
+    return [(int(tokens.offsets[s, 0]), int(ends[s + room - 1])) for s in starts]
+
+
+def _chunks(
+    crop: str, tokenizer: Tokenizer, recipe: SplitRecipe, random: Generator
+) -> tuple[list[tuple[int, int]], str, int, int] | None:
+    """Character spans of a crop's chunks, and the draw that made them: splitter, size, overlap."""
+    tokens = tokenizer.encode([crop])[0]
+    splitter = _draw(random, recipe.splitters)
+    size = int(random.integers(recipe.chunk_tokens[0], recipe.chunk_tokens[1] + 1))
+    overlap = int(size * random.uniform(*recipe.overlap))
+    spans = split(crop, tokens, splitter=splitter, chunk_tokens=size, chunk_overlap=overlap)
+    if not spans:
+        return None
+    if recipe.max_chunks is not None and len(spans) > recipe.max_chunks:
+        kept = np.sort(random.choice(len(spans), recipe.max_chunks, replace=False))
+        spans = [spans[i] for i in kept]
+    return [(span.char_start, span.char_end) for span in spans], splitter, size, overlap
+
+
+def _draw(random: Generator, weights: Mapping[Key, float]) -> Key:
+    """One of the keys, by weight."""
+    keys = list(weights)
+    share = np.array([weights[key] for key in keys])
+    return keys[int(random.choice(len(keys), p=share / share.sum()))]

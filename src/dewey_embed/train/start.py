@@ -1,0 +1,116 @@
+"""A recipe → the folder of the model that training starts from, made once.
+
+Either a warm start from a teacher's vectors, or a pretrained checkpoint with its context extended
+and a new head. Deterministic, so that every process of a run may make its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dewey_embed.errors import RunError
+from dewey_embed.model.backbone import extend_context
+from dewey_embed.model.checkpoint import build_model, read_checkpoint
+from dewey_embed.model.dewey import DeweyModel
+from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
+from dewey_embed.model.locate import locate_model
+from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.recipe import BaseRecipe, Recipe, fingerprint
+from dewey_embed.train.warm_start import warm_start
+
+STAMP = "start.json"
+
+
+def start_folder(recipe: Recipe, folder: Path, *, progress: bool = False) -> Path:
+    """`folder`, which then holds the recipe's untrained model; kept where it is there already.
+
+    Raises:
+        RunError: the folder holds the start of another recipe.
+        CheckpointError: the base checkpoint cannot be found or read.
+
+    """
+    start = {
+        part: section.model_dump(mode="json")
+        for part in ("model", "warm_start", "base")
+        if (section := getattr(recipe, part)) is not None
+    }
+    stamp = folder / STAMP
+    if stamp.exists():
+        if json.loads(stamp.read_text(encoding="utf-8"))["recipe"] != fingerprint(start):
+            raise RunError(
+                f"{folder}: was started from other settings of [model], [warm_start] or [base]; "
+                "give the run another --output, or put them back"
+            )
+        return folder
+    if recipe.base is not None:
+        from_checkpoint(recipe.base, folder)
+    else:
+        warm_start(recipe, folder, progress=progress)
+    write_json(stamp, {"recipe": fingerprint(start), **start})
+    return folder
+
+
+def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
+    """Nothing; `output` is then the checkpoint with more positions, a head and its prompts.
+
+    The head is drawn by its seed, uniform within ±1/√H as PyTorch's linear layers are.
+    Source: arXiv 2503.20376 §2: θ = 73,780,400 for 131,072 positions, a linear layer to 2048.
+    """
+    _, source = locate_model(recipe.checkpoint)
+    checkpoint = read_checkpoint(source)
+    model = build_model(checkpoint)
+    backbone = extend_context(
+        checkpoint.config.backbone, recipe.max_position_embeddings, recipe.global_rope_theta
+    )
+    new_head = recipe.vector_size is not None and (
+        model.head is None or model.head.out_features != recipe.vector_size
+    )
+    config = checkpoint.config.model_copy(
+        update={
+            "backbone": backbone,
+            "vector_size": recipe.vector_size or checkpoint.config.vector_size,
+            "head_bias": checkpoint.config.head_bias and not new_head,
+            "single_vector": recipe.single_vector,
+            "prompts": recipe.prompts,
+            "max_tokens": recipe.max_position_embeddings,
+        }
+    )
+    model.config, model.backbone.config = config, backbone
+    if new_head:
+        model.head = _new_head(model, config.embedding_dim, recipe.head_seed)
+    tokenizer = Tokenizer.from_file(
+        source / "tokenizer.json",
+        cls_token_id=backbone.cls_token_id,
+        sep_token_id=backbone.sep_token_id,
+    )
+    with whole_folder(output) as draft:
+        write_model(model, draft)
+        tokenizer.save(draft / "tokenizer.json")
+        write_tokenizer_files(source, draft, config)
+
+
+def _new_head(model: DeweyModel, size: int, seed: int) -> nn.Linear:
+    """A linear layer H → `size` without bias."""
+    width = model.config.backbone.hidden_size
+    dtype = model.backbone.final_norm.weight.dtype
+    head = nn.Linear(width, size, bias=False, dtype=dtype)
+    bound = 1 / math.sqrt(width)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        head.weight.uniform_(-bound, bound, generator=generator)
+    return head
+
+
+def start_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a started model."""
+    backbone = read_checkpoint(folder).config.backbone
+    return Tokenizer.from_file(
+        folder / "tokenizer.json",
+        cls_token_id=backbone.cls_token_id,
+        sep_token_id=backbone.sep_token_id,
+    )

@@ -1,0 +1,70 @@
+"""The model with its loss, as Hugging Face's Trainer takes it: one batch in, the loss out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dewey_embed.model.dewey import DeweyModel
+from dewey_embed.model.packing import Packed
+from dewey_embed.model.pooling import RunningSums
+from dewey_embed.train.loss import AlignmentLoss
+from dewey_embed.train.recipe import LossRecipe
+
+
+class Student(nn.Module):
+    """A `DeweyModel` that is being aligned to its teacher."""
+
+    main_input_name = "ids"  # the Trainer counts its elements as tokens seen
+
+    def __init__(self, model: DeweyModel, loss: LossRecipe) -> None:
+        super().__init__()
+        self.model = model
+        self.alignment = AlignmentLoss(loss)
+
+    def forward(
+        self,
+        *,
+        ids: Tensor,
+        lengths: tuple[int, ...],
+        starts: Tensor,
+        ends: Tensor,
+        cls_targets: Tensor,
+        chunk_targets: Tensor,
+        part_starts: Tensor,
+        part_ends: Tensor,
+        part_targets: Tensor,
+        vectors_only: bool = False,
+    ) -> dict[str, Tensor]:
+        """`loss` and its terms, scalars; or the batch's `cls` (B, D) and `chunks` (C, D).
+
+        `ids` (T,) is a packed row of B sequences of these `lengths`; `starts`, `ends` (C,) are
+        each chunk's tokens in the row, `part_starts`, `part_ends` (P,) each part's; targets are
+        (B, D), (C, D) and (P, D), float32, unit length.
+        """
+        packed = repacked(ids, lengths)
+        hidden_TH = self.model(packed)
+        first = torch.from_numpy(packed.starts).to(ids.device)
+        with torch.autocast(ids.device.type, enabled=False):
+            cls = self.model.embed(hidden_TH[first])
+            spans = RunningSums(hidden_TH).means(
+                torch.cat((starts, part_starts)), torch.cat((ends, part_ends))
+            )
+            chunks, parts = self.model.embed(spans).split((len(starts), len(part_starts)))
+            if vectors_only:
+                return {"cls": cls, "chunks": chunks}
+            terms = self.alignment(
+                chunks=chunks, chunk_targets=chunk_targets, cls=cls, cls_targets=cls_targets,
+                parts=parts, part_targets=part_targets,
+            )  # fmt: skip
+            return dict(zip(terms._fields, terms, strict=True))
+
+
+def repacked(ids: Tensor, lengths: tuple[int, ...]) -> Packed:
+    """The packed row that these ids are, sequences of `lengths` one after another."""
+    device = ids.device
+    sizes = torch.tensor(lengths)
+    ends = sizes.cumsum(0)
+    positions = torch.arange(len(ids)) - torch.repeat_interleave(ends - sizes, sizes)
+    cu_seqlens = torch.cat((torch.zeros(1, dtype=torch.int32), ends.to(torch.int32)))
+    return Packed(ids, positions.to(device), cu_seqlens.to(device), tuple(lengths))

@@ -1,0 +1,245 @@
+"""Hugging Face's Trainer with our batches, our loss and our measure of what is best.
+
+Theirs: the loop, mixed precision, DDP and FSDP, checkpoints, resuming, TensorBoard. Ours: the order
+of samples, the learning rate's schedule, whole checkpoints only, and evaluation by alignment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
+from dewey_embed.train.recipe import Recipe, TrainingRecipe
+from dewey_embed.train.schedule import Progress
+from dewey_embed.train.student import Student
+
+BEST_METRIC = "alignment"
+"""Mean of the held-out chunk and CLS cosines: what decides which checkpoint is the best."""
+
+WHOLE = "whole.json"
+"""Written last into a checkpoint: without it, a kill came in between."""
+
+BALANCE_RATE = 100.0
+"""Factor on the learning rate of the two balance parameters, which have a long way to go."""
+
+LOG_STEPS = 10
+
+Measure = Callable[[nn.Module, int], dict[str, float]]
+"""Held-out figures of the student after so many steps; `alignment` among them."""
+
+
+class AlignmentTrainer(Trainer):
+    """Trains a `Student` on the samples of a targets folder, under `folder`."""
+
+    def __init__(
+        self,
+        student: Student,
+        samples: SampleSet,
+        collator: Collator,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        measure: Measure,
+        progress: Progress,
+        callbacks: list[TrainerCallback],
+        show: bool,
+    ) -> None:
+        self.recipe, self.measure, self.progress = recipe.training, measure, progress
+        self._student, self._folder = student, folder
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        super().__init__(
+            model=student,
+            args=arguments(recipe.training, folder, progress.max_steps, show=show),
+            data_collator=collator,
+            train_dataset=samples,
+            eval_dataset=samples,  # never read: `evaluate` is ours
+            callbacks=[*callbacks, _StopInTime(progress)],
+        )
+        self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
+        samples = train_dataset or self.train_dataset
+        assert isinstance(samples, SampleSet)
+        return ShardShuffle(samples, self.recipe.seed)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The recipe's optimiser, with learning rates of their own for the token table and balance.
+
+        StableAdamW is AdamW whose update is clipped to the size of its root mean square.
+        Source: arXiv 2304.13013 §3.3; arXiv 2503.20376 §4.
+        """
+        if self.optimizer is None:
+            chosen, options = self.get_optimizer_cls_and_kwargs(self.args)
+            self.optimizer = chosen(
+                parameter_groups(model or self._student, self.recipe), **options
+            )
+        return self.optimizer
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Warm-up and linear decay over the steps or the minutes of the run."""
+        if self.lr_scheduler is None:
+            chosen = optimizer or self.optimizer
+            assert chosen is not None
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                chosen,
+                lambda step: self.progress.rate(step, self.recipe.warmup_steps),
+            )
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a batch; its terms are kept for the log."""
+        terms = model(**inputs)
+        for name, value in terms.items():
+            self._terms[name].append(value.detach())
+        return (terms["loss"], terms) if return_outputs else terms["loss"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Nothing; the log has the terms' means since the last time, too."""
+        if "loss" in logs:
+            for name, values in self._terms.items():
+                if name != "loss":
+                    logs[f"loss/{name}"] = torch.stack(values).mean().item()
+            self._terms.clear()
+        super().log(logs, start_time)
+
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Held-out figures, under `eval_…`; every process measures the same samples."""
+        model: nn.Module = self.model_wrapped if self.is_fsdp_enabled else self._student
+        model.eval()
+        figures = self.measure(model, self.state.global_step)
+        model.train()
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = self._folder / f"checkpoint-{self.state.global_step}"
+            mark_whole(folder, elapsed_s=self.progress.elapsed_s)
+
+
+class _StopInTime(TrainerCallback):
+    """Ends the run, with an evaluation and a checkpoint, when its steps or minutes are over."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.progress.share(state.global_step) >= 1.0:
+            control.should_evaluate = control.should_save = control.should_training_stop = True
+
+
+def arguments(
+    recipe: TrainingRecipe, folder: Path, max_steps: int, *, show: bool
+) -> TrainingArguments:
+    """The Trainer's own settings for a recipe; processes share the batch among them."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=max(1, recipe.batch_samples // world),
+        max_steps=max_steps,
+        learning_rate=recipe.learning_rate,
+        weight_decay=recipe.weight_decay,
+        adam_beta1=recipe.betas[0],
+        adam_beta2=recipe.betas[1],
+        max_grad_norm=recipe.max_grad_norm,
+        optim=recipe.optimizer,
+        bf16=recipe.precision == "bfloat16",
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=LOG_STEPS,
+        eval_strategy="steps",
+        eval_steps=recipe.evaluate_steps,
+        save_strategy="steps",
+        save_steps=recipe.save_steps,
+        save_total_limit=recipe.keep_checkpoints,
+        metric_for_best_model=BEST_METRIC,
+        greater_is_better=True,
+        seed=recipe.seed,
+        dataloader_drop_last=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        remove_unused_columns=False,
+        include_num_input_tokens_seen="all",
+        ddp_find_unused_parameters=False,
+        average_tokens_across_devices=False,
+        report_to=["tensorboard"],
+        disable_tqdm=not show,
+        log_level="error",
+    )
+
+
+def parameter_groups(model: nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]]:
+    """All parameters, grouped by learning rate: the token table, the balance, the rest."""
+    table: list[nn.Parameter] = []
+    balance: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        group = table if "tok_embeddings" in name else balance if "log_variances" in name else rest
+        group.append(parameter)
+    rates = {
+        "table": (table, recipe.table_learning_rate or recipe.learning_rate),
+        "balance": (balance, BALANCE_RATE * recipe.learning_rate),
+        "rest": (rest, recipe.learning_rate),
+    }
+    return [
+        {
+            "params": parameters,
+            "lr": rate,
+            "weight_decay": recipe.weight_decay if name == "rest" else 0.0,
+        }
+        for name, (parameters, rate) in rates.items()
+        if parameters
+    ]
+
+
+def mark_whole(folder: Path, *, elapsed_s: float) -> None:
+    """Nothing; the checkpoint then counts as whole, all of it on the disk."""
+    for file in folder.iterdir():
+        with open(file, "rb") as written:
+            os.fsync(written.fileno())
+    draft = folder / f".{WHOLE}"
+    draft.write_text(json.dumps({"elapsed_s": elapsed_s}), encoding="utf-8")
+    os.replace(draft, folder / WHOLE)
+
+
+def last_whole_checkpoint(folder: Path) -> tuple[Path, float] | None:
+    """The newest whole checkpoint and the seconds it took; halves of a killed run are removed."""
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if (checkpoint / WHOLE).exists():
+            whole.append(checkpoint)
+        else:
+            shutil.rmtree(checkpoint)
+    if not whole:
+        return None
+    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+    elapsed = json.loads((newest / WHOLE).read_text(encoding="utf-8"))["elapsed_s"]
+    return newest, float(elapsed)

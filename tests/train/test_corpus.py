@@ -1,0 +1,316 @@
+"""The stream of texts: from every kind of file, mixed by weight, each once, and what is refused."""
+
+import gzip
+import json
+from collections import Counter
+
+import datasets.config
+import huggingface_hub.constants
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from dewey_embed.errors import ReadError
+from dewey_embed.train.corpus import Corpus, joined
+from dewey_embed.train.recipe import CorpusRecipe
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Nothing is left behind in the user's cache, and nothing is asked of the network."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
+    for module in (datasets.config, huggingface_hub.constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", True)
+
+
+def texts_named(name, count):
+    return [
+        f"{name} number {number}: the tide comes in, the tide goes out" for number in range(count)
+    ]
+
+
+def write_lines(path, texts, column="text"):
+    path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts), "utf-8")
+    return path
+
+
+def files(path, **settings):
+    return {"kind": "files", "path": str(path)} | settings
+
+
+def corpus(*sources, **settings):
+    return Corpus(
+        CorpusRecipe(sources=sources, **({"min_characters": 10, "held_out": 0.0} | settings))
+    )
+
+
+def read(*sources, **settings):
+    return [text.text for text in corpus(*sources, **settings)]
+
+
+class TestFiles:
+    @pytest.mark.parametrize("ending", ["parquet", "jsonl", "jsonl.gz", "jsonl.zst", "json"])
+    def test_every_kind_of_file_gives_its_texts(self, tmp_path, ending):
+        texts = [*texts_named("row", 20), "naïve café — 北京\n\nsecond line\ttab"]
+        path = tmp_path / f"some.{ending}"
+        lines = "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in texts).encode()
+        if ending == "parquet":
+            pq.write_table(pa.table({"text": texts, "id": [1] * len(texts)}), path)
+        else:
+            pack = {"jsonl.gz": gzip.compress, "jsonl.zst": zstandard.compress}.get(ending, bytes)
+            path.write_bytes(pack(lines))
+        found = list(corpus(files(path)))
+        assert sorted(one.text for one in found) == sorted(texts)
+        assert {one.source for one in found} == {"some"}
+
+    def test_a_folder_of_text_files_gives_one_text_a_file(self, tmp_path):
+        (tmp_path / "inner").mkdir()
+        contents = [
+            "First line.\n\nSecond paragraph.\n",
+            "# A title\nand a line",
+            "x = 1\n\ny = 2\n",
+        ]
+        for name, text in zip(("a.txt", "b.md", "inner/c.rst"), contents, strict=True):
+            (tmp_path / name).write_text(text, "utf-8")
+        (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+        assert sorted(read(files(tmp_path))) == sorted(contents)
+
+    def test_a_glob_chooses_among_files(self, tmp_path):
+        first = texts_named("first", 5)
+        write_lines(tmp_path / "part_1.jsonl", first[:3])
+        write_lines(tmp_path / "part_2.jsonl", first[3:])
+        write_lines(tmp_path / "other.jsonl", texts_named("other", 5))
+        found = list(corpus(files(tmp_path / "part_*.jsonl")))
+        assert sorted(one.text for one in found) == sorted(first)
+        assert {one.source for one in found} == {"part"}
+
+    def test_a_folder_may_hold_all_kinds_and_both_widths_of_arrow_strings(self, tmp_path):
+        kinds = [texts_named(name, 3) for name in ("json", "plain", "wide")]
+        write_lines(tmp_path / "a.jsonl", kinds[0])
+        for number, text in enumerate(kinds[1]):
+            (tmp_path / f"{number}.txt").write_text(text, "utf-8")
+        pq.write_table(
+            pa.table({"text": pa.array(kinds[2], pa.large_string())}), tmp_path / "w.parquet"
+        )
+        assert sorted(read(files(tmp_path))) == sorted(sum(kinds, []))
+
+    def test_the_column_of_texts_is_chosen_by_name(self, tmp_path):
+        texts = texts_named("body", 4)
+        rows = {"body": texts, "text": ["not this one at all"] * 4}
+        pq.write_table(pa.table(rows), tmp_path / "a.parquet")
+        assert sorted(read(files(tmp_path / "a.parquet", text="body"))) == sorted(texts)
+
+    @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+    def test_the_turns_of_a_conversation_stand_below_each_other(self, tmp_path, ending):
+        turns = [
+            [
+                {"from": "human", "value": "How high is the tide?"},
+                {"from": "gpt", "value": "High."},
+            ],
+            [{"from": "human", "value": "Thank you, and good night."}],
+        ]
+        path = tmp_path / f"talk.{ending}"
+        if ending == "parquet":
+            pq.write_table(pa.table({"conversations": turns}), path)
+        else:
+            write_lines(path, turns, "conversations")
+        found = read(files(path, text="conversations"))
+        assert sorted(found) == ["How high is the tide?\n\nHigh.", "Thank you, and good night."]
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            ("as it is", "as it is"),
+            ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "a\n\nb"),
+            (["a", "b"], "a\n\nb"),
+            (None, None),
+            (5, None),
+            ([], None),
+            ([{"from": "human"}], None),
+            ([{"value": None}], None),
+        ],
+    )
+    def test_what_counts_as_a_text(self, value, text):
+        assert joined(value) == text
+
+
+class TestHub:
+    def test_a_folder_of_the_current_directory_is_streamed(self, tmp_path, monkeypatch):
+        folder = tmp_path / "someone" / "things"
+        folder.mkdir(parents=True)
+        texts = texts_named("streamed", 30)
+        write_lines(folder / "train.jsonl", texts, "body")
+        monkeypatch.chdir(tmp_path)
+        source = {"kind": "hub", "id": "someone/things", "text": "body", "shuffle_buffer": 8}
+        found = list(corpus(source))
+        assert sorted(one.text for one in found) == sorted(texts)
+        assert [one.text for one in found] != texts
+        assert {one.source for one in found} == {"someone/things"}
+        assert read(source) == [one.text for one in found]
+        assert read(source, seed=1) != [one.text for one in found]
+
+    def test_what_is_neither_here_nor_there(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(ReadError, match=r"no/such: no such data set here or on .*sources\.id"):
+            read({"kind": "hub", "id": "no/such"})
+
+    def test_a_missing_column_is_named_with_those_there_are(self, tmp_path):
+        write_lines(tmp_path / "a.jsonl", texts_named("a", 3), "body")
+        with pytest.raises(
+            ReadError, match=r"has no column 'text' but body; set corpus\.sources\.text$"
+        ):
+            read({"kind": "hub", "id": str(tmp_path)})
+
+    def test_a_file_that_turns_out_damaged_on_the_way(self, tmp_path):
+        pq.write_table(pa.table({"text": texts_named("a", 3)}), tmp_path / "a.parquet")
+        (tmp_path / "b.parquet").write_bytes(b"PAR1 and then nothing of use PAR1")
+        with pytest.raises(ReadError, match="cannot be read to the end .*mend the file"):
+            read({"kind": "hub", "id": str(tmp_path)})
+
+
+class TestMixing:
+    @pytest.fixture
+    def two(self, tmp_path):
+        write_lines(tmp_path / "many.jsonl", texts_named("many", 900))
+        write_lines(tmp_path / "few.jsonl", texts_named("few", 300))
+        return [files(tmp_path / "many.jsonl", weight=3), files(tmp_path / "few.jsonl", weight=1)]
+
+    def test_the_beginning_is_mixed_by_weight(self, two):
+        first = Counter(one.source for one in corpus(*two, max_texts=400))
+        assert first.total() == 400
+        assert 0.69 < first["many"] / 400 < 0.81  # within three deviations of 3 : 1
+
+    def test_weights_are_what_decides(self, two):
+        even = [source | {"weight": 0.5} for source in two]
+        first = Counter(one.source for one in corpus(*even, max_texts=400))
+        assert 0.42 < first["many"] / 400 < 0.58
+
+    def test_every_text_comes_exactly_once(self, two):
+        found = read(*two)
+        assert sorted(found) == sorted(texts_named("many", 900) + texts_named("few", 300))
+
+    def test_the_seed_decides_the_order(self, two):
+        found = read(*two, seed=5)
+        assert read(*two, seed=5) == found
+        other = read(*two, seed=6)
+        assert other != found
+        assert sorted(other) == sorted(found)
+        assert found[:50] != sorted(found[:50])
+
+    def test_a_second_pass_is_the_first_again(self, two):
+        stream = corpus(*two, max_texts=50)
+        assert list(stream) == list(stream)
+
+    def test_max_texts_cuts_the_same_stream_short(self, two):
+        assert read(*two, max_texts=77) == read(*two)[:77]
+
+
+class TestLeftOut:
+    def test_what_is_left_out_is_counted(self, tmp_path):
+        good = texts_named("good", 4)
+        rows = [*good, good[0], good[1], "short", "", None, good[0]]
+        write_lines(tmp_path / "a.jsonl", rows)
+        stream = corpus(files(tmp_path / "a.jsonl"))
+        for _ in range(2):  # each pass counts anew
+            assert sorted(one.text for one in stream) == sorted(good)
+            assert stream.left_out == {"duplicate": 3, "too short": 2, "no text": 1}
+
+    def test_a_text_in_two_sources_comes_once(self, tmp_path):
+        texts = texts_named("same", 6)
+        sources = [files(write_lines(tmp_path / f"{name}.jsonl", texts)) for name in "ab"]
+        stream = corpus(*sources)
+        assert sorted(one.text for one in stream) == sorted(texts)
+        assert stream.left_out == {"duplicate": 6}
+
+    def test_no_text_comes_out_with_half_a_surrogate_pair(self, tmp_path):
+        rows = [{"text": "a text before it"}, {"text": "a text with \ud800 in it"}]
+        (tmp_path / "a.json").write_text(json.dumps(rows))
+        found = read(files(tmp_path / "a.json"))
+        assert "a text before it" in found
+        assert all(text.encode() for text in found)
+
+
+class TestHeldOut:
+    def test_content_alone_decides_and_the_share_is_near(self, tmp_path):
+        texts = texts_named("text", 2000)
+        write_lines(tmp_path / "a.jsonl", texts)
+        write_lines(tmp_path / "b.jsonl", texts[::-2])
+        whole = {one.text: one for one in corpus(files(tmp_path / "a.jsonl"), held_out=0.1)}
+        again = list(corpus(files(tmp_path / "b.jsonl"), held_out=0.1, seed=9))
+        assert [one.held_out for one in again] == [whole[one.text].held_out for one in again]
+        assert [one.id for one in again] == [whole[one.text].id for one in again]
+        share = sum(one.held_out for one in whole.values()) / 2000
+        assert 0.08 < share < 0.12
+
+    def test_a_larger_share_only_adds_to_a_smaller(self, tmp_path):
+        path = write_lines(tmp_path / "a.jsonl", texts_named("text", 300))
+        few, many = (
+            {one.id for one in corpus(files(path), held_out=share) if one.held_out}
+            for share in (0.1, 0.3)
+        )
+        assert few < many
+
+    @pytest.mark.parametrize("share", [0.0, 1.0])
+    def test_none_and_all(self, tmp_path, share):
+        path = write_lines(tmp_path / "a.jsonl", texts_named("text", 50))
+        assert {one.held_out for one in corpus(files(path), held_out=share)} == {bool(share)}
+
+
+class TestRefused:
+    @pytest.mark.parametrize("name", ["absent.jsonl", "absent_*.parquet", "absent/", "."])
+    def test_where_no_file_is(self, tmp_path, name):
+        (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+        with pytest.raises(
+            ReadError, match=r"no file here .*\.parquet, .*correct corpus\.sources\.path"
+        ):
+            read(files(tmp_path / name))
+
+    def test_a_missing_column_is_named_with_those_there_are(self, tmp_path):
+        path = write_lines(tmp_path / "a.jsonl", texts_named("a", 3), "body")
+        with pytest.raises(
+            ReadError, match=r"a\.jsonl: has no column 'text' but body; set .*\.text"
+        ):
+            read(files(path))
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("a.parquet", b"PAR1 and then nothing of use PAR1"),
+            ("a.jsonl", b'{"text": "fine"}\n{"text": \n'),
+            ("a.jsonl", b'{"text": "half a pair \\ud800 in lines"}\n'),
+            ("a.jsonl.gz", b"not packed at all"),
+            ("a.txt", b"caf\xe9 in Latin-1"),
+        ],
+    )
+    def test_a_damaged_file(self, tmp_path, name, content):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(
+            ReadError, match=r"a\.\S+: cannot be read as .*mend the file or leave it"
+        ):
+            read(files(tmp_path / name))
+
+    def test_bytes_that_are_no_utf8_within_parquet(self, tmp_path):
+        raw = pa.array([b"a text that is fine", b"and one \xed\xa0\x80 that is not"])
+        texts = pa.Array.from_buffers(pa.string(), 2, raw.buffers())
+        pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet")
+        with pytest.raises(ReadError, match=r"a\.parquet: cannot be read to the end .*utf-8.*mend"):
+            read(files(tmp_path / "a.parquet"))
+
+    @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+    def test_a_file_without_rows(self, tmp_path, ending):
+        path = tmp_path / f"a.{ending}"
+        path.touch()
+        if ending == "parquet":
+            pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
+            assert read(files(path)) == []
+        else:
+            with pytest.raises(ReadError, match=r"a\.jsonl: holds no rows; leave it out"):
+                read(files(path))
+
+    def test_texts_beside_conversations(self, tmp_path):
+        write_lines(tmp_path / "a.jsonl", [[{"from": "human", "value": "Good evening."}]])
+        (tmp_path / "b.txt").write_text("Plain words of an evening.")
+        with pytest.raises(ReadError, match="make each kind a source of its own"):
+            read(files(tmp_path))

@@ -1,0 +1,104 @@
+"""The student: gradients reach CLS and chunks, it can learn, and processes add up to one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.run import student
+from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.teach import teach
+
+WATCHED = "model.backbone.layers.1.attn.Wqkv.weight"
+
+
+@pytest.fixture(scope="module")
+def taught(tiny, tmp_path_factory):
+    """The tiny recipe, its started model, a batch maker, and its training samples."""
+    root = tmp_path_factory.mktemp("taught")
+    recipe = read_recipe(tiny.recipe)
+    start = start_folder(recipe, root / "start")
+    targets = teach(recipe, start, root / "targets")
+    return recipe, start, Collator(start_tokenizer(start)), SampleSet(targets, "train")
+
+
+def gradients(model, batch):
+    model.zero_grad()
+    model(**batch)["loss"].backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("term", ["cosine_cls", "cosine_chunks", "similarity_chunks"])
+def test_every_term_alone_moves_the_layers(taught, term) -> None:
+    recipe, start, collate, samples = taught
+    zero = dict.fromkeys(("cosine_cls", "cosine_chunks", "similarity_cls", "similarity_chunks"), 0)
+    alone = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={**zero, term: 1.0})})
+    found = gradients(student(alone, start), collate([samples[i] for i in range(4)]))
+    assert found[WATCHED].abs().max() > 0
+    assert found["model.head.weight"].abs().max() > 0
+
+
+def test_a_tiny_student_overfits_its_tiny_teacher(taught) -> None:
+    recipe, start, collate, samples = taught
+    torch.manual_seed(0)
+    model = student(recipe, start)
+    batch = collate([samples[i] for i in range(3)])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
+    for step in range(300):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-2 * (1 - step / 300)
+        optimizer.zero_grad()
+        model(**batch)["loss"].backward()
+        optimizer.step()
+    vectors = model(**batch, vectors_only=True)
+    assert (vectors["chunks"] * batch["chunk_targets"]).sum(1).mean() > 0.99
+    assert (vectors["cls"] * batch["cls_targets"]).sum(1).mean() > 0.99
+
+
+def test_gradient_checkpointing_changes_no_gradient(taught) -> None:
+    recipe, start, collate, samples = taught
+    batch = collate([samples[i] for i in range(3)])
+    plain = student(recipe, start)
+    again = student(recipe, start)
+    again.model.backbone.recompute = True
+    for name, gradient in gradients(plain, batch).items():
+        torch.testing.assert_close(gradients(again, batch)[name], gradient)
+        break
+
+
+def one_process(rank: int, world: int, meeting: str, taught, shares, results: str) -> None:
+    """One of two processes: its share of the samples, and the gradients that all agree on."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world)
+    recipe, start, collate, samples = taught
+    model = student(recipe, start)
+    parallel = torch.nn.parallel.DistributedDataParallel(model)
+    parallel(**collate([samples[i] for i in shares[rank]]))["loss"].backward()
+    if rank == 0:
+        torch.save({name: p.grad for name, p in model.named_parameters()}, results)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("balance", ["fixed", "dynamic"])
+def test_two_processes_have_the_gradients_of_one_with_both_batches(
+    taught, balance, tmp_path: Path
+) -> None:
+    recipe, start, collate, samples = taught
+    recipe = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"balance": balance})})
+    shares = ([0, 1, 2], [3, 4])  # unequal: texts and chunks differ in number
+    alone = gradients(student(recipe, start), collate([samples[i] for i in range(5)]))
+    meeting, results = tmp_path / "meeting", tmp_path / "gradients.pt"
+    mp.spawn(
+        one_process,
+        args=(2, str(meeting), (recipe, start, collate, samples), shares, str(results)),
+        nprocs=2,
+    )
+    together = torch.load(results)
+    assert together.keys() == alone.keys()
+    for name, gradient in alone.items():
+        torch.testing.assert_close(together[name], gradient, rtol=1e-4, atol=1e-6)
