@@ -1,8 +1,7 @@
 """How good a Dewey model is beside its teacher: retrieval (nDCG@10) and similarity (Spearman).
 
     python benchmarks/quality.py --model mini --data ../shared/data
-    python benchmarks/quality.py --model runs/mini/model --data ../shared/data \\
-        --tasks time,stsb_test --limit 20
+    python benchmarks/quality.py --model FOLDER --data ../shared/data --tasks time,sts13 --limit 20
 
 Tasks are `DATA/eval/*` in BEIR layout and `DATA/sts/*.tsv`, the smallest first. The model reads a
 document in one pass: `multi` is its best chunk, `single` its one vector. The teacher's vectors are
@@ -12,6 +11,8 @@ model's chunks, each embedded alone (`chunk_by_chunk`); its scores are kept unde
 Results are written after every task as JSON, with tables beside it. A run that was killed goes on
 where it was; results of another model or of other settings in the same file are replaced.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -67,15 +68,15 @@ def main() -> None:
         "single_vector": model.own_kind,
         **settings,
         "command": shlex.join(["python", *sys.argv]),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: version(package) for package in PACKAGES}
+        | {"Python": platform.python_version()},
     }
     rows = finished_rows(arguments.output, settings)
     for path in paths:
         task = (Retrieval if path.is_dir() else Sts).read(path, arguments.limit)
         row = rows.get(task.name)
         if row is None or row["digest"] != task.digest:
-            row = {"digest": task.digest, **task.counts}
+            row = {"kind": type(task).__name__, "digest": task.digest}
         rows[task.name] = measure(row, task, model, teacher)
         write(arguments.output, about, rows)
     sys.stdout.write(to_markdown(about, rows))
@@ -116,9 +117,9 @@ def measure(
         row = row | {"model": model.sts(task) if sts else model.retrieval(task)}
         sys.stderr.write(f"{task.name}: model {row['model']['seconds']:.1f} s\n")
     if teacher is not None and "teacher" not in row:
-        theirs = teacher.sts(task) if sts else teacher.retrieval(task, model.cut, model.cut_digest)
-        row = row | {"teacher": theirs}
-        sys.stderr.write(f"{task.name}: teacher {theirs['seconds']:.1f} s\n")
+        how = (model.cut, model.cut_digest)
+        row = row | {"teacher": teacher.sts(task) if sts else teacher.retrieval(task, *how)}
+        sys.stderr.write(f"{task.name}: teacher {row['teacher']['seconds']:.1f} s\n")
     return row
 
 
@@ -155,7 +156,12 @@ class ModelSide:
         vectors = self.whole(task.sentences, None)
         seconds = time.perf_counter() - started
         scores = {kind: task.score(vectors[kind]) for kind in KINDS}
-        return {"scores": scores, "seconds": seconds, "places": [self.place]}
+        return {
+            "scores": scores,
+            "seconds": seconds,
+            "places": [self.place],
+            "pairs": len(task.pairs),
+        }
 
     def whole(self, texts: Sequence[str], prompt_name: str | None) -> dict[str, np.ndarray]:
         """(N, D) by kind of single vector, of short texts: the mean is the one chunk's vector."""
@@ -174,7 +180,8 @@ class ModelSide:
     ) -> tuple[dict[str, np.ndarray], list[np.ndarray], dict[str, int]]:
         """Single vectors (N, D) by kind, each document's chunks (C, D), and counts."""
         cls, mean, groups = [], [], []
-        counts = {"tokens": 0, "chunks": 0, "longer_than_model": 0}
+        counts = {"queries": len(task.queries), "documents": len(task.documents)}
+        counts |= {"tokens": 0, "chunks": 0, "longer_than_model": 0}
         with progress_bar(task.name, len(task.documents), "documents", show=True) as advance:
             for part in slices(list(task.documents.values())):
                 documents = self.model.encode_document(part, keep_states=True, **self.sizes)
@@ -216,15 +223,14 @@ def to_markdown(about: dict[str, Any], rows: dict[str, dict]) -> str:
         "",
         f"Model {about['model']} (fingerprint {about['fingerprint']}, single vector "
         f"{about['single_vector']}), chunks of {about['chunk_tokens']} tokens with overlap "
-        f"{about['chunk_overlap']}{limit}. Python {about['python']}, {versions}.",
+        f"{about['chunk_overlap']}{limit}. {versions}.",
         *(f"The {side} ran on {places_of(rows, side)}." for side in ("model", "teacher")),
     ]
-    retrieval = [retrieval_cells(name, row) for name, row in rows.items() if "queries" in row]
-    sts = [
-        sts_cells(name, row, about["single_vector"]) for name, row in rows.items() if "pairs" in row
-    ]
-    for title, cells in (("Retrieval, nDCG@10", retrieval), ("Similarity, Spearman", sts)):
-        if cells:
+    for kind, title in (("Retrieval", "Retrieval, nDCG@10"), ("Sts", "Similarity, Spearman")):
+        chosen = {name: row for name, row in rows.items() if row["kind"] == kind}
+        make = retrieval_cells if kind == "Retrieval" else sts_cells
+        if chosen:
+            cells = [make(name, row, about["single_vector"]) for name, row in chosen.items()]
             lines += ["", f"## {title}", "", *table(cells)]
     return "\n".join(lines) + "\n"
 
@@ -235,7 +241,7 @@ def places_of(rows: dict[str, dict], side: str) -> str:
     return "; ".join(dict.fromkeys(places)) or "nothing"
 
 
-def retrieval_cells(name: str, row: dict[str, Any]) -> dict[str, Cell]:
+def retrieval_cells(name: str, row: dict[str, Any], _: str) -> dict[str, Cell]:
     """One line of the retrieval table by column."""
     teacher = row.get("teacher", {"scores": {}, "seconds": None})
     ours = {mode: scores["ndcg@10"] for mode, scores in row["model"]["scores"].items()}

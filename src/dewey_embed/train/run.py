@@ -40,7 +40,7 @@ from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import Student
 from dewey_embed.train.targets import TargetsFolder, differences
-from dewey_embed.train.teach import teach
+from dewey_embed.train.teach import asker, teach
 from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
@@ -115,14 +115,16 @@ def train(
     last = last_whole_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
     state.wait_for_everyone()
     run = Progress(steps, max_minutes=max_minutes, elapsed_s=last[1] if last else 0.0)
+    answer = asker(recipe, tokenizer, targets.path) if recipe.targets.on_the_fly else None
+    collator = Collator(tokenizer, answer)
     show = progress and state.is_main_process
     trainer = AlignmentTrainer(
         student(recipe, folder.start),
         samples,
-        Collator(tokenizer),
+        collator,
         recipe,
         folder.checkpoints,
-        measure=_measure(recipe, targets, tokenizer, show=show),
+        measure=_measure(recipe, targets, collator, tokenizer, show=show),
         progress=run,
         callbacks=[_Log(folder.log, recipe)],
         show=show,
@@ -220,7 +222,12 @@ def machine() -> dict[str, Any]:
 
 
 def _measure(
-    recipe: Recipe, targets: TargetsFolder, tokenizer: Tokenizer, *, show: bool
+    recipe: Recipe,
+    targets: TargetsFolder,
+    collator: Collator,
+    tokenizer: Tokenizer,
+    *,
+    show: bool,
 ) -> HeldOutMeasure:
     """The held-out figures of this run; some training texts where nothing was held out."""
     limit = recipe.diagnostics.held_out_samples
@@ -230,7 +237,7 @@ def _measure(
     return HeldOutMeasure(
         [held[i] for i in range(min(limit, len(held)))],
         [short[i] for i in range(min(limit, len(short)))] if short is not None else [],
-        Collator(tokenizer),
+        collator,
         tokenizer,
         recipe.diagnostics,
         show=show,

@@ -15,6 +15,7 @@ import numpy as np
 
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.batches import Answer
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.parts import chunk_and_part_vectors
 from dewey_embed.train.recipe import Recipe, SplitRecipe
@@ -142,6 +143,17 @@ def _chunk_vectors(
     bounds = np.cumsum([0, *(len(sample.spans) for sample in samples)])
     no_bounds = np.empty((0, 2), np.int64)
     return [(vectors[low:high], no_bounds, vectors[:0]) for low, high in pairwise(bounds)]
+
+
+def asker(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> Answer:
+    """A function that asks the teacher for the targets of samples that have none on disk."""
+    teacher = open_teacher(recipe.teacher)
+    reduction = reduction_of(recipe, tokenizer, teacher, folder)
+
+    def answer(samples: Sequence[Targets]) -> list[Targets]:
+        return ask(teacher, reduction, [one.sample for one in samples], tokenizer, recipe)
+
+    return answer
 
 
 def untaught(sample: Sample) -> Targets:

@@ -1,0 +1,251 @@
+"""Targets on disk and in batches: what comes back, what counts, and in which order."""
+
+import json
+import multiprocessing
+from types import SimpleNamespace
+
+import datasets.config
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dewey_embed.errors import TargetsError
+from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack_samples
+from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.samples import Draw, Sample
+from dewey_embed.train.start import start_tokenizer
+from dewey_embed.train.targets import MANIFEST, Targets, TargetsFolder
+from dewey_embed.train.teach import teach
+
+from .conftest import MINI, RECIPE, write_corpus
+
+ABOUT = {"split": {"seed": 1}, "teacher": {"kind": "package"}}
+WORDS = ["the", "tide", "comes", "in", "over", "stones", "and", "birds", "call", "at", "dawn"]
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def sample_of(name, chunks):
+    """A sample whose text is the chunks, a blank between."""
+    ends = np.cumsum([len(chunk) + 1 for chunk in chunks]) - 1
+    spans = [(int(end) - len(chunk), int(end)) for chunk, end in zip(chunks, ends, strict=True)]
+    return Sample(name, "here", " ".join(chunks), spans, Draw(7, 64, "words", 20, 3))
+
+
+def random_targets(number, num_parts=3, width=16):
+    """A sample of its own for each number, one to four chunks long."""
+    random = np.random.default_rng(number)
+    chunks = [" ".join(random.choice(WORDS, 12)) + f" — №{number}é." for _ in range(1 + number % 4)]
+    bounds = np.stack((np.arange(num_parts), np.arange(num_parts) + 1), 1)
+    rows = unit(random.normal(size=(1 + len(chunks) + num_parts, width)))
+    whole, own, parts = rows[0], rows[1 : 1 + len(chunks)], rows[1 + len(chunks) :]
+    return Targets(sample_of(f"n-{number}", chunks), whole, own, bounds, parts)
+
+
+def open_folder(path, recipe="abc", about=ABOUT):
+    return TargetsFolder(path, fingerprint=recipe, about=about)
+
+
+def write_shards(folder, sizes, part="train"):
+    first = 0
+    for number, size in enumerate(sizes):
+        folder.write(part, number, size, [random_targets(n) for n in range(first, first + size)])
+        first += size
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return open_folder(tmp_path / "targets")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return start_tokenizer(MINI)
+
+
+class TestShards:
+    def test_a_shard_comes_back_as_it_was_but_for_rounding(self, folder):
+        written = [*(random_targets(number) for number in range(6)), random_targets(6, num_parts=0)]
+        shard = folder.write("train", 3, 5, written)
+        assert (shard.num_texts, shard.num_samples) == (5, 7)
+        assert shard.num_chunks == sum(len(one.chunks) for one in written)
+        assert shard.num_bytes == (folder.path / shard.file).stat().st_size
+        for before, after in zip(written, folder.read(shard), strict=True):
+            assert after.sample == before.sample
+            np.testing.assert_array_equal(after.part_bounds, before.part_bounds)
+            for name in ("whole", "chunks", "parts"):
+                was, now = getattr(before, name), getattr(after, name)
+                assert (now.shape, now.dtype) == (was.shape, np.float32)
+                np.testing.assert_allclose(now, was, atol=1e-3)
+                np.testing.assert_allclose(np.linalg.norm(now, axis=-1), 1, atol=1e-6)
+
+    def test_only_what_the_manifest_lists_counts(self, folder):
+        write_shards(folder, [3, 2])
+        listed = folder.shards
+        name = listed[0].file
+        stray = (folder.path / name).read_bytes()
+        (folder.path / "train-000007.parquet").write_bytes(stray)
+        (folder.path / f".{name}.123.draft").write_bytes(stray[:50])
+        assert open_folder(folder.path).shards == listed
+        assert len(SampleSet(folder, "train")) == 5
+
+    def test_a_shard_written_again_is_listed_once(self, folder):
+        write_shards(folder, [3])
+        folder.write("train", 0, 2, [random_targets(8), random_targets(9)])
+        [shard] = folder.shards
+        assert [one.sample.id for one in folder.read(shard)] == ["n-8", "n-9"]
+
+    def test_a_write_that_fails_leaves_nothing(self, folder):
+        with pytest.raises(AttributeError):
+            folder.write("train", 0, 1, [SimpleNamespace(sample=random_targets(0).sample)])
+        assert folder.shards == []
+        assert not [file for file in folder.path.iterdir() if "parquet" in file.name]
+
+    def test_another_recipe_is_refused_by_what_differs(self, folder):
+        other = {"split": {"seed": 2}, "teacher": {"kind": "package", "prompt": "p"}}
+        message = (
+            r"another recipe \(split\.seed: 1, now 2; teacher\.prompt: None, now p\); give ano"
+        )
+        with pytest.raises(TargetsError, match=message):
+            open_folder(folder.path, "def", other)
+        assert open_folder(folder.path).shards == []
+
+    def test_another_format_is_refused(self, folder):
+        manifest = json.loads((folder.path / MANIFEST).read_text())
+        (folder.path / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
+        with pytest.raises(TargetsError, match="format 99, this version reads 1; write them again"):
+            open_folder(folder.path)
+
+    @pytest.mark.parametrize("damage", ["cut short", "garbage", "missing", "a column missing"])
+    def test_a_damaged_shard_is_named_with_what_to_do(self, folder, damage):
+        shard = folder.write("train", 0, 1, [random_targets(0)])
+        path = folder.path / shard.file
+        if damage == "missing":
+            path.unlink()
+        elif damage == "a column missing":
+            pq.write_table(pq.read_table(path).drop_columns(["chunks"]), path)
+        else:
+            path.write_bytes(path.read_bytes()[:-20] if damage == "cut short" else b"PAR1")
+        with pytest.raises(TargetsError, match=r"train-000000\.parquet: .* run dewey teach again"):
+            folder.read(shard)
+
+    @pytest.mark.parametrize(
+        ("content", "message"), [("{", "cannot be read"), (None, "no targets")]
+    )
+    def test_a_damaged_or_missing_manifest(self, folder, content, message):
+        (folder.path / MANIFEST).unlink()
+        if content:
+            (folder.path / MANIFEST).write_text(content)
+        with pytest.raises(TargetsError, match=message):
+            _ = folder.shards
+
+    def test_a_row_too_few_is_refused(self):
+        good = random_targets(3)
+        with pytest.raises(TargetsError, match=r"n-3 has 4 chunks, targets of shape \(3, 16\)"):
+            Targets(good.sample, good.whole, good.chunks[:-1], good.part_bounds, good.parts)
+
+    def test_processes_that_write_at_once_all_get_listed(self, folder):
+        context = multiprocessing.get_context("fork")
+        workers = [
+            context.Process(target=write_every_other, args=(folder.path, rank)) for rank in (0, 1)
+        ]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join(30)
+        assert [worker.exitcode for worker in workers] == [0, 0]
+        assert [shard.number for shard in folder.shards] == list(range(16))
+        assert all(len(folder.read(shard)) == 1 for shard in folder.shards)
+
+    def test_is_complete_when_all_of_the_corpus_is_there(self, folder):
+        write_shards(folder, [1, 1])
+        assert not folder.is_complete
+        folder.finish({"train": 3})
+        assert not folder.is_complete
+        folder.write("train", 2, 1, [random_targets(5)])
+        assert folder.is_complete
+
+    def test_a_run_killed_between_two_shards_is_completed(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        path, corpus = tmp_path / "recipe.toml", tmp_path / "corpus.jsonl"
+        write_corpus(corpus)
+        path.write_text(RECIPE.format(student="unused", teacher="unused", corpus=corpus))
+        recipe = read_recipe(path, ["targets.on_the_fly=true", "corpus.max_texts=24"])
+        whole = teach(recipe, MINI, tmp_path / "whole")
+        assert whole.is_complete
+        parts = {shard.part for shard in whole.shards}
+        assert parts == {"train", "held_out", "short"}
+        order = [
+            entry["part"] for entry in json.loads((whole.path / MANIFEST).read_text())["shards"]
+        ]
+        for cut in range(len(order)):
+            folder = teach(recipe, MINI, tmp_path / "again")
+            manifest = json.loads((folder.path / MANIFEST).read_text())
+            del manifest["num_shards"], manifest["shards"][cut:]
+            (folder.path / MANIFEST).write_text(json.dumps(manifest))
+            assert teach(recipe, MINI, folder.path).is_complete
+            assert folder.shards == whole.shards
+
+
+def write_every_other(path, rank):
+    folder = open_folder(path)
+    for number in range(rank, 16, 2):
+        folder.write("train", number, 1, [random_targets(number)])
+
+
+class TestOrder:
+    @pytest.fixture
+    def samples(self, folder):
+        write_shards(folder, [3, 1, 4, 2] * 6)  # more shards than are shuffled together
+        folder.write("train", 24, 2, [])
+        folder.write("held_out", 0, 1, [random_targets(999)])
+        return SampleSet(folder, "train")
+
+    def test_samples_are_numbered_through_the_shards(self, samples):
+        assert len(samples) == 60
+        assert [samples[n].sample.id for n in range(60)] == [f"n-{n}" for n in range(60)]
+        assert [samples[n].sample.id for n in (59, 0, 30)] == ["n-59", "n-0", "n-30"]
+
+    def test_a_part_without_samples_is_refused(self, samples):
+        with pytest.raises(TargetsError, match="no short samples; run dewey teach"):
+            SampleSet(samples.folder, "short")
+
+    def test_every_epoch_is_a_permutation_of_its_own(self, samples):
+        shuffle = ShardShuffle(samples, seed=4)
+        orders = []
+        for epoch in range(3):
+            shuffle.set_epoch(epoch)
+            orders.append(list(shuffle))
+            assert sorted(orders[-1]) == list(range(len(shuffle)))
+            assert list(shuffle) == orders[-1]
+        assert orders[0] != orders[1] != orders[2]
+        assert list(ShardShuffle(samples, seed=4)) == orders[0]
+        assert list(ShardShuffle(samples, seed=5)) != orders[0]
+
+    def test_few_shards_are_open_at_a_time(self, samples):
+        order = np.array(list(ShardShuffle(samples, seed=0)))
+        shards = np.searchsorted(samples.bounds, order, side="right") - 1
+        opened = list(dict.fromkeys(shards.tolist()))
+        last_of_first = max(np.flatnonzero(np.isin(shards, opened[:OPEN_SHARDS])))
+        assert len(opened) == 24
+        assert last_of_first < min(np.flatnonzero(np.isin(shards, opened[OPEN_SHARDS:])))
+
+    def test_chunks_lie_in_the_packed_row_where_the_texts_own_tokens_say(self, tokenizer):
+        samples = [random_targets(number) for number in (3, 0, 6)]
+        packed, rows = pack_samples(samples, tokenizer)
+        ids, starts, ends, part_starts = [], [], [], []
+        for one in samples:
+            [own] = tokenizer.encode([one.sample.text])
+            origin = len(ids) + 1
+            for low, high in one.sample.spans:
+                inside = [n for n, (a, b) in enumerate(own.offsets) if a < high and b > low]
+                starts.append(origin + inside[0])
+                ends.append(origin + inside[-1] + 1)
+            part_starts += (one.part_bounds[:, 0] + origin).tolist()
+            ids += [tokenizer.cls_token_id, *own.ids.tolist(), tokenizer.sep_token_id]
+        assert packed.ids_T.tolist() == ids
+        assert (rows.starts.tolist(), rows.ends.tolist()) == (starts, ends)
+        assert rows.part_starts.tolist() == part_starts
+        assert (rows.part_ends - rows.part_starts).tolist() == [1] * 9

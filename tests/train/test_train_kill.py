@@ -1,0 +1,65 @@
+"""`teach` and `train`, killed at random moments and run again, end as an unbroken run does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from dewey_embed.train.targets import TargetsFolder, read_manifest
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def killed(tiny, tmp_path_factory, repository):
+    """The folder of all runs, and what the forks report."""
+    root = tmp_path_factory.mktemp("killed")
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.train.forks", str(tiny.recipe), str(root), str(KILLS), "5"],
+        cwd=repository,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return root, json.loads(done.stdout.splitlines()[-1])
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    files = ("model.safetensors", "2_Dense/model.safetensors")
+    return {
+        f"{file}:{name}": tensor.float().numpy().tobytes()
+        for file in files
+        for name, tensor in load_file(run / "model" / file).items()
+    }
+
+
+def test_broken_runs_end_with_the_weights_of_an_unbroken_one_bit_for_bit(killed) -> None:
+    root, report = killed
+    assert report["kills"] == KILLS
+    expected = weights(root / "whole")
+    for series in range(report["series"]):
+        assert weights(root / str(series)) == expected, f"series {series}"
+
+
+def test_kills_fell_into_teaching_and_into_training(killed) -> None:
+    _, report = killed
+    assert min(report["stages"].values()) > 0
+
+
+def test_no_half_shard_counts(killed) -> None:
+    root, report = killed
+    manifest = read_manifest(root / "whole" / "targets")
+    for series in range(report["series"]):
+        folder = root / str(series) / "targets"
+        assert read_manifest(folder) == manifest
+        opened = TargetsFolder(folder, fingerprint=manifest["recipe"], about=manifest["about"])
+        listed = opened.shards
+        assert {shard.file for shard in listed} == {file.name for file in folder.glob("*.parquet")}
+        for shard in listed:
+            assert len(opened.read(shard)) == shard.num_samples
