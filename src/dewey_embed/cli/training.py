@@ -39,15 +39,17 @@ def teach(
 
     Under `accelerate launch --module dewey_embed.cli` the shards are shared among the processes.
     """
+    from dewey_embed.train.recipe_file import read_recipe
+
+    # Before what takes seconds to import: most mistakes are in the recipe.
+    read = read_recipe(recipe, overrides or ())
     from accelerate import PartialState
 
-    from dewey_embed.train.recipe_file import read_recipe
     from dewey_embed.train.run import RunFolder
     from dewey_embed.train.start import start_folder
     from dewey_embed.train.teach import kept_structure
     from dewey_embed.train.teach import teach as write
 
-    read = read_recipe(recipe, overrides or ())
     run = RunFolder(output or Path("runs") / recipe.stem, targets)
     state = PartialState()
     with state.main_process_first():
@@ -93,10 +95,11 @@ def train(
     several processes share the batch.
     """
     from dewey_embed.train.recipe_file import read_recipe
+
+    read = read_recipe(recipe, overrides or ())
     from dewey_embed.train.run import RunFolder
     from dewey_embed.train.run import train as run_training
 
-    read = read_recipe(recipe, overrides or ())
     run = RunFolder(output or Path("runs") / recipe.stem, targets)
     figures = run_training(read, run, max_minutes=max_minutes, progress=True)
     if figures:

@@ -102,6 +102,7 @@ class FilesSource(Settings):
     path: str
     text: str = "text"
     weight: float = Field(default=1.0, gt=0)
+    licence: str = ""
 
 
 class HubSource(Settings):
@@ -113,6 +114,7 @@ class HubSource(Settings):
     split: str = "train"
     text: str = "text"
     weight: float = Field(default=1.0, gt=0)
+    licence: str = ""
     shuffle_buffer: int = Field(default=10_000, gt=0)
 
 
@@ -316,7 +318,9 @@ class Recipe(Settings):
         assert start is not None
         return {
             "start": start.model_dump(mode="json"),
-            "corpus": self.corpus.model_dump(mode="json"),
+            "corpus": self.corpus.model_dump(
+                mode="json", exclude={"sources": {"__all__": {"licence"}}}
+            ),
             "split": self.split.model_dump(mode="json"),
             "teacher": self.teacher.model_dump(mode="json", exclude=set(SPEED_KEYS)),
             "targets": self.targets.model_dump(mode="json"),

@@ -19,6 +19,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.card import card
 from dewey_embed.train.diagnostics import warnings
 from dewey_embed.train.measure import HeldOutMeasure
 from dewey_embed.train.recipe import Recipe
@@ -181,7 +183,6 @@ def finish(
     model.load_state_dict(
         {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
     )
-    export(model.to(torch.bfloat16), tokenizer, folder.start, folder.model)
     step = int(Path(best).name.rpartition("-")[2])
     figures = next(
         {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
@@ -189,6 +190,7 @@ def finish(
         if entry["step"] == step and "eval_alignment" in entry
     )
     result = {
+        "command": " ".join(["dewey", *sys.argv[1:]]),
         "figures": figures,
         "best_step": step,
         "steps": trainer.state.global_step,
@@ -198,15 +200,17 @@ def finish(
         "recipe": recipe.model_dump(mode="json"),
     }
     write_json(folder.result, result)
+    export(model.to(torch.bfloat16), tokenizer, folder.start, folder.model, card(result))
     return figures
 
 
-def export(model: DeweyModel, tokenizer: Tokenizer, start: Path, output: Path) -> None:
-    """Nothing; `output` is then a model folder like its start's, with these weights."""
+def export(model: DeweyModel, tokenizer: Tokenizer, start: Path, output: Path, readme: str) -> None:
+    """Nothing; `output` is then a model folder like its start's, with these weights and card."""
     with whole_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(start, draft, model.config)
+        (draft / "README.md").write_text(readme, encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""The result of a run → its model card: data and licences, command, hours, machine, figures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FIGURES = {
+    "chunk_cosine": "chunks: cosine to the teacher's vector of the chunk alone",
+    "cls_cosine": "CLS: cosine to the teacher's vector of the whole text",
+    "short_cls_cosine": "CLS of texts of up to 30 tokens",
+    "similarity_correlation": "correlation of the chunks' similarities with the teacher's",
+    "own_target_first": "share of chunks nearest to their own target",
+    "extra_tightness": "how much closer a text's chunks lie together than the teacher's",
+}
+
+
+def card(result: Mapping[str, Any]) -> str:
+    """Markdown with the hub's front matter, for `result` as `finish` in run.py makes it."""
+    recipe, figures, machine = result["recipe"], result["figures"], result["machine"]
+    teacher = recipe["teacher"]
+    lines = [
+        "---",
+        "library_name: sentence-transformers",
+        "license: apache-2.0",
+        "pipeline_tag: sentence-similarity",
+        "tags: [sentence-transformers, dewey, long-context, late-chunking, modernbert]",
+        "---",
+        "# A Dewey model",
+        "",
+        "One pass over a text of up to 131,072 tokens gives a vector for the whole text and one",
+        "for each chunk, each chunk knowing its document. Trained by chunk alignment "
+        "(arXiv 2503.20376) with [dewey-embed](https://pypi.org/project/dewey-embed/).",
+        "",
+        "## Training",
+        f"- Command: `{result['command']}`",
+        f"- Teacher: {teacher.get('model') or teacher.get('name')}",
+        f"- {result['steps']:,} steps, {result['tokens']:,} tokens of the student, "
+        f"{result['train_hours']:.2f} hours; the best checkpoint is that of step "
+        f"{result['best_step']:,}",
+        f"- Machine: {machine['cores']} cores ({machine['processor']}, {machine['capability']})"
+        + "".join(f", {device}" for device in machine["devices"])
+        + f"; torch {machine['torch']}",
+        "",
+        "## Data",
+        "| source | weight | licence |",
+        "|---|---|---|",
+        *(
+            f"| {_name(source)} | {source['weight']} | {source['licence'] or 'not stated'} |"
+            for source in recipe["corpus"]["sources"]
+        ),
+        "",
+        "## On held-out texts",
+        "Measured by the command above, on texts that were never trained on.",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *(
+            f"| {about} | {figures[name]:.3f} |"
+            for name, about in FIGURES.items()
+            if name in figures
+        ),
+        *(
+            f"| passkey found at {name.partition('/')[2]} tokens | {value:.2f} |"
+            for name, value in figures.items()
+            if name.startswith("passkey/")
+        ),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _name(source: Mapping[str, Any]) -> str:
+    """What a source is called: its id on the hub, or its file's name."""
+    if source["kind"] == "hub":
+        return str(source["id"])
+    return str(source["path"]).rpartition("/")[2]

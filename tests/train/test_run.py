@@ -1,0 +1,142 @@
+"""A whole run from the tiny recipe: what it leaves, what it refuses, when it stops."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from dewey_embed import Dewey
+from dewey_embed.errors import ConfigError, RunError, TargetsError
+from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.run import RunFolder, train
+
+# A tiny student after twelve steps is far from its teacher, and is warned about.
+pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    """The folder and the figures of a finished run."""
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    return folder, train(read_recipe(tiny.recipe), folder)
+
+
+def test_a_run_leaves_a_model_that_encodes(finished) -> None:
+    folder, figures = finished
+    model = Dewey.load(folder.model)
+    [document] = model.encode_document(["A text about ships. " * 40], chunk_tokens=32)
+    assert document.chunks.shape == (len(document.spans), 32)
+    assert figures["alignment"] == pytest.approx(
+        (figures["chunk_cosine"] + figures["cls_cosine"]) / 2
+    )
+
+
+def test_a_run_logs_its_terms_and_figures_and_says_what_it_took(finished) -> None:
+    folder, figures = finished
+    lines = [json.loads(line) for line in folder.log.read_text().splitlines()]
+    assert any("loss/cosine_chunks" in line for line in lines)
+    assert sum("eval_alignment" in line for line in lines) == 2
+    assert any("eval_passkey/256" in line for line in lines)
+    assert any("chunk_cosine" in line.get("warning", "") for line in lines)
+    result = json.loads(folder.result.read_text())
+    assert result["figures"] == figures
+    assert result["steps"] == 12
+    assert result["tokens"] > 0
+    assert result["machine"]["torch"]
+    assert list(folder.checkpoints.glob("runs/*/events.*"))  # TensorBoard
+
+
+def test_a_finished_run_started_again_trains_nothing_more(finished, tiny) -> None:
+    folder, figures = finished
+    before = load_file(folder.model / "model.safetensors")
+    assert train(read_recipe(tiny.recipe), folder) == figures
+    after = load_file(folder.model / "model.safetensors")
+    assert all(bool((before[name] == after[name]).all()) for name in before)
+
+
+def test_the_run_of_another_recipe_is_refused_with_the_difference(finished, tiny) -> None:
+    folder, _ = finished
+    other = read_recipe(tiny.recipe, ["training.learning_rate=2e-3"])
+    with pytest.raises(RunError, match=r"training\.learning_rate: 0\.001, now 0\.002"):
+        train(other, folder)
+
+
+def test_the_targets_of_another_recipe_are_refused_with_the_difference(finished, tiny) -> None:
+    folder, _ = finished
+    other = read_recipe(tiny.recipe, ["split.seed=9"])
+    with pytest.raises(TargetsError, match=r"split\.seed: 0, now 9"):
+        train(other, RunFolder(folder.path.with_name("other"), folder.targets))
+
+
+def test_what_is_only_watched_may_change(finished, tiny) -> None:
+    folder, _ = finished
+    folder.claim(read_recipe(tiny.recipe, ["training.save_steps=6", "diagnostics.passkey_every=9"]))
+
+
+def test_fewer_samples_than_a_batch_are_refused(finished, tiny) -> None:
+    folder, _ = finished
+    other = read_recipe(tiny.recipe, ["training.batch_samples=5000"])
+    with pytest.raises(RunError, match=r"fewer than training\.batch_samples 5000"):
+        train(other, RunFolder(folder.path.with_name("large"), folder.targets))
+
+
+def test_a_run_ends_in_time_with_an_evaluated_model(finished, tiny) -> None:
+    folder, _ = finished
+    long = read_recipe(
+        tiny.recipe,
+        ["training.max_steps=100000", "training.epochs=100000", "diagnostics.passkey_tokens=[]"],
+    )
+    short = RunFolder(folder.path.with_name("short"), folder.targets)
+    figures = train(long, short, max_minutes=0.03)
+    assert figures["chunk_cosine"] > -1
+    assert json.loads(short.result.read_text())["steps"] < 10_000
+
+
+def test_targets_can_be_asked_for_on_the_fly(tiny, finished, tmp_path: Path) -> None:
+    stored, expected = finished
+    recipe = read_recipe(tiny.recipe, ["targets.on_the_fly=true"])
+    folder = RunFolder(tmp_path)
+    figures = train(recipe, folder)
+    # Stored vectors were rounded to float16: nearly the same run.
+    assert figures["chunk_cosine"] == pytest.approx(expected["chunk_cosine"], abs=0.01)
+    sizes = [
+        sum(file.stat().st_size for file in targets.glob("*.parquet"))
+        for targets in (folder.targets, stored.targets)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_parts_need_a_teacher_that_has_them(tiny, tmp_path: Path) -> None:
+    recipe = read_recipe(tiny.recipe, ["targets.part_tokens=8", "loss.cosine_parts=1.0"])
+    with pytest.raises(ConfigError, match="only gives whole vectors"):
+        train(recipe, RunFolder(tmp_path))
+
+
+def test_the_command_line_says_what_is_wrong_in_one_line(tiny, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dewey_embed.cli", "train", str(tiny.recipe)]
+    done = subprocess.run(
+        [*command, "--set", "training.learning_rat=1"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert "training.learning_rat: unknown key; accepted: learning_rate" in line
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(tiny, finished, tmp_path: Path) -> None:
+    stored, expected = finished
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    run = ["--module", "dewey_embed.cli", "train", str(tiny.recipe), "-o", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*launch, *run],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    figures = json.loads((tmp_path / "run" / "result.json").read_text())["figures"]
+    assert figures["chunk_cosine"] == pytest.approx(expected["chunk_cosine"], abs=0.02)
