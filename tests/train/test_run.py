@@ -130,7 +130,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tiny, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does(tiny, finished, tmp_path: Path) -> None:
-    stored, expected = finished
+    _, expected = finished
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
     run = ["--module", "dewey_embed.cli", "train", str(tiny.recipe), "-o", str(tmp_path / "run")]
     done = subprocess.run(
