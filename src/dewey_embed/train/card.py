@@ -56,7 +56,7 @@ def card(result: Mapping[str, Any]) -> str:
         "| figure | value |",
         "|---|---|",
         *(
-            f"| {FIGURES[name]} | {figures[name]:.3f} |"
+            f"| {about} | {figures[name]:.3f} |"
             for name, about in FIGURES.items()
             if name in figures
         ),
