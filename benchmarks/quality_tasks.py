@@ -28,7 +28,7 @@ from dewey_embed.model.dewey import default_dtype
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.splitter import split
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.minilm import MiniLM
+from dewey_embed.train.teachers.minilm import MiniLM
 from dewey_embed.train.warm_start import teacher_folder
 
 KINDS = ("mean", "cls", "cls_add_mean")

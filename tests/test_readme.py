@@ -49,7 +49,9 @@ def test_every_make_target_in_the_readme_is_one(repository):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/index-format.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "docs/architecture.md", "docs/index-format.md", "docs/training.md"]
+)
 def test_every_file_that_the_docs_name_is_there(repository, name):
     path = repository / name
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):

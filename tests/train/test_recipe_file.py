@@ -196,8 +196,8 @@ class TestOverrides:
         [
             ("training.learning_rate=5e-4", "training", "learning_rate", 5e-4),
             ("training.seed = 7", "training", "seed", 7),
-            ("training.optimizer=muon", "training", "optimizer", "muon"),
-            ('training.optimizer="muon"', "training", "optimizer", "muon"),
+            ("training.optimizer=adamw_torch", "training", "optimizer", "adamw_torch"),
+            ('training.optimizer="adamw_torch"', "training", "optimizer", "adamw_torch"),
             ("training.gradient_checkpointing=true", "training", "gradient_checkpointing", True),
             ("split.chunk_tokens=[8, 16]", "split", "chunk_tokens", (8, 16)),
             ("split.chunk_tokens.1=32", "split", "chunk_tokens", (16, 32)),

@@ -10,8 +10,8 @@ from dewey_embed.train.recipe import (
     PackageTeacher,
     SentenceTransformersTeacher,
 )
-from dewey_embed.train.teacher import embed_unique, open_teacher
-from dewey_embed.train.teacher_answers import batch_name, checked
+from dewey_embed.train.teachers.answers import batch_name, checked
+from dewey_embed.train.teachers.teacher import embed_unique, open_teacher
 from dewey_embed.train.warm_start import teacher_folder
 
 TEXTS = [

@@ -11,8 +11,8 @@ import pytest
 
 from dewey_embed.errors import TeacherError
 from dewey_embed.train.recipe import EndpointTeacher
-from dewey_embed.train.teacher import open_teacher
-from dewey_embed.train.teacher_endpoint import Pace
+from dewey_embed.train.teachers.endpoint import Pace
+from dewey_embed.train.teachers.teacher import open_teacher
 
 
 def unit(rows):

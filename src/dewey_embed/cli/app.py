@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli.ablate import ablate
 from dewey_embed.cli.encode import encode
 from dewey_embed.cli.index import index
 from dewey_embed.cli.info import info
@@ -33,6 +34,7 @@ app.command("warm-start")(warm_start)
 app.command("teach")(teach)
 app.command("train")(train)
 app.command("plan")(plan)
+app.command("ablate")(ablate)
 
 
 def _show_version(wanted: bool) -> None:

@@ -51,6 +51,7 @@ def alignment_figures(held: HeldOut) -> dict[str, float]:
         "cls_cosine": float(cls.mean()),
     }
     figures |= _by_length("chunk_cosine", chunk, held.chunk_tokens, CHUNK_EDGES)
+    figures |= chunk_cosine_by_text_length(held)
     figures |= _by_length("cls_cosine", cls, held.text_tokens, LENGTH_EDGES)
     some = slice(0, RANK_ROWS)
     student, teacher = held.chunks[some], held.chunk_targets[some]
@@ -62,6 +63,15 @@ def alignment_figures(held: HeldOut) -> dict[str, float]:
         ((student @ teacher.T).argmax(1) == np.arange(len(student))).mean()
     )
     return figures
+
+
+def chunk_cosine_by_text_length(held: HeldOut) -> dict[str, float]:
+    """Cosines of chunks to the teacher, under `chunk_cosine_in/from-to` of their text's tokens.
+
+    A chunk is the same to the teacher in a short text and in a long one; to the student it is not.
+    """
+    cosine = (held.chunks * held.chunk_targets).sum(1)
+    return _by_length("chunk_cosine_in", cosine, held.text_tokens[held.texts], LENGTH_EDGES)
 
 
 def tightness_figures(held: HeldOut) -> dict[str, float]:

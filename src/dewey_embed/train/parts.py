@@ -16,8 +16,8 @@ from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.samples import Sample
 from dewey_embed.train.targets import Floats, Int
-from dewey_embed.train.teacher import Teacher
-from dewey_embed.train.teacher_answers import batch_name, checked
+from dewey_embed.train.teachers.answers import batch_name, checked
+from dewey_embed.train.teachers.teacher import Teacher
 
 
 @runtime_checkable

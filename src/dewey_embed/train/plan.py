@@ -135,7 +135,9 @@ def make_plan(
         student_hours=student_tokens * train_flops / _flops_per_hour(hardware, 0),
         teacher_flops=teacher_flops,
         teacher_hours=teacher_flops and teacher_flops / _flops_per_hour(hardware, 1),
-        target_bytes=target_bytes(amounts, 0 if on_the_fly else shape.embedding_dim),
+        target_bytes=target_bytes(
+            amounts, 0 if on_the_fly else shape.embedding_dim, recipe.targets.part_tokens
+        ),
         memory_bytes=shape.peak_memory(
             math.ceil(training.batch_samples / hardware.count),
             max(length for length, _ in crops),
@@ -209,10 +211,14 @@ def count_amounts(recipe: Recipe, crops: Sequence[tuple[int, float]], texts: int
     return Amounts(texts, *(round(value) for value in (samples, chunks, tokens, teacher_tokens)))
 
 
-def target_bytes(amounts: Amounts, embedding_dim: int) -> int:
-    """Bytes of targets on disk: 2·D·(chunks + samples) in float16, and the texts, compressed."""
+def target_bytes(amounts: Amounts, embedding_dim: int, part_tokens: int | None = None) -> int:
+    """Bytes of targets on disk: 2·D a vector in float16, and the texts, compressed.
+
+    Vectors are of chunks, of samples, and of every `part_tokens` tokens of a chunk if it is given.
+    """
     text_bytes = amounts.tokens * CHARACTERS_PER_TOKEN * TEXT_COMPRESSION
-    return round(2 * embedding_dim * (amounts.chunks + amounts.samples) + text_bytes)
+    parts = amounts.teacher_tokens / part_tokens if part_tokens else 0
+    return round(2 * embedding_dim * (amounts.chunks + amounts.samples + parts) + text_bytes)
 
 
 def _student_tokens(recipe: Recipe, amounts: Amounts) -> int:

@@ -246,7 +246,7 @@ class TrainingRecipe(Settings):
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    optimizer: Literal["stable_adamw", "adamw_torch", "muon"] = "stable_adamw"
+    optimizer: Literal["stable_adamw", "adamw_torch"] = "stable_adamw"
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     gradient_checkpointing: bool = False
     compile: Literal["auto", "never"] = "auto"

@@ -23,7 +23,7 @@ from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.targets import Floats, Int, Part, Targets, TargetsFolder
-from dewey_embed.train.teacher import Teacher, embed_unique, open_teacher
+from dewey_embed.train.teachers.teacher import Teacher, embed_unique, open_teacher
 from dewey_embed.train.wholes import whole_vectors
 
 REDUCTION = "reduction.npz"

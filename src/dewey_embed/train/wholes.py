@@ -14,7 +14,7 @@ from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.recipe import TeacherRecipe
 from dewey_embed.train.samples import Sample
 from dewey_embed.train.targets import Floats
-from dewey_embed.train.teacher import Teacher, embed_unique
+from dewey_embed.train.teachers.teacher import Teacher, embed_unique
 
 
 def whole_vectors(

@@ -13,7 +13,7 @@ import numpy as np
 
 from dewey_embed.train import recipe as recipes
 from dewey_embed.train.targets import Floats
-from dewey_embed.train.teacher_answers import batch_name, checked
+from dewey_embed.train.teachers.answers import batch_name, checked
 
 
 class Teacher(Protocol):
@@ -40,14 +40,14 @@ def open_teacher(recipe: recipes.Teacher, *, device: str | None = None) -> Teach
     """
     # Imported here: each needs packages that the others do not.
     if isinstance(recipe, recipes.PackageTeacher):
-        from dewey_embed.train.minilm import MiniLM
+        from dewey_embed.train.teachers.minilm import MiniLM
 
         return MiniLM(max_tokens=recipe.max_tokens, device=device)
     if isinstance(recipe, recipes.SentenceTransformersTeacher):
-        from dewey_embed.train.teacher_local import LocalTeacher
+        from dewey_embed.train.teachers.local import LocalTeacher
 
         return LocalTeacher(recipe, device=device)
-    from dewey_embed.train.teacher_endpoint import RemoteTeacher
+    from dewey_embed.train.teachers.endpoint import RemoteTeacher
 
     return RemoteTeacher(recipe)
 

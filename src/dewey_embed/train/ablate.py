@@ -1,0 +1,247 @@
+"""A grid of small variants of a recipe → their figures on the same held-out texts, drawn.
+
+::
+
+    runs/ablate-length/
+      start/         the model before training, shared by the runs that start from it
+      evaluate/      targets of the held-out texts on which every run is measured
+      runs/NAME/     each run, as in run.py
+      results.json   the figures of the runs so far
+      results.md     the same as tables, and results.png and .svg drawn, at the end
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dewey_embed.errors import MissingDependencyError
+from dewey_embed.model.checkpoint import build_model, read_checkpoint
+from dewey_embed.model.export import write_json
+from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.diagnostics import alignment_figures, rank_figures, tightness_figures
+from dewey_embed.train.grid import Grid, Result
+from dewey_embed.train.measure import HeldOutMeasure
+from dewey_embed.train.recipe import Recipe, fingerprint
+from dewey_embed.train.run import RunFolder, machine, train
+from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.student import Student
+from dewey_embed.train.targets import Targets
+from dewey_embed.train.teach import REDUCTION, teach
+
+COLUMNS = {
+    "chunk_cosine": "chunks",
+    "cls_cosine": "CLS",
+    "similarity_correlation": "similarities",
+    "own_target_first": "own target first",
+    "extra_tightness": "extra tightness",
+    "rank_ratio": "rank ratio",
+}
+BY_LENGTH = {"chunk_cosine_in/": "Chunks", "cls_cosine/": "CLS"}
+
+
+def ablate(grid: Grid, output: Path, *, progress: bool = False) -> list[Result]:
+    """The results of all runs, in the grid's order; `output` then holds them as text and drawn.
+
+    A finished run is passed over, an unfinished one goes on from its last checkpoint.
+
+    Raises:
+        ConfigError: a recipe or an override is wrong.
+        RunError, TargetsError: `output` holds other runs under the same names.
+        MissingDependencyError: matplotlib is missing, said before hours of training.
+
+    """
+    _require_matplotlib()
+    recipes = {run.name: grid.recipe_of(run) for run in grid.runs}
+    evaluation = grid.evaluation()
+    folders = {name: RunFolder(output / "runs" / name) for name in recipes}
+    for name, recipe in recipes.items():
+        folders[name].claim(recipe)
+    start = start_folder(evaluation, output / "start", progress=progress)
+    written = teach(evaluation, start, output / "evaluate" / "targets", progress=progress)
+    held = SampleSet(written, "held_out")
+    samples = [held[number] for number in range(len(held))]
+    held_in = evaluation.targets_fingerprint()
+    path = output / "results.json"
+    results = {
+        name: result
+        for name, result in _read_results(path).items()
+        if name in recipes
+        and (result.recipe, result.evaluation) == (_fingerprint(recipes[name]), held_in)
+    }
+    for name, recipe in recipes.items():
+        folder = folders[name]
+        finished = folder.result.exists() and (folder.model / "model.safetensors").exists()
+        if finished and name in results:
+            continue
+        if not finished:
+            _prepare(recipe, evaluation, folder, output)
+            train(recipe, folder, progress=progress)
+            torch.compiler.reset()  # programs of one run's layers are none of the next one's
+        figures = _measure(recipe, folder, samples, progress=progress)
+        took = json.loads(folder.result.read_text(encoding="utf-8"))
+        results[name] = Result(
+            name=name, recipe=_fingerprint(recipe), evaluation=held_in, steps=took["steps"],
+            tokens=took["tokens"], seconds=took["train_hours"] * 3600, figures=figures,
+        )  # fmt: skip
+        _write_results(path, grid, [results[run] for run in recipes if run in results])
+    ordered = [results[name] for name in recipes]
+    _write_table(output / "results.md", grid, ordered, len(samples))
+    _draw(output, grid, ordered)
+    return ordered
+
+
+def _fingerprint(recipe: Recipe) -> str:
+    """16 hexadecimal digits of what makes the trained model; figures on the way do not."""
+    return fingerprint(recipe.model_dump(mode="json", exclude={"diagnostics"}))
+
+
+def _prepare(recipe: Recipe, evaluation: Recipe, folder: RunFolder, output: Path) -> None:
+    """Nothing; the run then has the common start, and the common way to the student's size."""
+
+    def start(of: Recipe) -> tuple[Any, ...]:
+        return of.model, of.warm_start, of.base
+
+    if start(recipe) != start(evaluation):
+        return  # a grid over shapes: each run makes its own
+    if not folder.start.exists():
+        draft = folder.path / ".start.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.copytree(output / "start", draft)
+        os.replace(draft, folder.start)
+    # A PCA fitted on each run's own chunks would give each another space to be aligned to.
+    reduction = folder.targets / REDUCTION
+    if recipe.teacher == evaluation.teacher and not reduction.exists():
+        folder.targets.mkdir(exist_ok=True)
+        draft = reduction.with_name(f".{REDUCTION}.draft")
+        shutil.copy(output / "evaluate" / "targets" / REDUCTION, draft)
+        os.replace(draft, reduction)
+
+
+def _measure(
+    recipe: Recipe, folder: RunFolder, samples: Sequence[Targets], *, progress: bool
+) -> dict[str, float]:
+    """The figures of a finished run's model on these samples."""
+    tokenizer = start_tokenizer(folder.model)
+    model = build_model(read_checkpoint(folder.model)).float()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    student = Student(model, recipe.loss).to(device).eval()
+    measure = HeldOutMeasure(
+        samples, [], Collator(tokenizer), tokenizer, recipe.diagnostics, show=progress
+    )
+    held = measure.compare(student, samples)
+    return alignment_figures(held) | tightness_figures(held) | rank_figures(held)
+
+
+def _read_results(path: Path) -> dict[str, Result]:
+    """The results written so far, by the runs' names."""
+    if not path.exists():
+        return {}
+    entries = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    return {entry["name"]: Result.parse(entry, source=str(path)) for entry in entries}
+
+
+def _write_results(path: Path, grid: Grid, results: Sequence[Result]) -> None:
+    """Nothing; the file is then these results, whole."""
+    draft = path.with_name(f".{path.name}.draft")
+    values = {
+        "grid": grid.model_dump(mode="json"),
+        "command": " ".join(["dewey", *sys.argv[1:]]),
+        "machine": machine(),
+        "runs": [result.model_dump(mode="json") for result in results],
+    }
+    write_json(draft, values)
+    os.replace(draft, path)
+
+
+def _lengths(results: Sequence[Result], prefix: str) -> list[str]:
+    """The ranges of lengths under which a figure is told, shortest first."""
+    found = {
+        key.removeprefix(prefix) for r in results for key in r.figures if key.startswith(prefix)
+    }
+    return sorted(found, key=lambda span: int(span.partition("-")[0]))
+
+
+def _write_table(path: Path, grid: Grid, results: Sequence[Result], num_texts: int) -> None:
+    """Nothing; the file is then the results as Markdown."""
+    spans = [(prefix, span) for prefix in BY_LENGTH for span in _lengths(results, prefix)]
+    overall = [grid.axis, "steps", "tokens", "minutes", *COLUMNS.values()]
+    by_length = [grid.axis, *(f"{BY_LENGTH[prefix]} {_span(span)}" for prefix, span in spans)]
+    rows = [
+        [r.name, f"{r.steps:,}", f"{r.tokens:,}", f"{r.seconds / 60:.1f}", *_cells(r, COLUMNS)]
+        for r in results
+    ]
+    lengths = [[r.name, *_cells(r, [prefix + span for prefix, span in spans])] for r in results]
+    setup = machine()
+    text = [
+        f"# {grid.title}", "", grid.question, "",
+        f"`{' '.join(['dewey', *sys.argv[1:]])}` on {setup['cores']} cores "
+        f"({setup['processor']}, {setup['capability']}), torch {setup['torch']}. Cosines to the "
+        f"teacher on the same {num_texts} held-out samples, trained on by none of the runs.", "",
+        *_markdown(overall, rows), "", "By tokens of the text:", "", *_markdown(by_length, lengths),
+    ]  # fmt: skip
+    draft = path.with_name(f".{path.name}.draft")
+    draft.write_text("\n".join(text) + "\n", encoding="utf-8")
+    os.replace(draft, path)
+
+
+def _cells(result: Result, names: Mapping[str, str] | Sequence[str]) -> list[str]:
+    """Figures to three digits; a dash for one that the texts do not have."""
+    return [f"{result.figures[name]:.3f}" if name in result.figures else "–" for name in names]
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, numbers to the right."""
+    ruler = ["---", *("---:" for _ in header[1:])]
+    return [f"| {' | '.join(row)} |" for row in (header, ruler, *rows)]
+
+
+def _span(span: str) -> str:
+    """A range of lengths for people: `1,024–4,096`, or `from 4,096`."""
+    low, _, high = span.partition("-")
+    return f"{int(low):,}–{int(high):,}" if high else f"from {int(low):,}"
+
+
+def _require_matplotlib() -> None:
+    """Nothing; raises where results could not be drawn."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError(
+            'drawing results needs the package matplotlib: pip install "dewey-embed[train]"'
+        ) from None
+
+
+def _draw(output: Path, grid: Grid, results: Sequence[Result]) -> None:
+    """Nothing; results.png and results.svg are then drawn, overall and by length of the text."""
+    from matplotlib.figure import Figure  # a Figure of its own draws with Agg, without a display
+
+    figure = Figure(figsize=(10, 4.5), dpi=150, layout="constrained")
+    figure.suptitle(grid.title)
+    overall, by_length = figure.subplots(1, 2, sharey=True)
+    names = [result.name for result in results]
+    for key, label, style in (("chunk_cosine", "chunks", "o-"), ("cls_cosine", "CLS", "s--")):
+        overall.plot(names, [result.figures[key] for result in results], style, label=label)
+    overall.set(xlabel=grid.axis, ylabel="cosine to the teacher", title="All held-out texts")
+    prefix = "chunk_cosine_in/"
+    spans = _lengths(results, prefix)
+    for result in results:
+        values = [result.figures.get(prefix + span, float("nan")) for span in spans]
+        by_length.plot([_span(span) for span in spans], values, "o-", label=result.name)
+    by_length.set(xlabel="tokens of the text", title="Chunks, by length of their text")
+    by_length.legend(title=grid.axis, frameon=False)
+    overall.legend(frameon=False)
+    for panel in (overall, by_length):
+        panel.grid(axis="y", alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    for kind in ("png", "svg"):
+        draft = output / f".results.{kind}.draft"
+        figure.savefig(draft, format=kind)
+        os.replace(draft, output / f"results.{kind}")
