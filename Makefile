@@ -20,7 +20,7 @@ demo: $(READY)
 	$(BIN)/python examples/python_reference.py
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: lint
 	$(BIN)/python -m pytest

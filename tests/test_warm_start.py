@@ -73,7 +73,7 @@ def test_the_embedded_default_ranks_by_meaningful_words():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[model]\nlayers = 3\n", "unknown key 'model.layers'"),
+        ("[model]\nlayers = 3\n", r"line 2: model\.layers: unknown key; accepted: vocab_size"),
         ("[model\n", "cannot be read as TOML"),
         ("model = 3\n", "model"),
     ],

@@ -6,6 +6,7 @@ A fork has everything imported, so what is killed is work and not start-up. Prin
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -52,22 +53,30 @@ def end(pid: int, seconds: float | None) -> bool | None:
 
 
 def main(recipe_path: str, root: str, kills: int, seed: int) -> None:
-    """An unbroken run in ROOT/whole, and broken ones in ROOT/0, ROOT/1, … until enough kills."""
+    """An unbroken run in ROOT/whole, and broken ones in ROOT/0, ROOT/1, … until enough kills.
+
+    Every other broken run begins with the targets of the whole one, so that half of the kills fall
+    into training.
+    """
     recipe = read_recipe(Path(recipe_path))
     moments = random.Random(seed)
     started = time.monotonic()
     end(begin(recipe, Path(root) / "whole"), None)
     total = time.monotonic() - started
     done, series = 0, 0
+    whole = Path(root) / "whole"
     stages: dict[str, int] = {"teach": 0, "train": 0}
     while done < kills:
         folder = Path(root) / str(series)
-        while done < kills:
-            finished = end(begin(recipe, folder), moments.uniform(0.0, total / 2))
-            if finished:
+        stage = ("teach", "train")[series % 2]
+        if stage == "train":
+            shutil.copytree(whole / "targets", folder / "targets")
+        goal = min(kills, done + kills // 4)
+        while done < goal:
+            if end(begin(recipe, folder), moments.uniform(0.0, total)):
                 break
             done += 1
-            stages["train" if (folder / "checkpoints").exists() else "teach"] += 1
+            stages[stage] += 1
         end(begin(recipe, folder), None)
         series += 1
     report = {"kills": done, "series": series, "stages": stages, "seconds": total}

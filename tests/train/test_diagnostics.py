@@ -135,6 +135,9 @@ class TestAlignment:
         assert by_length == pytest.approx(
             {
                 "chunk_cosine/0-64": 1.0,
+                "chunk_cosine_in/0-256": 1.0,
+                "chunk_cosine_in/256-1024": 1.0,
+                "chunk_cosine_in/4096-": 1.0,
                 "cls_cosine/0-256": 0.9,
                 "cls_cosine/256-1024": 0.6,
                 "cls_cosine/4096-": 0.0,

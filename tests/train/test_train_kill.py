@@ -47,7 +47,7 @@ def test_broken_runs_end_with_the_weights_of_an_unbroken_one_bit_for_bit(killed)
         assert weights(root / str(series)) == expected, f"series {series}"
 
 
-def test_kills_fell_into_teaching_and_into_training(killed) -> None:
+def test_kills_fell_into_whole_runs_and_into_training_alone(killed) -> None:
     _, report = killed
     assert min(report["stages"].values()) > 0
 

@@ -103,7 +103,6 @@ def train(
     """
     folder.claim(recipe)
     state = PartialState()
-    torch.set_flush_denormal(True)
     with state.main_process_first():
         start_folder(recipe, folder.start, progress=progress and state.is_main_process)
     targets = teach(
@@ -131,7 +130,11 @@ def train(
         callbacks=[_Log(folder.log, recipe)],
         show=show,
     )
-    trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    torch.set_flush_denormal(True)  # the smallest numbers are a hundred times slower on a CPU
+    try:
+        trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+    finally:
+        torch.set_flush_denormal(False)
     figures: dict[str, float] = {}
     if state.is_main_process:
         figures = finish(recipe, folder, trainer, run, tokenizer)

@@ -43,7 +43,6 @@ class MiniLM:
                 'a teacher runs with transformers: pip install "dewey-embed[teacher]"'
             ) from None
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.set_flush_denormal(True)
         self._model = (
             AutoModel.from_pretrained(folder, dtype=default_dtype(self.device))
             .eval()
