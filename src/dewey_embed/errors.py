@@ -14,6 +14,8 @@
     ├── TargetsError                         training targets that are missing, damaged or foreign
     ├── TeacherError                         a teacher's answer: too few vectors, another width, NaN
     ├── RunError                             a training run that cannot start or go on
+    ├── TaskError                            an evaluation task whose data are missing or wrong
+    ├── ResultsError                         results that cannot be read, compared or drawn
     └── MissingDependencyError (ImportError) an optional package, with the command that installs it
 
 A message says what was got, what the limit is, and what to do about it. Mistakes of type
@@ -67,6 +69,14 @@ class TeacherError(DeweyError):
 
 class RunError(DeweyError):
     """A training run cannot start or go on: its folder, checkpoint or step is not as it must be."""
+
+
+class TaskError(DeweyError):
+    """An evaluation task has no data, or data that contradict themselves; names file and line."""
+
+
+class ResultsError(DeweyError):
+    """Results cannot be read, or are not of a kind that can be compared or drawn."""
 
 
 class MissingDependencyError(DeweyError, ImportError):

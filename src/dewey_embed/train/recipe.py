@@ -310,14 +310,13 @@ class Recipe(Settings):
         return start.vector_size
 
     def targets_about(self) -> dict[str, Any]:
-        """What the targets depend on: start, corpus, split and teacher, but nothing of speed.
+        """What the targets depend on: width, corpus, split and teacher, but nothing of speed.
 
-        Losses and the training itself are not among it: changing them needs no new targets.
+        The model's shape, losses and the training itself are not among it: changing them needs no
+        new targets. Its tokenizer is, which `teach` adds: a recipe does not hold it.
         """
-        start = self.model or self.base
-        assert start is not None
         return {
-            "start": start.model_dump(mode="json"),
+            "vector_size": self.vector_size,
             "corpus": self.corpus.model_dump(
                 mode="json", exclude={"sources": {"__all__": {"licence"}}}
             ),

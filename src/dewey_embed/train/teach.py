@@ -6,6 +6,7 @@ of processes share the work by number, and a finished shard is passed over witho
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -18,7 +19,7 @@ from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Answer
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.parts import chunk_and_part_vectors
-from dewey_embed.train.recipe import Recipe, SplitRecipe
+from dewey_embed.train.recipe import Recipe, SplitRecipe, fingerprint
 from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer
@@ -58,9 +59,9 @@ def teach(
         ReadError: a source of the corpus cannot be read.
 
     """
-    targets = TargetsFolder(
-        folder, fingerprint=recipe.targets_fingerprint(), about=recipe.targets_about()
-    )
+    tokens_by = (start / "tokenizer.json").read_bytes()
+    about = recipe.targets_about() | {"tokenizer": hashlib.sha256(tokens_by).hexdigest()[:16]}
+    targets = TargetsFolder(folder, fingerprint=fingerprint(about), about=about)
     if targets.is_complete:
         return targets
     tokenizer = start_tokenizer(start)

@@ -35,8 +35,6 @@ class LocalTeacher:
         self.name = recipe.model
         self._recipe = recipe
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if where.type == "cpu":
-            torch.set_flush_denormal(True)
         dtype = default_dtype(where) if recipe.dtype == "auto" else getattr(torch, recipe.dtype)
         # "models/mini" could be a hub id as well: a folder of that name comes first.
         folder = Path(recipe.model).expanduser()

@@ -1,0 +1,1 @@
+"""Measuring embedding models: tasks, scores, audits and the report."""

@@ -1,0 +1,182 @@
+"""`Findings`: what one measurement found, as tables and plots; a file that a command writes.
+
+Every audit and every evaluation ends in one of these, and the report draws nothing else. A file
+holds everything that a reader needs to judge a figure: the command, the machine, the versions.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from dewey_embed.config import Settings
+from dewey_embed.errors import ResultsError
+
+Cell = float | int | str | None
+
+PACKAGES = ("dewey-embed", "torch", "mteb", "lancedb", "faiss-cpu", "transformers", "numpy")
+
+
+class Column(Settings):
+    """A column of a table: `unit` is shown beside its name; `best` is what readers look for."""
+
+    name: str
+    unit: str = ""
+    best: Literal["highest", "lowest"] | None = None
+    digits: int = 4
+
+
+class Table(Settings):
+    """Rows of cells under columns; `None` is a figure that was not measured."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _rectangular(self) -> Self:
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"row {number} of {self.title!r} has {len(row)} cells for "
+                    f"{len(self.columns)} columns"
+                )
+        return self
+
+
+class Series(Settings):
+    """One line, set of points or row of bars; `low` and `high` are an interval around `y`."""
+
+    name: str
+    x: tuple[float | str, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...] | None = None
+    high: tuple[float | None, ...] | None = None
+    labels: tuple[str, ...] | None = None
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        for values in (self.y, self.low, self.high, self.labels):
+            if values is not None and len(values) != len(self.x):
+                raise ValueError(f"series {self.name!r}: {len(values)} values for {len(self.x)} x")
+        return self
+
+
+class Plot(Settings):
+    """A picture: lines over x, points, bars by name, or bars of a histogram (x: left edges)."""
+
+    title: str
+    kind: Literal["line", "points", "bars", "histogram"]
+    x_label: str
+    y_label: str
+    log_x: bool = False
+    series: tuple[Series, ...]
+    notes: tuple[str, ...] = ()
+
+
+class Machine(Settings):
+    """Where something was measured."""
+
+    processor: str
+    capability: str
+    cores: int
+    threads: int
+    device: str
+    dtype: str = ""
+
+    @classmethod
+    def here(cls, *, device: str = "cpu", dtype: str = "") -> Machine:
+        """This machine, as it is set up now."""
+        import torch
+
+        return cls(
+            processor=_processor(),
+            capability=torch.backends.cpu.get_cpu_capability(),
+            cores=len(os.sched_getaffinity(0)),
+            threads=torch.get_num_threads(),
+            device=device,
+            dtype=dtype,
+        )
+
+
+class Findings(Settings):
+    """A page of the report.
+
+    `kind` groups pages: `eval`, `baseline`, `length`, `alignment`, `cost`, `ablation`, …;
+    `name` is unique among the pages of one report.
+    """
+
+    kind: str
+    name: str
+    title: str
+    summary: str = ""
+    command: str = Field(default_factory=lambda: this_command())
+    date: str = Field(default_factory=lambda: datetime.now(tz=UTC).date().isoformat())
+    machine: Machine
+    versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
+    tables: tuple[Table, ...] = ()
+    plots: tuple[Plot, ...] = ()
+
+    def write(self, path: Path) -> None:
+        """Nothing; the file holds these findings, all of them or, if this is killed, none."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Findings:
+        """The findings of a file.
+
+        Raises:
+            ResultsError: it cannot be read, or holds something else.
+
+        """
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ResultsError(f"{path}: cannot be read: {error}") from None
+        except ValidationError as error:
+            fault = error.errors()[0]
+            place = ".".join(str(part) for part in fault["loc"]) or "the file"
+            raise ResultsError(f"{path}: is no findings file: {place}: {fault['msg']}") from None
+
+
+def this_command(arguments: Sequence[str] | None = None) -> str:
+    """The command that is running, as it would be typed again."""
+    program, *rest = sys.argv if arguments is None else arguments
+    name = Path(program).name
+    words = ["python", program, *rest] if name.endswith(".py") else [name, *rest]
+    return shlex.join(words)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is measured."""
+    found = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
