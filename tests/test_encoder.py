@@ -182,14 +182,15 @@ def test_every_precision_ranks_alike_and_has_its_size(model, precision):
     np.testing.assert_allclose(scores, exact, atol=tolerance)
 
 
-def test_similarity_multi_is_the_best_chunk_and_single_the_whole(model):
+def test_similarity_multi_is_mostly_the_best_chunk_and_single_the_whole(model):
     documents = model.encode_document(TEXTS, chunk_tokens=20)
     queries = model.encode_query(["closing paragraph", "greetings"])
     multi = model.similarity(queries, documents)
     single = model.similarity(queries, documents, mode="single")
     for column, document in enumerate(documents):
+        best = (queries @ document.chunks.T).max(1)
         np.testing.assert_allclose(
-            multi[:, column], (queries @ document.chunks.T).max(1), atol=1e-6
+            multi[:, column], 0.75 * best + 0.25 * single[:, column], atol=1e-6
         )
         np.testing.assert_allclose(single[:, column], queries @ document.vector, atol=1e-6)
     with pytest.raises(ConfigError, match="multi, single"):

@@ -16,7 +16,7 @@ from dewey_embed.errors import (
     InputError,
     ReadError,
 )
-from dewey_embed.index.answers import fuse
+from dewey_embed.index.ranking import standard
 from dewey_embed.search import Index
 from dewey_embed.types import Document
 
@@ -73,7 +73,6 @@ def test_passages_are_slices_of_the_document_best_first(index):
             assert text[passage.char_start : passage.char_end] == passage.text
         scores = [passage.score for passage in hit.passages]
         assert scores == sorted(scores, reverse=True)
-        assert scores[0] == pytest.approx(hit.score, abs=1e-6)
 
 
 def test_scores_are_the_models_own_similarities(index, mini):
@@ -111,8 +110,31 @@ def test_hybrid_finds_a_rare_word_that_vectors_miss(mini, tmp_path):
     assert index.search("qx7731b", k=1, mode="hybrid")[0].document_id == "code"
 
 
-def test_fusing_sums_reciprocal_ranks():
-    assert fuse([[3, 1], [1, 2]]) == [(1, 1 / 62 + 1 / 61), (3, 1 / 61), (2, 1 / 62)]
+def test_standard_scores_have_mean_zero_and_deviation_one_and_equal_ones_are_zero():
+    scores = standard(np.array([1.0, 2.0, 6.0], np.float32))
+    np.testing.assert_allclose(scores, (np.array([1, 2, 6]) - 3) / np.sqrt(14 / 3), rtol=1e-6)
+    assert standard(np.full(3, 0.7, np.float32)).tolist() == [0, 0, 0]
+
+
+def test_multi_is_three_quarters_the_best_chunk_and_one_the_whole(mini, index):
+    [query] = mini.encode_query(["zebra"])
+    for hit in index.search("zebra", k=4, mode="multi", passages=1):
+        vectors = mini.encode_document(index.document(hit.document_id).text, **SMALL)
+        expected = 0.75 * (vectors.chunks @ query).max() + 0.25 * vectors.vector @ query
+        assert hit.score == pytest.approx(expected, abs=2e-3)
+        assert hit.score == pytest.approx(
+            mini.similarity(query, [vectors], mode="multi")[0, 0], abs=2e-3
+        )
+
+
+@pytest.mark.parametrize("mode", ["single", "multi", "hybrid"])
+def test_ranking_many_queries_is_searching_for_each(index, mode):
+    queries = ["zebra", "who owns the patents?"]
+    ranked = index.rank(queries, 3, mode=mode)
+    for query, found in zip(queries, ranked, strict=True):
+        hits = index.search(query, 3, mode=mode)
+        assert [name for name, _ in found] == [hit.document_id for hit in hits]
+        assert [score for _, score in found] == pytest.approx([hit.score for hit in hits], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from dewey_embed.chunking import CharSpans, Chunked, TextStates, chunk_documents, is_splitter
-from dewey_embed.config import DeweyConfig, EncodeOptions
+from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel, default_dtype
@@ -160,7 +160,7 @@ class Dewey:
         self,
         texts: str | Sequence[str],
         *,
-        chunk_tokens: int | Sequence[int] = 256,
+        chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
         chunk_overlap: int | Sequence[int] | None = None,
         splitter: Splitter | Sequence[CharSpans] = "tokens",
         overflow: Overflow = "windows",
@@ -265,11 +265,13 @@ class Dewey:
         *,
         mode: Literal["multi", "single"] = "multi",
     ) -> Floats:
-        """(Q, N) cosines of queries (Q, D) with documents: the best chunk's, or the whole's.
+        """(Q, N) scores of queries (Q, D) with documents, at most 1.
 
-        `mode="multi"` is the largest over a document's chunks, and its own vector's where it has
-        none. Vectors of any precision compare; an array (N, D) is compared row by row.
-        Source of `multi`: arXiv 2503.20376 §3 (there the whole-text rows count among the chunks).
+        `mode="single"` is the cosine with the document's own vector, `mode="multi"` three quarters
+        the best chunk's cosine and one quarter the document's; the document's alone where it has
+        no chunk. Vectors of any precision compare; an array (N, D) is compared row by row.
+        Source of `multi`: arXiv 2503.20376 §3, where it is the best of all rows, chunks and whole;
+        the share of the whole is ours.
         """
         return cosines(queries, documents, self.embedding_dim, mode=mode)
 

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dewey_embed.config import WHOLE_SHARE
 from dewey_embed.errors import ConfigError
 from dewey_embed.types import DocumentVectors, Precision
 
@@ -57,9 +58,10 @@ def cosines(
     *,
     mode: Literal["multi", "single"],
 ) -> NDArray[np.float32]:
-    """(Q, N) cosines of queries (Q, D) with documents: the best chunk's, or the whole's.
+    """(Q, N) scores of queries (Q, D) with documents: the whole's cosine, or with the best chunk's.
 
-    A document without chunks is compared by its own vector; an array (N, D) row by row.
+    `multi` is the best chunk's cosine and, by `WHOLE_SHARE`, the whole's. A document without chunks
+    is compared by its own vector; an array (N, D) row by row.
 
     Raises:
         ConfigError: an unknown mode, or vectors of another width than `dim`.
@@ -72,9 +74,11 @@ def cosines(
         return query_QD @ to_unit_float(np.atleast_2d(documents), dim).T
     scores_QN = np.empty((len(query_QD), len(documents)), np.float32)
     for column, document in enumerate(documents):
-        whole = mode == "single" or not len(document.chunks)
-        rows = document.vector[None] if whole else document.chunks
-        scores_QN[:, column] = (query_QD @ to_unit_float(rows, dim).T).max(axis=1)
+        scores_Q = query_QD @ to_unit_float(document.vector, dim)
+        if mode == "multi" and len(document.chunks):
+            best_Q = (query_QD @ to_unit_float(document.chunks, dim).T).max(axis=1)
+            scores_Q = (1 - WHOLE_SHARE) * best_Q + WHOLE_SHARE * scores_Q
+        scores_QN[:, column] = scores_Q
     return scores_QN
 
 

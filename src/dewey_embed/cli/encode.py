@@ -50,6 +50,7 @@ def encode(
 ) -> None:
     """Encode documents into a file: a vector for each, and with --chunks one for each chunk."""
     from dewey_embed.cli.outputs import open_output
+    from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.encoder import Dewey
     from dewey_embed.errors import ReadError
     from dewey_embed.text.reader import read_documents
@@ -70,7 +71,7 @@ def encode(
             texts = [document.text for document in group]
             encoded = dewey.encode_document(
                 texts,
-                chunk_tokens=options.sizes(chunk_tokens) or 256,
+                chunk_tokens=options.sizes(chunk_tokens) or CHUNK_TOKENS,
                 chunk_overlap=options.sizes(chunk_overlap),
                 splitter=splitter.value if splitter else "tokens",
                 overflow=overflow.value if overflow else "windows",

@@ -50,7 +50,7 @@ ChunkTokens = Annotated[
         envvar="DEWEY_CHUNK_TOKENS",
         show_envvar=True,
         min=1,
-        help="Tokens of a chunk; give it again for a second size. [default: 256]",
+        help="Tokens of a chunk; give it again for a second size. [default: 128]",
     ),
 ]
 ChunkOverlap = Annotated[

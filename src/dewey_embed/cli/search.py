@@ -42,9 +42,9 @@ def search(
         typer.Option(
             envvar="DEWEY_MODE",
             show_envvar=True,
-            help="Rank by each document's best chunk, by its one vector, or by chunks and words.",
+            help="Rank by chunks and words, by each document's best chunk, or by its one vector.",
         ),
-    ] = Mode.multi,
+    ] = Mode.hybrid,
     passages: Annotated[
         int,
         typer.Option(

@@ -97,7 +97,9 @@ def _qrels_path(folder: Path, split: str) -> Path:
     for path in tried:
         if path.is_file():
             return path
-    raise TaskError(f"{folder}: neither {tried[0].relative_to(folder)} nor {tried[1].name} is there")
+    raise TaskError(
+        f"{folder}: neither {tried[0].relative_to(folder)} nor {tried[1].name} is there"
+    )
 
 
 def _qrels(

@@ -10,7 +10,6 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,7 +95,7 @@ class Machine(Settings):
 
     @classmethod
     def here(cls, *, device: str = "cpu", dtype: str = "") -> Machine:
-        """This machine, as it is set up now."""
+        """The machine at hand, as it is set up now."""
         import torch
 
         return cls(
@@ -107,6 +106,25 @@ class Machine(Settings):
             device=device,
             dtype=dtype,
         )
+
+
+def this_command() -> str:
+    """The command that is running, as it would be typed again."""
+    program, *rest = sys.argv
+    name = Path(program).name
+    words = ["python", program, *rest] if name.endswith(".py") else [name, *rest]
+    return shlex.join(words)
+
+
+def installed_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what is measured."""
+    found = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 class Findings(Settings):
@@ -120,10 +138,10 @@ class Findings(Settings):
     name: str
     title: str
     summary: str = ""
-    command: str = Field(default_factory=lambda: this_command())
+    command: str = Field(default_factory=this_command)
     date: str = Field(default_factory=lambda: datetime.now(tz=UTC).date().isoformat())
     machine: Machine
-    versions: dict[str, str] = Field(default_factory=lambda: installed_versions())
+    versions: dict[str, str] = Field(default_factory=installed_versions)
     tables: tuple[Table, ...] = ()
     plots: tuple[Plot, ...] = ()
 
@@ -150,25 +168,6 @@ class Findings(Settings):
             fault = error.errors()[0]
             place = ".".join(str(part) for part in fault["loc"]) or "the file"
             raise ResultsError(f"{path}: is no findings file: {place}: {fault['msg']}") from None
-
-
-def this_command(arguments: Sequence[str] | None = None) -> str:
-    """The command that is running, as it would be typed again."""
-    program, *rest = sys.argv if arguments is None else arguments
-    name = Path(program).name
-    words = ["python", program, *rest] if name.endswith(".py") else [name, *rest]
-    return shlex.join(words)
-
-
-def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what is measured."""
-    found = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _processor() -> str:

@@ -69,8 +69,8 @@ class Snapshot:
         rows: list[dict[str, Any]] = query.select(columns).with_row_id().to_arrow().to_pylist()
         return rows
 
-    def full_text(self, question: str, limit: int) -> list[str]:
-        """Ids of the documents that share words with a question, best first by BM25.
+    def full_text(self, question: str, limit: int) -> list[tuple[str, float]]:
+        """Ids and BM25 scores of the documents that share words with a question, best first.
 
         The question is words only: no character in it is an operator.
         """
@@ -79,7 +79,9 @@ class Snapshot:
         words = MatchQuery(question.replace("\0", " "), "text")  # type: ignore[call-arg]
         query = self.documents.search(words, query_type="fts").limit(limit)
         found = query.select(["id", "_score"]).to_arrow().to_pylist()
-        return [row["id"] for row in sorted(found, key=lambda row: (-row["_score"], row["id"]))]
+        return sorted(
+            ((row["id"], row["_score"]) for row in found), key=lambda each: (-each[1], each[0])
+        )
 
 
 class Store:

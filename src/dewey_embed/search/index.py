@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import InputError
-from dewey_embed.index.answers import Mode, Question, answer
+from dewey_embed.index.answers import answer, ranked_ids
 from dewey_embed.index.catalogue import Catalogue, Filter
 from dewey_embed.index.changes import GROUP_CHARS
+from dewey_embed.index.ranking import Mode, Question, require_questions
 from dewey_embed.index.settings import IndexSettings, changed_options
 from dewey_embed.index.store import Snapshot, Store
 from dewey_embed.index.view import View
 from dewey_embed.progress import Advance, progress_bar
-from dewey_embed.search.update import IndexReport, Meter, total_bytes, update
+from dewey_embed.search.update import (
+    IndexReport,
+    Meter,
+    checked,
+    new_settings,
+    total_bytes,
+    update,
+)
 from dewey_embed.text.reader import Unreadable, read_documents
 from dewey_embed.types import Document, DocumentVectors, Hit, Overflow
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
+
+RANKED_TOGETHER = 64
+"""Queries answered from one reading of the index: whether others wrote is looked up in between."""
 
 
 class Index:
@@ -136,7 +147,7 @@ class Index:
                 `overflow="error"`; what was committed before stays.
 
         """
-        return self._update(_checked(documents), [], progress, group_chars)
+        return self._update(checked(documents), [], progress, group_chars)
 
     def add_files(
         self,
@@ -184,19 +195,20 @@ class Index:
         query: str,
         k: int = 5,
         *,
-        mode: Mode = "multi",
+        mode: Mode = "hybrid",
         passages: int = 3,
         filter: Filter | None = None,  # noqa: A002 - the word of the field
     ) -> list[Hit]:
         """The `k` documents that answer best, best first, each with its `passages` best chunks.
 
-        - `mode`: `"multi"` ranks a document by its best chunk, `"single"` by its one vector for the
-          whole, `"hybrid"` fuses `multi` with a full-text ranking by reciprocal ranks.
+        - `mode`: `"multi"` ranks a document by its best chunk and, a quarter, by its one vector for
+          the whole; `"single"` by that alone; `"hybrid"` by `multi` and by its words (BM25).
         - `filter`: metadata that documents must have, each key a value or any of a list:
           `{"extension": ".pdf", "year": [2024, 2025]}`. Still finds `k` where there are as many.
 
-        A hit's score is a cosine, or in `hybrid` a sum of reciprocal ranks; a passage's is its
-        chunk's cosine.
+        A hit's score is at most 1, a weighted cosine; in `hybrid` it is in standard deviations of
+        the candidates' scores, for comparing hits of one query only. A passage's is its chunk's
+        cosine.
 
         Raises:
             IndexStoreError: there is no index, or it cannot be read.
@@ -205,23 +217,38 @@ class Index:
 
         """
         if not isinstance(query, str):
-            raise TypeError(f"query is {type(query).__name__}, not str; search one at a time")
-        if not query.strip():
-            raise InputError("the query is blank; ask with at least one word")
-        if k < 1 or passages < 0:
-            raise InputError(f"k is {k} and passages {passages}; need k >= 1 and passages >= 0")
-        if mode not in get_args(Mode):
-            raise InputError(f"mode {mode!r} is unknown; accepted: {', '.join(get_args(Mode))}")
+            raise TypeError(f"query is {type(query).__name__}, not str; several go to rank()")
+        [question] = self._ask([query], k, mode, passages, filter)
+        return self._viewed().read(partial(answer, question), nothing=[])
+
+    def rank(
+        self,
+        queries: Sequence[str],
+        k: int = 100,
+        *,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,  # noqa: A002 - the word of the field
+        progress: bool = False,
+    ) -> list[list[tuple[str, float]]]:
+        """For each query the ids and scores of its `k` best documents, as `search` ranks them.
+
+        Many queries are encoded together and no passages are looked up: for evaluations and jobs.
+
+        Raises:
+            IndexStoreError, IndexMismatchError, InputError: as `search`.
+
+        """
+        if isinstance(queries, str):
+            raise TypeError("queries is one string, not a list of them; one goes to search()")
+        questions = self._ask(queries, k, mode, 0, filter)
         view = self._viewed()
-        question = Question(
-            words=query,
-            vector=np.asarray(self.model.encode_query([query])[0], np.float32),
-            k=k,
-            mode=mode,
-            passages=passages,
-            filter=filter,
-        )
-        return view.read(partial(answer, question), nothing=[])
+        ranked: list[list[tuple[str, float]]] = []
+        with progress_bar("searching", len(questions), "queries", show=progress) as advance:
+            for start in range(0, len(questions), RANKED_TOGETHER):
+                some = questions[start : start + RANKED_TOGETHER]
+                ranked += view.read(partial(ranked_ids, some), nothing=[[] for _ in some])
+                advance(len(some))
+        return ranked
 
     def document(self, document_id: str) -> Document:
         """The document with this id, as it is in the index.
@@ -266,6 +293,18 @@ class Index:
             self._store = Store.open(self.path)
         return self._store
 
+    def _ask(
+        self, queries: Sequence[str], k: int, mode: Mode, passages: int, where: Filter | None
+    ) -> list[Question]:
+        """The queries with their vectors, checked."""
+        require_questions(queries, k, mode, passages)
+        self._existing()
+        vectors = np.asarray(self.model.encode_query(queries), np.float32)
+        return [
+            Question(words=words, vector=vector, k=k, mode=mode, passages=passages, filter=where)
+            for words, vector in zip(queries, vectors, strict=True)
+        ]
+
     def _viewed(self) -> View:
         """A reader's view of the store."""
         if self._view is None:
@@ -280,7 +319,7 @@ class Index:
         group_chars: int,
     ) -> IndexReport:
         """Bring the index up to date with what was read, and lay it out for searching."""
-        store = self._store or Store(self.path, self._new_settings())
+        store = self._store or Store(self.path, new_settings(self.model, self.options))
         bar = progress_bar("indexing", total_bytes(inputs), "bytes", show=progress)
         with store.writer() as writer, bar as advance:
             self._store = store
@@ -305,27 +344,3 @@ class Index:
             overflow=self.options.overflow,
             progress=progress,
         )
-
-    def _new_settings(self) -> IndexSettings:
-        """The settings of an index that this model makes."""
-        model = self.model
-        return IndexSettings(
-            model=str(Path(model.name).resolve()) if Path(model.name).is_dir() else model.name,
-            fingerprint=model.fingerprint,
-            single_vector=model.config.single_vector,
-            max_tokens=model.config.max_tokens,
-            truncate_dim=model.truncate_dim,
-            embedding_dim=model.embedding_dim,
-            options=self.options,
-        )
-
-
-def _checked(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents; anything else among them is refused by its position."""
-    for position, document in enumerate(documents):
-        if not isinstance(document, Document):
-            raise TypeError(
-                f"item {position} is {type(document).__name__}, not a Document; make one with "
-                "Document(id=..., text=...), or give files and folders to add_files"
-            )
-        yield document

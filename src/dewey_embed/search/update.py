@@ -7,13 +7,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from dewey_embed.config import EncodeOptions
 from dewey_embed.index.changes import Changes, Group
 from dewey_embed.index.records import Record
+from dewey_embed.index.settings import IndexSettings
 from dewey_embed.index.store import Writer
 from dewey_embed.progress import Advance
 from dewey_embed.text.reader import EXTENSIONS, STDIN, Unreadable
 from dewey_embed.types import Document, DocumentVectors
+
+if TYPE_CHECKING:
+    from dewey_embed.encoder import Dewey
 
 Encode = Callable[[Sequence[str], Advance], list[DocumentVectors]]
 
@@ -174,3 +180,27 @@ def _gone(
 def _within(path: str, folder: str) -> bool:
     """Whether a path is a folder's own or below it."""
     return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def checked(documents: Iterable[Document]) -> Iterator[Document]:
+    """The documents; anything else among them is refused by its position."""
+    for position, document in enumerate(documents):
+        if not isinstance(document, Document):
+            raise TypeError(
+                f"item {position} is {type(document).__name__}, not a Document; make one with "
+                "Document(id=..., text=...), or give files and folders to add_files"
+            )
+        yield document
+
+
+def new_settings(model: Dewey, options: EncodeOptions) -> IndexSettings:
+    """The settings of an index that a model makes."""
+    return IndexSettings(
+        model=str(Path(model.name).resolve()) if Path(model.name).is_dir() else model.name,
+        fingerprint=model.fingerprint,
+        single_vector=model.config.single_vector,
+        max_tokens=model.config.max_tokens,
+        truncate_dim=model.truncate_dim,
+        embedding_dim=model.embedding_dim,
+        options=options,
+    )
