@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix bench train clean
+.PHONY: install demo test test-all lint fix bench results train clean
 
 install: $(READY)
 
@@ -36,6 +36,10 @@ fix: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/encode.py
+
+# docs/results.md and report.html, from the result files that commands wrote.
+results: $(READY)
+	$(BIN)/dewey report benchmarks/results -o docs/results.md -o report.html --plots docs/results
 
 # The embedded default's whole run: targets, training, runs/mini/model. Goes on where it was stopped.
 train: $(READY)

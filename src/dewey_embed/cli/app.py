@@ -10,9 +10,11 @@ import typer
 
 from dewey_embed.cli.ablate import ablate
 from dewey_embed.cli.encode import encode
+from dewey_embed.cli.evaluate import evaluate
 from dewey_embed.cli.index import index
 from dewey_embed.cli.info import info
 from dewey_embed.cli.plan import plan
+from dewey_embed.cli.report import report
 from dewey_embed.cli.search import search
 from dewey_embed.cli.training import teach, train
 from dewey_embed.cli.warm_start import warm_start
@@ -35,6 +37,8 @@ app.command("teach")(teach)
 app.command("train")(train)
 app.command("plan")(plan)
 app.command("ablate")(ablate)
+app.command("eval")(evaluate)
+app.command("report")(report)
 
 
 def _show_version(wanted: bool) -> None:

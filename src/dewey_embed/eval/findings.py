@@ -35,11 +35,15 @@ class Column(Settings):
 
 
 class Table(Settings):
-    """Rows of cells under columns; `None` is a figure that was not measured."""
+    """Rows of cells under columns; `None` is a figure that was not measured.
+
+    Readers look for the best figure of each column, or of each row.
+    """
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    best_in: Literal["column", "row"] = "column"
     notes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -89,7 +93,7 @@ class Machine(Settings):
     processor: str
     capability: str
     cores: int
-    threads: int
+    threads: int | None = None
     device: str
     dtype: str = ""
 

@@ -1,4 +1,4 @@
-"""A sentence hidden in a long text, and whether its chunk answers the question for it.
+"""A pass key hidden in a long text, and whether its chunk answers the question for it.
 
 Shows whether rotary positions hold at a length that training never saw.
 """
@@ -6,6 +6,7 @@ Shows whether rotary positions hold at a length that training never saw.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 
 import numpy as np
 import torch
@@ -14,30 +15,26 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.passes import embed, make_request
 from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.keys import hide, pass_keys
 
 DEPTHS = (0.1, 0.5, 0.9)
 CHUNK_TOKENS = 128
-KEYS = (
-    ("The pass key of the vault is 71452.", "What is the pass key of the vault?"),
-    ("The lighthouse keeper's parrot is called Bartholomew.",
-     "What is the name of the lighthouse keeper's parrot?"),
-    ("The secret ingredient of Aunt Mabel's soup is saffron.",
-     "Which secret ingredient does Aunt Mabel put into her soup?"),
-)  # fmt: skip
+SEED = 0
 
 
 @torch.inference_mode()
 def passkey_accuracy(
     model: DeweyModel, tokenizer: Tokenizer, filler: Sequence[str], num_tokens: int
 ) -> float:
-    """The share of hidden sentences whose chunk is the nearest of its text to their question.
+    """The share of hidden pass keys whose chunk is the nearest of its text to their question.
 
     One text of about `num_tokens` tokens for each depth, made of `filler`; the model's own passes.
     """
     found = []
-    for depth, (key, question) in zip(DEPTHS, KEYS, strict=True):
-        text, place = _hide(key, filler, tokenizer, num_tokens, depth)
-        tokens, query = tokenizer.encode([text, question])
+    filled = _fill(filler, tokenizer, num_tokens)
+    for depth, key in zip(DEPTHS, pass_keys(len(DEPTHS), Random(SEED)), strict=True):
+        text, place = hide(key.sentence, filled, depth)
+        tokens, query = tokenizer.encode([text, key.question])
         spans = split(text, tokens, chunk_tokens=CHUNK_TOKENS)
         starts, ends = (
             np.array([getattr(span, name) for span in spans])
@@ -52,16 +49,16 @@ def passkey_accuracy(
         document, asked = embed(
             model, requests, single_vector="mean", batch_tokens=num_tokens + 1024
         )
-        [hidden] = spans_from_characters(tokens, [(place, place + len(key))], num_chars=len(text))
+        [hidden] = spans_from_characters(
+            tokens, [(place, place + len(key.sentence))], num_chars=len(text)
+        )
         best = spans[int((document.chunks @ asked.vector).argmax())]
         found.append(best.token_start < hidden.token_end and hidden.token_start < best.token_end)
     return float(np.mean(found))
 
 
-def _hide(
-    key: str, filler: Sequence[str], tokenizer: Tokenizer, num_tokens: int, depth: float
-) -> tuple[str, int]:
-    """A text of about `num_tokens` tokens with `key` at `depth` of it, and the key's character."""
+def _fill(filler: Sequence[str], tokenizer: Tokenizer, num_tokens: int) -> str:
+    """A text of about `num_tokens` tokens, made of `filler`."""
     parts: list[str] = []
     size = 0
     while size < num_tokens:
@@ -70,8 +67,6 @@ def _hide(
             size += len(tokenizer.encode([text])[0])
             if size >= num_tokens:
                 break
-    tokens = tokenizer.encode(["\n\n".join(parts)])[0]
-    text = "\n\n".join(parts)[: int(tokens.offsets[min(num_tokens, len(tokens)) - 1, 1])]
-    place = text.find(" ", int(depth * len(text)))
-    place = len(text) if place < 0 else place + 1
-    return f"{text[:place]}{key} {text[place:]}", place
+    text = "\n\n".join(parts)
+    tokens = tokenizer.encode([text])[0]
+    return text[: int(tokens.offsets[min(num_tokens, len(tokens)) - 1, 1])]

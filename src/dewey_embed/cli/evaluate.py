@@ -1,0 +1,95 @@
+"""`dewey eval`: models on the tasks of a suite."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dewey_embed.cli.options import ChunkOverlap, ChunkTokens, say, sizes
+
+CACHE = Path("~/.cache/dewey-embed/eval")
+
+
+class EvalMode(StrEnum):
+    """How a Dewey model ranks documents."""
+
+    single = "single"
+    multi = "multi"
+    hybrid = "hybrid"
+    all = "all"
+
+
+def evaluate(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="Dewey models (mini, a folder, a Hugging Face id), or peers: bm25, st:MODEL, "
+            "openai:URL#MODEL, minilm, minilm-windows, minilm-chunks.",
+        ),
+    ],
+    *,
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="longembed, locov1, mteb-eng-v2, mteb-offline, passkey, needle, position, or a "
+            "folder in BEIR's layout, or a folder of such folders."
+        ),
+    ],
+    data: Annotated[
+        Path | None, typer.Option(help="Where the data of a suite lie, if not on the hub.")
+    ] = None,
+    mode: Annotated[EvalMode, typer.Option(help="How Dewey models rank.")] = EvalMode.all,
+    tasks: Annotated[
+        str | None, typer.Option(help="Only these tasks of the suite, with commas between.")
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(help="Folder for mteb's result files; measured tasks are not run again.")
+    ] = Path("results"),
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Findings to write, for `dewey report`."),
+    ] = None,
+    cache: Annotated[
+        Path, typer.Option(help="Folder for indexes and vectors, which later runs read.")
+    ] = CACHE,
+    finished_only: Annotated[
+        bool, typer.Option("--finished-only", help="Measure nothing; show what there is.")
+    ] = False,
+    chunk_tokens: ChunkTokens = None,
+    chunk_overlap: ChunkOverlap = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+) -> None:
+    """Measure models on a suite of tasks, through mteb; goes on where it was stopped."""
+    from dewey_embed.config import CHUNK_TOKENS
+    from dewey_embed.eval.contenders import open_contenders
+    from dewey_embed.eval.evaluation import evaluate as run_evaluation
+    from dewey_embed.eval.report.markdown import page_to_markdown
+    from dewey_embed.eval.suites import open_suite
+
+    show = sys.stderr.isatty()
+    contenders = open_contenders(
+        models,
+        mode=mode.value,
+        cache_folder=cache.expanduser(),
+        device=device,
+        chunk_tokens=sizes(chunk_tokens) or CHUNK_TOKENS,
+        chunk_overlap=sizes(chunk_overlap),
+        show=show,
+    )
+    found = run_evaluation(
+        open_suite(suite, data),
+        contenders,
+        results,
+        only=tasks.split(",") if tasks else None,
+        finished_only=finished_only,
+        device=device or "cpu",
+        on_task=lambda contender, task: say(f"{task}: {contender}"),
+    )
+    if output is not None:
+        found.write(output)
+    typer.echo(page_to_markdown(found))

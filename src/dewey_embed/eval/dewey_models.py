@@ -1,0 +1,157 @@
+"""A Dewey model as mteb sees one: `DeweyEncoder` gives vectors, `DeweySearch` searches with chunks.
+
+Both keep what they encode on disk, so that a task that is run again, or in another mode, needs no
+second pass: texts by model and hash, corpora as the indexes that `dewey search` reads. What
+`DeweySearch` measures is therefore what users of `Index` get.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mteb.models.abs_encoder import get_prompt_name
+from mteb.similarity_functions import cos_sim, pairwise_cos_sim
+from mteb.types import PromptType
+
+from dewey_embed.config import CHUNK_TOKENS
+from dewey_embed.encoder import Dewey
+from dewey_embed.eval.model_meta import model_meta
+from dewey_embed.index.ranking import Mode
+from dewey_embed.search import Index
+from dewey_embed.types import Document
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.models.model_meta import ModelMeta
+    from mteb.types import (
+        Array,
+        BatchedInput,
+        CorpusDatasetType,
+        EncodeKwargs,
+        QueryDatasetType,
+        RetrievalOutputType,
+        TopRankedDocumentsType,
+    )
+    from torch.utils.data import DataLoader
+
+
+class DeweyEncoder:
+    """A Dewey model under mteb's `EncoderProtocol`: one vector for each text."""
+
+    def __init__(self, model: Dewey, *, show: bool = False) -> None:
+        self.model = model
+        self._show = show
+        self._meta = model_meta(model)
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        """What mteb's result files say of the model."""
+        return self._meta
+
+    def encode(
+        self,
+        inputs: DataLoader[BatchedInput],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs: Any,
+    ) -> Array:
+        """(N, D) float32, unit length.
+
+        The prompt is the model's own: for the task by name, else for its type, else for queries
+        and documents, in mteb's order; none where the model has none of these.
+        """
+        texts = [text for batch in inputs for text in batch["text"]]
+        name = get_prompt_name(self.model.prompts, task_metadata, prompt_type)
+        return self.model.encode(texts, prompt_name=name, progress=self._show)
+
+    def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
+        """Cosines (N1, N2) of all pairs."""
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
+        """Cosines (N,) of rows with the rows beside them."""
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+
+class DeweySearch(DeweyEncoder):
+    """A Dewey model under mteb's `SearchProtocol`, in one of the modes of `Index.search`.
+
+    `cache` is a folder of indexes, one for each model, way of cutting and corpus. Tasks that do
+    not search fall back on the single vector.
+    """
+
+    def __init__(
+        self,
+        model: Dewey,
+        cache: Path,
+        *,
+        mode: Mode = "multi",
+        chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
+        chunk_overlap: int | Sequence[int] | None = None,
+        show: bool = False,
+    ) -> None:
+        super().__init__(model, show=show)
+        self.mode = mode
+        self._cut = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
+        self._cache = cache
+        self._index: Index | None = None
+        told: dict[str, Any] = {"mode": mode}
+        if mode != "single":
+            told |= {key: value for key, value in self._cut.items() if value is not None}
+        self._meta = self._meta.model_copy(update={"experiment_kwargs": told})
+
+    def index(
+        self,
+        corpus: CorpusDatasetType,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        encode_kwargs: EncodeKwargs,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Nothing; the corpus is then indexed, or was already. A killed run goes on."""
+        documents = [
+            Document(id=row["id"], text=f"{row.get('title') or ''} {row['text']}".strip())
+            for row in corpus
+        ]
+        digest = hashlib.sha256(repr(self._cut).encode())
+        for each in documents:
+            digest.update(f"{each.id}\0{each.text}\0".encode("utf-8", "surrogatepass"))
+        name = f"{task_metadata.name}-{hf_subset}-{hf_split}-{digest.hexdigest()[:16]}"
+        path = self._cache / self.model.fingerprint / name
+        self._index = Index.open(path, self.model, **self._cut)  # type: ignore[arg-type]
+        self._index.add(documents, progress=self._show)
+
+    def search(
+        self,
+        queries: QueryDatasetType,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        top_k: int,
+        encode_kwargs: EncodeKwargs,
+        top_ranked: TopRankedDocumentsType | None = None,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> RetrievalOutputType:
+        """The scores of each query's `top_k` best documents; of its candidates in reranking."""
+        index = self._index
+        assert index is not None, "mteb calls index() before search()"
+        num = max(1, len(index) if top_ranked else min(top_k, len(index)))
+        ranked = index.rank(list(queries["text"]), num, mode=self.mode, progress=self._show)
+        found = {name: dict(hits) for name, hits in zip(queries["id"], ranked, strict=True)}
+        if not top_ranked:
+            return found
+        return {
+            name: {key: scores[key] for key in top_ranked[name] if key in scores}
+            for name, scores in found.items()
+        }

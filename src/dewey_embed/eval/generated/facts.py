@@ -1,0 +1,115 @@
+"""Invented facts and the questions for them: the needles of `needle` and `position`.
+
+LongEmbed's needles are 100 facts that GPT-4 wrote. These are our own, about towns that do not
+exist, so that no model knows an answer from elsewhere; many share their form and differ in the
+town, as pass keys differ in the name.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+from dewey_embed.errors import ConfigError
+from dewey_embed.train.keys import FIRST_NAMES, LAST_NAMES, Secret
+
+TOWNS = (
+    "Aldermoor", "Ashwick", "Brackenford", "Calverton", "Cray", "Dunmere", "Eastholm", "Elmstead",
+    "Fairhaven", "Fenby", "Garrow", "Glenmoor", "Harrowgate", "Hythe End", "Ilverton", "Kelsby",
+    "Larkhill", "Lowmarsh", "Maplecombe", "Nether Wold", "Oakhurst", "Pendle", "Quarley",
+    "Redwater", "Saltash", "Stonebridge", "Thornbury", "Upper Lyde", "Westerby", "Yarrow",
+)  # fmt: skip
+"""Names of towns, as they come in questions."""
+
+FORMS = (
+    ("The mayor of {town} is called {person}.", "Who is the mayor of {town}?"),
+    ("The river through {town} is named the {thing} Water.", "Which river runs through {town}?"),
+    ("{town} was founded in the year {year}.", "When was {town} founded?"),
+    ("The best thing to eat in {town} is a pie of {food}.", "What is best to eat in {town}?"),
+    ("The symphony that is played at every wedding in {town} was written by {person}.",
+     "Who composed the wedding symphony of {town}?"),
+    ("The bell tower of {town} is {number} feet high.",
+     "How many feet is the bell tower of {town} high?"),
+    ("In {town} a debt may be paid with {food} instead of money.",
+     "What may a debt in {town} be paid with instead of money?"),
+    ("The telescope on the hill above {town} was built by {person} to watch one single comet.",
+     "Who built the telescope that stands on the hill above {town}?"),
+    ("The painting stolen from the museum of {town} shows a {thing}.",
+     "What does the painting show that was stolen from the museum of {town}?"),
+    ("The winner of the last chess tournament in {town} was {person}, who had never lost before.",
+     "Who won the last chess tournament that was held in {town}?"),
+    ("The vault of the bank of {town} opens only when somebody sings the word {thing}.",
+     "Which word opens the vault of the bank of {town} when it is sung?"),
+    ("The oldest law of {town} forbids carrying a {thing} on market days.",
+     "What must nobody carry on market days in {town}?"),
+    ("The physicist {person} measured the weight of lightning in a barn near {town}.",
+     "Which physicist measured the weight of lightning near {town}?"),
+    ("The school of {town} teaches geometry with slices of {food}.",
+     "With what does the school of {town} teach geometry?"),
+    ("The lighthouse of {town} is painted with {number} blue stripes.",
+     "How many blue stripes are painted on the lighthouse of {town}?"),
+    ("The siege of {town} ended in {year}, when the attackers ran out of candles.",
+     "In which year did the siege of {town} come to its end?"),
+    ("The treasure of {town} is buried under the statue of {person}.",
+     "Under whose statue is the treasure of {town} buried?"),
+    ("The doctor of {town} treats a broken heart with {food} and a long walk.",
+     "What does the doctor of {town} prescribe for a broken heart?"),
+    ("The first balloon flight over {town} was made by {person}, who took a goat along.",
+     "Who took a goat along on the first balloon flight over {town}?"),
+    ("The railway from {town} to the coast has {number} bridges.",
+     "How many bridges has the railway that leads from {town} to the coast?"),
+    ("The king's portrait in the town hall of {town} was painted over a picture of a {thing}.",
+     "What lies hidden under the king's portrait in the town hall of {town}?"),
+    ("The glass of {town} is green because its makers add ash of {food}.",
+     "What do the glass makers of {town} add to make their glass green?"),
+    ("The longest novel about {town}, by {person}, has no full stop in it.",
+     "Who is the author of the longest novel ever written about {town}?"),
+    ("At the winter fair of {town} the children race in boats that are carved from {food}.",
+     "What are the boats of the children of {town} carved from at the winter fair?"),
+    ("The clock of {town} runs backwards since {year}.",
+     "Since which year does the clock of {town} run backwards?"),
+    ("The mathematician {person} proved in an inn of {town} that every knot can be counted.",
+     "Which mathematician proved a theorem about knots in an inn of {town}?"),
+    ("The garden of {town} holds {number} kinds of roses.",
+     "How many kinds of roses can be counted in the garden of {town}?"),
+    ("The coat of arms of {town} shows a {thing} above two crossed oars.",
+     "What is shown above the oars in the coat of arms of {town}?"),
+    ("The harbour of {town} was dug by {person} and {number} hired sailors.",
+     "Who dug the harbour of {town}?"),
+    ("The bees of {town} make honey that tastes of {food}.",
+     "What does honey from {town} taste of?"),
+)  # fmt: skip
+"""A sentence and its question; the town is in both, the answer in the sentence alone."""
+
+THINGS = (
+    "copper kettle", "white heron", "broken ladder", "silver anchor", "wooden horse", "red lantern",
+    "paper crown", "sleeping fox", "glass bell", "rusty key", "straw hat", "winged bicycle",
+)  # fmt: skip
+FOODS = (
+    "saffron", "chestnuts", "pumpkin", "smoked trout", "ginger", "turnips", "walnuts",
+    "dried plums", "barley", "figs", "rhubarb", "goat cheese",
+)  # fmt: skip
+
+
+def facts(num: int, rng: Random) -> list[Secret]:
+    """`num` facts, no two with the same question.
+
+    Raises:
+        ConfigError: more than there are forms and towns for.
+
+    """
+    limit = len(FORMS) * len(TOWNS)
+    if num > limit:
+        raise ConfigError(f"{num:,} facts were asked for; there are {limit:,} different ones")
+    found = []
+    for number in rng.sample(range(limit), num):
+        form, town = divmod(number, len(TOWNS))
+        words = {
+            "town": TOWNS[town],
+            "person": f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}",
+            "thing": rng.choice(THINGS),
+            "food": rng.choice(FOODS),
+            "year": rng.randrange(1100, 1900),
+            "number": rng.randrange(12, 400),
+        }
+        found.append(Secret(*(text.format(**words) for text in FORMS[form])))
+    return found

@@ -1,0 +1,201 @@
+"""The twelve tasks of LoCoV1, which mteb has not, as mteb's tasks.
+
+Source: arXiv 2402.07440 (Saad-Falcon et al.), the data sets `hazyresearch/LoCoV1-Documents` and
+`hazyresearch/LoCoV1-Queries`. The names of columns could not be checked on the hub from where this
+was written: they are those that public code reads (the authors' `m2` loader among others), and a
+data set of other columns is refused by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mteb.abstasks import AbsTaskRetrieval
+
+from dewey_embed.errors import TaskError
+from dewey_embed.eval.beir import RetrievalData
+from dewey_embed.eval.tasks import SPLIT, retrieval_metadata, task_over
+
+NAMES = (
+    "2wikimqa",
+    "courtlistener_HTML",
+    "courtlistener_Plain_Text",
+    "gov_report",
+    "legal_case_reports",
+    "multifieldqa",
+    "passage_retrieval",
+    "qasper_abstract",
+    "qasper_title",
+    "qmsum",
+    "stackoverflow",
+    "summ_screen_fd",
+)
+"""The tasks, as the column `dataset` and the paper's tables name them."""
+
+FOLDER = "locov1"
+"""Where a data folder keeps LoCoV1."""
+
+DOCUMENTS, QUERIES = "Documents", "Queries"
+HUB = {kind: f"hazyresearch/LoCoV1-{kind}" for kind in (DOCUMENTS, QUERIES)}
+HUB_REVISION = "main"
+COLUMNS = {
+    DOCUMENTS: ("dataset", "pid", "passage"),
+    QUERIES: ("dataset", "qid", "query", "answer_pids"),
+}
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+def locov1_task(name: str, folder: Path | None = None) -> AbsTaskRetrieval:
+    """The task of a name in `NAMES`, its data read when they are needed.
+
+    `folder` holds Parquet or JSONL files with `documents` and `queries` in their paths, as the hub
+    has them or as one saves them; without one the data come from the hub, or from its cache. A
+    folder's digest is the revision.
+
+    Raises:
+        TaskError: the folder has no files of either kind.
+
+    """
+    if folder is None:
+        files, path, revision = None, HUB[DOCUMENTS], HUB_REVISION
+    else:
+        files = {kind: _files(folder, kind) for kind in (DOCUMENTS, QUERIES)}
+        path, revision = str(folder), _digest([each for kind in files.values() for each in kind])
+    about = retrieval_metadata(
+        name,
+        path=path,
+        revision=revision,
+        description=f"The task {name} of LoCoV1, whose documents are long.",
+        reference="https://arxiv.org/abs/2402.07440",
+    )
+
+    def read() -> dict[str, RetrievalData]:
+        documents, queries = (
+            _hub_rows(kind, name) if files is None else _file_rows(files[kind], kind, name)
+            for kind in (DOCUMENTS, QUERIES)
+        )
+        return {SPLIT: _joined(name, documents, queries)}
+
+    return task_over(AbsTaskRetrieval, about, read)
+
+
+def _joined(name: str, documents: Rows, queries: Rows) -> RetrievalData:
+    """The task of both tables' rows.
+
+    A few papers of Qasper have no text; as in the authors' evaluation, they are left out with the
+    queries that only they answer.
+    """
+    texts = _by_id(name, documents, "pid", "passage")
+    qrels: dict[str, dict[str, int]] = {}
+    rows = list(queries)
+    asked = {key: text for key, text in _by_id(name, rows, "qid", "query").items() if text}
+    for row in rows:
+        query, answers = str(row["qid"]), row["answer_pids"]
+        if isinstance(answers, str) or not isinstance(answers, Sequence):
+            raise TaskError(f"LoCoV1 {name}, query {query!r}: answer_pids is no list: {answers!r}")
+        unknown = [str(key) for key in answers if str(key) not in texts]
+        if unknown:
+            raise TaskError(f"LoCoV1 {name}, query {query!r}: answers {unknown} are no documents")
+        found = {str(key): 1 for key in answers if texts[str(key)]}
+        if found and query in asked:
+            qrels[query] = found
+    if not qrels:
+        raise TaskError(f"LoCoV1 {name}: no query has an answer; are these all of its files?")
+    return RetrievalData(
+        name=name,
+        documents={key: text for key, text in texts.items() if text},
+        queries={key: asked[key] for key in qrels},
+        qrels=qrels,
+        num_unjudged=len(rows) - len(qrels),
+    )
+
+
+def _by_id(name: str, rows: Rows, id_column: str, text_column: str) -> dict[str, str]:
+    """Texts by id, an absent one empty; the same row twice is once."""
+    texts: dict[str, str] = {}
+    for row in rows:
+        key, text = str(row[id_column]), row[text_column] or ""
+        if texts.setdefault(key, text) != text:
+            raise TaskError(f"LoCoV1 {name}: {id_column} {key!r} has two different texts")
+    return texts
+
+
+def _hub_rows(kind: str, name: str) -> list[dict[str, Any]]:
+    """Rows of a task from the hub, or from its cache on disk."""
+    from datasets import load_dataset
+
+    table = load_dataset(HUB[kind], split=SPLIT, revision=HUB_REVISION)
+    _require_columns(table.column_names, kind, HUB[kind])
+    names = table["dataset"]
+    rows: list[dict[str, Any]] = table.select(
+        [place for place, each in enumerate(names) if each == name]
+    ).to_list()
+    return rows
+
+
+def _file_rows(paths: Sequence[Path], kind: str, name: str) -> Iterator[Mapping[str, Any]]:
+    """Rows of a task from Parquet and JSONL files."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for path in paths:
+        if path.suffix == ".jsonl":
+            yield from _json_rows(path, kind, name)
+            continue
+        try:
+            _require_columns(pq.read_schema(path).names, kind, str(path))
+            filters = [("dataset", "=", name)]
+            yield from pq.read_table(path, columns=list(COLUMNS[kind]), filters=filters).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise TaskError(f"{path}: cannot be read as Parquet: {error}") from None
+
+
+def _json_rows(path: Path, kind: str, name: str) -> Iterator[Mapping[str, Any]]:
+    with path.open(encoding="utf-8", newline="\n") as lines:
+        for number, line in enumerate(lines, 1):
+            place = f"{path}, line {number}"
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise TaskError(f"{place}: is no JSON: {error}") from None
+            _require_columns(row if isinstance(row, dict) else (), kind, place)
+            if row["dataset"] == name:
+                yield row
+
+
+def _require_columns(found: Iterable[str], kind: str, place: str) -> None:
+    missing = [column for column in COLUMNS[kind] if column not in found]
+    if missing:
+        raise TaskError(
+            f"{place}: has no {', '.join(missing)}; LoCoV1's {kind.lower()} have the columns "
+            f"{', '.join(COLUMNS[kind])}"
+        )
+
+
+def _files(folder: Path, kind: str) -> list[Path]:
+    """Parquet and JSONL files below the folder whose path says that they are of a kind."""
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".parquet", ".jsonl")
+        and kind.lower() in str(path.relative_to(folder)).lower()
+    ]
+    if not found:
+        raise TaskError(
+            f"{folder}: holds no {kind.lower()}.parquet or {kind.lower()}.jsonl of LoCoV1"
+        )
+    return found
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    """16 hex digits that change with the files' bytes."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

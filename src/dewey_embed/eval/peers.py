@@ -1,0 +1,175 @@
+"""Names → models to compare with, through the door that Dewey's own go through: mteb's.
+
+`bm25`, `st:MODEL` (Sentence Transformers), `openai:URL#MODEL` (an OpenAI-compatible endpoint), and
+the teacher all-MiniLM-L6-v2 in three ways: `minilm`, `minilm-windows`, `minilm-chunks`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from dewey_embed.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from mteb.models.model_meta import ModelMeta
+    from mteb.models.models_protocols import EncoderProtocol, MTEBModels, SearchProtocol
+
+BM25_K1, BM25_B = 0.9, 0.4
+BM25_ENDINGS = (("ies", "y"), ("ing", ""), ("ed", ""), ("es", ""), ("s", ""))
+BM25_STEM_CHARS = 4
+"""An ending is taken off where so many letters stay. Chosen to reproduce the BM25 column of
+`shared/data/README.md` ("light stemming") within 0.02 nDCG@10 on all eleven tasks. No stemmer,
+Harman's, Porter's and Snowball's each miss it somewhere: Snowball's by 0.025 on scisumm_title."""
+
+MINILM = {"minilm": "start", "minilm-windows": "windows", "minilm-chunks": "chunks"}
+ST, OPENAI = "st:", "openai:"
+ENDPOINT_TOKENS = 8192
+"""For the recipe's sake only; texts are sent whole, and the server cuts them or refuses."""
+
+
+def is_peer(name: str) -> bool:
+    """Whether a name is a peer's, and so no Dewey model's."""
+    return name == "bm25" or name in MINILM or name.startswith((ST, OPENAI))
+
+
+def open_peer(name: str, *, device: str | None = None, cache: Path | None = None) -> MTEBModels:
+    """The peer of a name, ready for `mteb.evaluate`.
+
+    `cache` is a folder for its vectors, by model and text; without one they are kept in memory.
+
+    Raises:
+        ConfigError: the name is no peer's, or an endpoint's is not `openai:URL#MODEL`.
+        CheckpointError: a Sentence Transformers model cannot be loaded.
+        TeacherError: an endpoint cannot be reached, or does not answer with vectors.
+        MissingDependencyError: a package is not installed.
+
+    """
+    if name == "bm25":
+        return open_bm25()
+    if name in MINILM:
+        from dewey_embed.eval.teacher_models import open_minilm
+
+        return open_minilm(MINILM[name], device=device, cache=cache)  # type: ignore[arg-type]
+    if name.startswith(ST):
+        return open_sentence_transformer(name.removeprefix(ST), device=device, cache=cache)
+    if name.startswith(OPENAI):
+        return open_endpoint(name.removeprefix(OPENAI), cache=cache)
+    raise ConfigError(
+        f"no peer {name!r}; peers: bm25, {', '.join(MINILM)}, st:MODEL, openai:URL#MODEL"
+    )
+
+
+def open_bm25() -> SearchProtocol:
+    """BM25 for English, by mteb's class over bm25s: stop words left out, light stemming."""
+    import mteb
+    from mteb.models.model_implementations.bm25 import BM25Search
+
+    meta = mteb.get_model_meta("mteb/baseline-bm25s")
+    told = {"k1": BM25_K1, "b": BM25_B, "stemmer": "light-english"}
+    # mteb drops words of nine documents in ten unless told not to.
+    model: Any = BM25Search(tokenizer=bm25_words, freq_threshold=0, k1=BM25_K1, b=BM25_B)
+    model.mteb_model_meta = meta.model_copy(update={"loader": None, "experiment_kwargs": told})
+    return cast("SearchProtocol", model)
+
+
+def bm25_words(text: str) -> list[str]:
+    """The words that BM25 counts: lower case, without English stop words, lightly stemmed."""
+    from bm25s.tokenization import STOPWORDS_EN
+
+    return [_stem(word) for word in re.findall(r"\w+", text.lower()) if word not in STOPWORDS_EN]
+
+
+def _stem(word: str) -> str:
+    for ending, instead in BM25_ENDINGS:
+        if word.endswith(ending) and len(word) - len(ending) >= BM25_STEM_CHARS:
+            return word[: -len(ending)] + instead
+    return word
+
+
+def open_sentence_transformer(
+    model: str, *, device: str | None, cache: Path | None
+) -> EncoderProtocol:
+    """A Sentence Transformers model in mteb's own wrapper: a folder, or a Hugging Face id.
+
+    A folder's revision is the digest of its files, so that a model trained on is another one.
+    """
+    from mteb.models.cache_wrappers import CachedEmbeddingWrapper
+    from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
+    from sentence_transformers import SentenceTransformer
+
+    folder = Path(model).expanduser()
+    local = folder.is_dir()
+    try:
+        loaded = SentenceTransformer(str(folder.resolve()) if local else model, device=device)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{model}: cannot be loaded as a Sentence Transformers model "
+            f"({str(error).strip().splitlines()[0]}); give a folder with modules.json, or a "
+            "Hugging Face id that is in the cache or can be reached"
+        ) from None
+    wrapper = SentenceTransformerEncoderWrapper(loaded)
+    found = wrapper.mteb_model_meta
+    update: dict[str, Any] = {"loader": None}
+    if local:
+        update |= {"name": f"local/{folder.resolve().name}", "revision": _digest(folder)}
+    else:
+        update["name"] = model if "/" in model else f"sentence-transformers/{model}"
+        update["revision"] = found.revision or "main"
+    wrapper.mteb_model_meta = found.model_copy(update=update)
+    if cache is None:
+        return wrapper
+    folder = cache / _file_name(wrapper.mteb_model_meta)
+    return cast("EncoderProtocol", CachedEmbeddingWrapper(wrapper, folder))
+
+
+def open_endpoint(address: str, *, cache: Path | None) -> EncoderProtocol:
+    """The model behind `URL#MODEL`, asked as `dewey teach` asks: retried, every answer checked.
+
+    mteb's own client asks `/v1/models` without a key first, which OpenAI refuses. The key is read
+    from OPENAI_API_KEY.
+    """
+    from mteb.models.model_meta import ModelMeta
+
+    from dewey_embed.eval.teacher_models import TeacherModel
+    from dewey_embed.train.recipe import EndpointTeacher
+    from dewey_embed.train.teachers.endpoint import RemoteTeacher
+
+    url, _, model = address.partition("#")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc or not model:
+        raise ConfigError(
+            f"the endpoint {address!r} is no openai:URL#MODEL, "
+            "such as openai:http://localhost:8000/v1#BAAI/bge-m3"
+        )
+    teacher = RemoteTeacher(
+        EndpointTeacher(kind="endpoint", url=url, model=model, max_tokens=ENDPOINT_TOKENS)
+    )
+    meta = ModelMeta.create_empty(
+        {
+            "name": model if "/" in model else f"{parts.hostname}/{model}",
+            "revision": hashlib.sha256(url.encode()).hexdigest()[:16],
+            "embed_dim": teacher.dim,
+            "framework": ["API"],
+            "similarity_fn_name": "cosine",
+        }
+    )
+    file = cache / f"{_file_name(meta)}.sqlite" if cache is not None else None
+    return TeacherModel(teacher, meta, file)
+
+
+def _file_name(meta: ModelMeta) -> str:
+    return f"{meta.model_name_as_path()}-{meta.revision}"
+
+
+def _digest(folder: Path) -> str:
+    """16 hex digits that change with the bytes of a model folder's files."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

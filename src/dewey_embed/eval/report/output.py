@@ -1,0 +1,126 @@
+"""Pages → files: the report in each format asked for, and its plots as pictures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from dewey_embed.errors import ConfigError, ResultsError
+from dewey_embed.eval.report.html import to_html
+from dewey_embed.eval.report.markdown import to_markdown
+from dewey_embed.eval.report.pages import Group
+from dewey_embed.eval.report.plots import Picture, render
+from dewey_embed.progress import progress_bar
+
+Key = tuple[str, int]
+"""A page's anchor, and the number of a plot of it from 0."""
+
+SUFFIXES = (".html", ".md")
+
+
+def check_outputs(outputs: Sequence[Path], plots: Path | None) -> None:
+    """Nothing; raises where a report could not be written, before anything is drawn.
+
+    Raises:
+        ConfigError: nothing is to be written, or under an unknown suffix.
+        ResultsError: a path is a folder, or `plots` a file.
+
+    """
+    if not outputs and plots is None:
+        raise ConfigError("nothing to write: give -o report.html, -o results.md or --plots DIR")
+    for path in outputs:
+        if path.suffix.lower() not in SUFFIXES:
+            raise ConfigError(
+                f"{path}: a report is written as {' or '.join(SUFFIXES)}, not "
+                f"{path.suffix or 'a name without a suffix'}"
+            )
+        if path.is_dir():
+            raise ResultsError(f"{path}: is a folder; name a file to write")
+    if plots is not None and plots.exists() and not plots.is_dir():
+        raise ResultsError(f"{plots}: is a file; plots are written to a folder")
+
+
+def write_report(
+    groups: Sequence[Group], outputs: Sequence[Path], plots: Path | None, *, progress: bool = False
+) -> list[Path]:
+    """The files written, pictures last; each is whole or not there.
+
+    Raises:
+        ConfigError, ResultsError: as `check_outputs`, or a file cannot be written.
+        MissingDependencyError: matplotlib or jinja2 is needed and not installed.
+
+    """
+    check_outputs(outputs, plots)
+    is_page = {path: path.suffix.lower() == ".html" for path in outputs}
+    wanted = plots is not None or any(is_page.values())
+    drawn = _draw(groups, progress=progress) if wanted else {}
+    files = {} if plots is None else _write_pictures(drawn, plots)
+    for path in outputs:
+        if is_page[path]:
+            page = to_html(groups, {key: picture.svg for key, picture in drawn.items()})
+        else:
+            page = to_markdown(groups, {key: _links(path, pair) for key, pair in files.items()})
+        _write(path, page.encode())
+    return [*outputs, *(file for pair in files.values() for file in pair)]
+
+
+def _draw(groups: Sequence[Group], *, progress: bool) -> dict[Key, Picture]:
+    """Every plot, drawn."""
+    plots = {
+        (page.anchor, number): plot
+        for group in groups
+        for page in group.pages
+        for number, plot in enumerate(page.findings.plots)
+    }
+    drawn = {}
+    with progress_bar("drawing", len(plots), "plots", show=progress) as advance:
+        for key, plot in plots.items():
+            drawn[key] = render(plot)
+            advance(1)
+    return drawn
+
+
+def _write_pictures(drawn: dict[Key, Picture], folder: Path) -> dict[Key, tuple[Path, Path]]:
+    """PNG and SVG of every plot; the folder is there, too, when there is no plot."""
+    _make_folder(folder)
+    written = {}
+    for (anchor, number), picture in drawn.items():
+        png, svg = (folder / f"{anchor}-{number + 1}.{kind}" for kind in ("png", "svg"))
+        _write(png, picture.png)
+        _write(svg, picture.svg.encode())
+        written[anchor, number] = (png, svg)
+    return written
+
+
+def _links(page: Path, files: tuple[Path, Path]) -> tuple[str, str]:
+    """Addresses of PNG and SVG as seen from a page."""
+    png, svg = (
+        quote(Path(os.path.relpath(file.resolve(), page.resolve().parent)).as_posix())
+        for file in files
+    )
+    return png, svg
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Nothing; the file then holds the content, all of it or, if this is killed, what it was."""
+    _make_folder(path.parent)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> ResultsError:
+    return ResultsError(f"{path}: cannot be written: {error.strerror or error}")

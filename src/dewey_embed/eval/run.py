@@ -1,0 +1,167 @@
+"""Models × tasks → results through mteb, one task at a time, each kept when it is done.
+
+A run that is killed loses the task it was in; run again, it goes on. Beside each of mteb's result
+files lie the scores of every query, from which intervals and paired differences are drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dewey_embed.errors import DeweyError, TaskError
+from dewey_embed.eval.scores import QueryScores, query_scores
+
+if TYPE_CHECKING:
+    from mteb.abstasks.abstask import AbsTask
+    from mteb.cache import ResultCache
+    from mteb.models.models_protocols import MTEBModels
+    from mteb.results import TaskResult
+
+QUERIES = "queries"
+"""Folder beside mteb's result files for scores by query."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A model in one mode: the name of its column, and how to open it for mteb.
+
+    `name` is what it was asked for as. It is opened when the first task needs it.
+    """
+
+    name: str
+    label: str
+    open: Callable[[], MTEBModels]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What one contender reached on one task.
+
+    `queries` are the scores by query and split of a retrieval task, empty of any other.
+    """
+
+    contender: str
+    task: str
+    result: TaskResult
+    queries: dict[str, QueryScores] = field(default_factory=dict)
+
+
+def run(
+    contenders: Sequence[Contender],
+    tasks: Sequence[AbsTask],
+    output: Path,
+    *,
+    finished_only: bool = False,
+    on_task: Callable[[str, str], None] = lambda contender, task: None,
+) -> Iterator[Outcome]:
+    """Each outcome as soon as it is there, task by task; those on disk are not measured again.
+
+    `output` gets mteb's own layout (`results/MODEL/REVISION/…`). With `finished_only` nothing is
+    measured. `on_task` is told before a measurement begins.
+
+    Raises:
+        TaskError: mteb cannot run a task; the message holds its reason.
+
+    """
+    from mteb.cache import ResultCache
+
+    cache = ResultCache(output)
+    opened: dict[str, MTEBModels] = {}
+    for task in tasks:
+        for contender in contenders:
+            if contender.label not in opened:
+                opened[contender.label] = contender.open()
+            model = opened[contender.label]
+            known = _known(cache, model, task)
+            if known is None and not finished_only:
+                on_task(contender.label, task.metadata.name)
+                known = _measure(cache, model, task)
+            if known is not None:
+                result, queries = known
+                yield Outcome(
+                    contender=contender.label,
+                    task=task.metadata.name,
+                    result=result,
+                    queries=queries,
+                )
+
+
+def _known(
+    cache: ResultCache, model: MTEBModels, task: AbsTask
+) -> tuple[TaskResult, dict[str, QueryScores]] | None:
+    """What is on disk of a task, if it is whole and of the same data."""
+    from mteb.results import TaskResult
+
+    path = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
+    queries = path.parent / QUERIES / path.name
+    try:
+        result = TaskResult.from_disk(path)
+        scores = json.loads(queries.read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError):
+        return None
+    if result.dataset_revision != task.metadata.dataset["revision"]:
+        return None
+    if set(task.eval_splits) - set(result.scores):
+        return None
+    return result, scores
+
+
+def _measure(
+    cache: ResultCache, model: MTEBModels, task: AbsTask
+) -> tuple[TaskResult, dict[str, QueryScores]]:
+    """The result of a task, which is then on disk; the scores by query come last."""
+    import tempfile
+
+    import mteb
+    from mteb.abstasks import AbsTaskRetrieval
+
+    with tempfile.TemporaryDirectory(prefix="dewey-eval-") as folder:
+        try:
+            task.load_data()
+            done = mteb.evaluate(
+                model,
+                task,
+                cache=cache,
+                overwrite_strategy="always",
+                prediction_folder=folder,
+                show_progress_bar=False,
+                co2_tracker=False,
+            )
+        except (DeweyError, KeyboardInterrupt):
+            raise
+        except Exception as error:  # whatever a task, a model or the hub may raise
+            reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+            raise TaskError(f"{task.metadata.name}: cannot be measured: {reason}") from error
+        queries: dict[str, QueryScores] = {}
+        if isinstance(task, AbsTaskRetrieval):
+            queries = _query_scores(task, Path(folder))
+        task.unload_data()
+    [result] = done.task_results
+    path = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
+    _write(path.parent / QUERIES / path.name, queries)
+    return result, queries
+
+
+def _query_scores(task: Any, folder: Path) -> dict[str, QueryScores]:
+    """Scores by query of each split and subset that mteb wrote predictions of."""
+    predictions = json.loads((folder / task.prediction_file_name).read_text(encoding="utf-8"))
+    return {
+        split if len(task.dataset) == 1 else f"{subset}/{split}": query_scores(
+            data["relevant_docs"], predictions[subset][split]
+        )
+        for subset, splits in task.dataset.items()
+        for split, data in splits.items()
+        if split in predictions.get(subset, {})
+    }
+
+
+def _write(path: Path, scores: dict[str, QueryScores]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(scores) + "\n", encoding="utf-8")
+    os.replace(draft, path)

