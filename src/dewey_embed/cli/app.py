@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from dewey_embed.cli.ablate import ablate
+from dewey_embed.cli.audit import audit
 from dewey_embed.cli.encode import encode
 from dewey_embed.cli.evaluate import evaluate
 from dewey_embed.cli.index import index
@@ -38,6 +39,7 @@ app.command("train")(train)
 app.command("plan")(plan)
 app.command("ablate")(ablate)
 app.command("eval")(evaluate)
+app.add_typer(audit, name="audit")
 app.command("report")(report)
 
 

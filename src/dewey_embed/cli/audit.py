@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli.audits import alignment, baseline, cost
 from dewey_embed.cli.options import say
 from dewey_embed.errors import ConfigError
 
@@ -94,3 +95,8 @@ def _numbers(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise ConfigError(f"--lengths is {text!r}; give numbers with commas: 1024,8192") from None
+
+
+audit.command("baseline")(baseline)
+audit.command("alignment")(alignment)
+audit.command("cost")(cost)

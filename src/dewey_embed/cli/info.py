@@ -18,7 +18,7 @@ def info(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL|INDEX]", help="A model, or an index's folder. [default: mini]"
+            metavar="[MODEL|INDEX]", help="A model, or an index's folder. Default: mini."
         ),
     ] = None,
     json: options.Json = False,

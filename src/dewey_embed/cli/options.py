@@ -41,7 +41,7 @@ Model = Annotated[
         envvar="DEWEY_MODEL",
         show_envvar=True,
         metavar="MODEL",
-        help="A model folder or Hugging Face id. [default: the index's own, or the embedded mini]",
+        help="A model folder or Hugging Face id. Default: the index's own, or the embedded mini.",
     ),
 ]
 ChunkTokens = Annotated[
@@ -50,7 +50,7 @@ ChunkTokens = Annotated[
         envvar="DEWEY_CHUNK_TOKENS",
         show_envvar=True,
         min=1,
-        help="Tokens of a chunk; give it again for a second size. [default: 128]",
+        help="Tokens of a chunk; give it again for a second size. Default: 128.",
     ),
 ]
 ChunkOverlap = Annotated[
@@ -59,7 +59,7 @@ ChunkOverlap = Annotated[
         envvar="DEWEY_CHUNK_OVERLAP",
         show_envvar=True,
         min=0,
-        help="Tokens that a chunk shares with the next. [default: a quarter of its size]",
+        help="Tokens that a chunk shares with the next. Default: a quarter of its size.",
     ),
 ]
 SplitterOption = Annotated[
@@ -68,8 +68,7 @@ SplitterOption = Annotated[
         "--splitter",
         envvar="DEWEY_SPLITTER",
         show_envvar=True,
-        help="Cut every so many tokens, at paragraphs and sentences, or at words. "
-        "[default: tokens]",
+        help="Cut every so many tokens, at paragraphs and sentences, or at words. Default: tokens.",
     ),
 ]
 OverflowOption = Annotated[
@@ -79,7 +78,7 @@ OverflowOption = Annotated[
         envvar="DEWEY_OVERFLOW",
         show_envvar=True,
         help="A text longer than the model takes is read in overlapping windows, truncated, or "
-        "an error. [default: windows]",
+        "an error. Default: windows.",
     ),
 ]
 TextField = Annotated[
@@ -95,7 +94,7 @@ IdField = Annotated[
     typer.Option(
         envvar="DEWEY_ID_FIELD",
         show_envvar=True,
-        help="Field of a JSONL record that names it. [default: _id or id, else file and line]",
+        help="Field of a JSONL record that names it. Default: _id or id, else file and line.",
     ),
 ]
 TitleField = Annotated[
@@ -103,7 +102,7 @@ TitleField = Annotated[
     typer.Option(
         envvar="DEWEY_TITLE_FIELD",
         show_envvar=True,
-        help="Field of a JSONL record that is its title. [default: title]",
+        help="Field of a JSONL record that is its title. Default: title.",
     ),
 ]
 StdinExtension = Annotated[

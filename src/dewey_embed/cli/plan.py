@@ -42,7 +42,7 @@ def plan(
             envvar="DEWEY_TEXTS",
             show_envvar=True,
             min=1,
-            help="Texts of the corpus. [default: corpus.max_texts]",
+            help="Texts of the corpus. Default: corpus.max_texts.",
         ),
     ] = None,
     text_tokens: Annotated[
@@ -51,7 +51,7 @@ def plan(
             envvar="DEWEY_TEXT_TOKENS",
             show_envvar=True,
             min=1,
-            help="Mean tokens of a text. [default: as many as its crops take]",
+            help="Mean tokens of a text. Default: as many as its crops take.",
         ),
     ] = None,
     teacher_parameters: Annotated[
@@ -61,7 +61,7 @@ def plan(
             show_envvar=True,
             min=1,
             help="The teacher's parameters without its embedding table, such as 7.1e9. "
-            "[default: by its name, where we know it]",
+            "Default: by its name, where we know it.",
         ),
     ] = None,
     overrides: Annotated[

@@ -12,11 +12,10 @@ TIMEOUT_S = 4.0
 
 def why_not_on_hub(path: str) -> str | None:
     """Why a data set (`owner/name`) cannot be had, in a few words; `None` if it can."""
-    if in_cache(path):
-        return None
-    lacking = f"{path} is not in the Hugging Face cache"
     reason = _why_unreachable()
-    return f"{lacking}, and {reason}" if reason else None
+    if reason is None or in_cache(path):
+        return None
+    return f"{path} is not in the Hugging Face cache, and {reason}"
 
 
 def in_cache(path: str) -> bool:
@@ -31,8 +30,13 @@ def in_cache(path: str) -> bool:
 
 @cache
 def _why_unreachable() -> str | None:
-    """Why the hub does not answer, asked once in a process; `None` if it does."""
+    """Why the hub does not answer, asked once in a process; `None` if it does.
+
+    If it does not, this process is in offline mode from then on: what is in the cache then opens
+    at once, not after the clients' retries.
+    """
     import requests
+    from datasets import config
     from huggingface_hub import constants, is_offline_mode
 
     if is_offline_mode():
@@ -40,5 +44,6 @@ def _why_unreachable() -> str | None:
     try:
         requests.head(constants.ENDPOINT, timeout=TIMEOUT_S)
     except requests.RequestException:
+        constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
         return f"{constants.ENDPOINT} cannot be reached"
     return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +14,12 @@ from numpy.typing import NDArray
 from dewey_embed.eval.scores import Interval, interval
 from dewey_embed.train.diagnostics import Floats, HeldOut, Int, mean_pairwise_cosine
 
+DECILES = 10
+LENGTH_EDGES = (0, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
+
 Doubles = NDArray[np.float64]
+Angles = list[list[Interval | None]]
+"""By what was measured, then along an axis; None where there is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +77,48 @@ def by_document(values: Doubles, owners: Int) -> Interval | None:
     sums, counts = np.bincount(owners, values), np.bincount(owners)
     some = counts > 0
     return interval(sums[some] / counts[some])
+
+
+def by_place(measured: Sequence[Measured]) -> Angles:
+    """Angles of each size by tenth of the document; of documents of ten chunks or more.
+
+    In shorter ones the place says only how short they are.
+    """
+    found: Angles = []
+    for each in measured:
+        tenth = np.minimum((each.places * DECILES).astype(np.int64), DECILES - 1)
+        long = each.num_chunks[each.held.texts] >= DECILES
+        found.append([angle_of(each, long & (tenth == place)) for place in range(DECILES)])
+    return found
+
+
+def by_length(measured: Sequence[Measured]) -> Angles:
+    """Angles of each size by length of the document; at last those of documents' own vectors."""
+    found: Angles = []
+    bins = length_bins(measured[0])
+    for each in measured:
+        lengths = each.held.text_tokens[each.held.texts]
+        found.append([angle_of(each, (lengths >= low) & (lengths < high)) for low, high, _ in bins])
+    held = measured[0].held
+    own = degrees(row_cosines(held.cls, held.cls_targets))
+    lengths = held.text_tokens
+    inside = [(lengths >= low) & (lengths < high) for low, high, _ in bins]
+    found.append([by_document(own[some], np.arange(some.sum())) for some in inside])
+    return found
+
+
+def angle_of(measured: Measured, some: NDArray[np.bool_]) -> Interval | None:
+    """The mean angle of some chunks, which are marked."""
+    return by_document(degrees(measured.cosines[some]), measured.held.texts[some])
+
+
+def length_bins(measured: Measured) -> list[tuple[int, int, int]]:
+    """Lengths that occur: from, to below, and the mean of the documents between."""
+    lengths = measured.held.text_tokens
+    edges = (*LENGTH_EDGES, int(max(lengths.max() + 1, LENGTH_EDGES[-1] + 1)))
+    inside = [(low, high, lengths[(lengths >= low) & (lengths < high)])
+              for low, high in pairwise(edges)]  # fmt: skip
+    return [(low, high, round(float(some.mean()))) for low, high, some in inside if len(some)]
 
 
 def tightness(chunks: Floats, owners: Int) -> Tightness:
