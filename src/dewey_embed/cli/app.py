@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,8 +79,8 @@ def _end(message: str) -> None:
 
 
 def _show_warning(
-    message: Warning | str, category: type[Warning], *_: object, **__: object
+    message: Warning | str, category: type[Warning], filename: str, *_: object, **__: object
 ) -> None:
-    """Say a warning in one line; those meant for developers are not for users."""
-    if category is UserWarning:
+    """Say a warning in one line; those meant for developers are not for users, nor is mteb's."""
+    if category is UserWarning and "mteb" not in Path(filename).parts:
         typer.echo(f"dewey: warning: {' '.join(str(message).split())}", err=True)

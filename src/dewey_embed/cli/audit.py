@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dewey_embed.cli.audits import alignment, baseline, cost
-from dewey_embed.cli.options import say
+from dewey_embed.cli.options import require_eval, say
 from dewey_embed.errors import ConfigError
 
 CACHE = Path("~/.cache/dewey-embed/audits")
@@ -24,7 +24,8 @@ audit = typer.Typer(
 
 @audit.callback()
 def _audits() -> None:
-    """Hold the audits."""
+    """Hold the audits, which need the extra `eval`."""
+    require_eval()
 
 
 @audit.command("length")

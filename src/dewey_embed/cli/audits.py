@@ -154,14 +154,16 @@ def cost(
         "dims": _several("--dims", dims, int) if dims else None,
         "clusters": _several("--clusters", clusters, int) if clusters else (),
     }
+    from dewey_embed.eval.audits.ways import Choices
+
+    choices = Choices(**values)
     from dewey_embed.encoder import Dewey
     from dewey_embed.eval.audits.cost import audit_cost
-    from dewey_embed.eval.audits.ways import Choices
 
     found = audit_cost(
         Dewey.load(model, device=device),
         data,
-        choices=Choices(**values),
+        choices=choices,
         cache=cache,
         seed=seed,
         progress=sys.stderr.isatty(),

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli.options import ChunkOverlap, ChunkTokens, say, sizes
+from dewey_embed.cli.options import ChunkOverlap, ChunkTokens, require_eval, say, sizes
 
 CACHE = Path("~/.cache/dewey-embed/eval")
 
@@ -65,6 +65,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:
     """Measure models on a suite of tasks, through mteb; goes on where it was stopped."""
+    require_eval()
     from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.eval.contenders import open_contenders
     from dewey_embed.eval.evaluation import evaluate as run_evaluation

@@ -131,6 +131,24 @@ def say(message: str) -> None:
     typer.echo(f"dewey: {message}", err=True)
 
 
+def require_eval() -> None:
+    """Nothing, where the packages of the extra `eval` are installed.
+
+    Raises:
+        MissingDependencyError: with the command that installs them.
+
+    """
+    from importlib.util import find_spec
+
+    from dewey_embed.errors import MissingDependencyError
+
+    missing = [name for name in ("mteb", "bm25s", "pytrec_eval", "scipy") if not find_spec(name)]
+    if missing:
+        raise MissingDependencyError(
+            f'measuring needs {", ".join(missing)}: pip install "dewey-embed[eval]"'
+        )
+
+
 def print_json(value: Any) -> None:
     """One line of JSON on standard output."""
     typer.echo(json.dumps(value, ensure_ascii=not _speaks_unicode()))

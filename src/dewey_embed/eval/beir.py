@@ -83,6 +83,12 @@ def _texts(path: Path, *, titles: bool) -> dict[str, str]:
             ) from None
         if not isinstance(name, str) or not isinstance(text, str):
             raise TaskError(f'{place}: "_id" and "text" must be strings')
+        try:
+            (name + text).encode()
+        except UnicodeEncodeError:
+            raise TaskError(
+                f"{place}: holds half of a surrogate pair, which is no Unicode text"
+            ) from None
         if name in texts:
             raise TaskError(f"{place}: id {name!r} comes a second time; ids must be unique")
         title = record.get("title") or "" if titles else ""

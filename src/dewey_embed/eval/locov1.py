@@ -107,7 +107,7 @@ def _joined(name: str, documents: Rows, queries: Rows) -> RetrievalData:
     if not qrels:
         raise TaskError(f"LoCoV1 {name}: no query has an answer; are these all of its files?")
     return RetrievalData(
-        name=name,
+        name=f"LoCoV1-{name}",
         documents={key: text for key, text in texts.items() if text},
         queries={key: asked[key] for key in qrels},
         qrels=qrels,

@@ -36,10 +36,12 @@ LOCOV1: Mapping[str, PaperFigures] = MappingProxyType(
     }
 )
 
+PREFIX = "LoCoV1-"
+
 LONGEMBED = {"single": 0.7798, "multi": 0.8659}
 """Means over LongEmbed's six tasks."""
 
 
 def paper_figures(task: str) -> PaperFigures | None:
-    """The paper's scores on a LoCoV1 task of this name; `None` where it has none."""
-    return LOCOV1.get(task.removeprefix("LoCoV1-").removeprefix("LoCoV1"))
+    """The paper's scores on a task, `LoCoV1-…`; `None` where it has none."""
+    return LOCOV1.get(task.removeprefix(PREFIX)) if task.startswith(PREFIX) else None

@@ -61,6 +61,8 @@ def run(
 ) -> Iterator[Outcome]:
     """Each outcome as soon as it is there, task by task; those on disk are not measured again.
 
+    A model that only searches has no outcome on a task of another kind.
+
     `output` gets mteb's own layout (`results/MODEL/REVISION/…`). With `finished_only` nothing is
     measured. `on_task` is told before a measurement begins.
 
@@ -78,7 +80,7 @@ def run(
                 opened[contender.label] = contender.open()
             model = opened[contender.label]
             known = _known(cache, model, task)
-            if known is None and not finished_only:
+            if known is None and not finished_only and _fits(model, task):
                 on_task(contender.label, task.metadata.name)
                 known = _measure(cache, model, task)
             if known is not None:
@@ -89,6 +91,14 @@ def run(
                     result=result,
                     queries=queries,
                 )
+
+
+def _fits(model: MTEBModels, task: AbsTask) -> bool:
+    """Whether a model can be measured on a task: BM25 has no vectors to classify by."""
+    from mteb.abstasks import AbsTaskRetrieval
+    from mteb.models.models_protocols import EncoderProtocol
+
+    return isinstance(task, AbsTaskRetrieval) or isinstance(model, EncoderProtocol)
 
 
 def _known(
