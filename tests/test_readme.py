@@ -37,7 +37,8 @@ def test_every_dewey_command_in_the_readme_is_one(repository):
     assert {command[0] for command in commands} >= {"index", "search"}
     for command in commands:
         options = [word for word in command if word.startswith("-")]
-        shown = CliRunner().invoke(app, [command[0], "--help"], env={"COLUMNS": "200"}).output
+        words = command[:2] if command[0] == "audit" else command[:1]
+        shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
         for option in options:
             assert option in shown, f"{command[0]} has no {option}"
 
@@ -50,7 +51,14 @@ def test_every_make_target_in_the_readme_is_one(repository):
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "docs/architecture.md", "docs/index-format.md", "docs/training.md"]
+    "name",
+    [
+        "README.md",
+        "docs/architecture.md",
+        "docs/evaluation.md",
+        "docs/index-format.md",
+        "docs/training.md",
+    ],
 )
 def test_every_file_that_the_docs_name_is_there(repository, name):
     path = repository / name

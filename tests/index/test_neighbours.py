@@ -1,13 +1,15 @@
 """Nearest vectors: exact where it says exact, and close to it where there are many."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from dewey_embed.index.inverted import build_inverted
 from dewey_embed.index.neighbours import (
     EXACT_LIMIT,
     Neighbours,
     best_documents,
-    build_inverted,
     read_neighbours,
 )
 from tests.index.conftest import unit
@@ -60,8 +62,8 @@ def test_documents_are_found_behind_one_that_owns_all_nearest_chunks(rng):
     crowd = query + 0.01 * rng.standard_normal((5000, 16)).astype(np.float32)
     others = unit(rng, 40, 16)
     vectors = np.concatenate([crowd, others]).astype(np.float32)
-    owners = np.concatenate([np.zeros(5000, np.int64), np.arange(1, 41)])
-    rows, scores = best_documents(Neighbours(vectors), owners, query, 5)
+    starts = np.array([0, *range(5000, 5041)])
+    rows, scores = best_documents(Neighbours(vectors), starts, query, 5)
     best = np.argsort(-(others @ query))[:4] + 1
     assert rows.tolist() == [0, *best.tolist()]
     assert np.all(np.diff(scores) <= 0)
@@ -120,4 +122,64 @@ def test_inverted_search_reaches_every_vector(clustered):
 def test_the_same_vectors_give_the_same_index(clustered, tmp_path):
     vectors, _, path = clustered
     build_inverted(vectors, tmp_path / "again.faiss")
-    assert (tmp_path / "again.faiss").read_bytes() == path.read_bytes()
+    for suffix in (".faiss", ".lists"):
+        again = tmp_path / f"again{suffix}"
+        assert again.read_bytes() == path.with_suffix(suffix).read_bytes()
+
+
+def test_far_queries_find_their_nearest_too(clustered, rng):
+    vectors, neighbours, _ = clustered
+    hits = 0
+    for query in unit(rng, 200, 64):  # of no cluster: worse than any real question
+        rows, _ = neighbours.nearest(query, 10)
+        hits += len(set(rows.tolist()) & set(brute_force(vectors, query, 10)[0].tolist()))
+    assert hits / 2000 >= 0.85
+
+
+@pytest.mark.parametrize("width", [1, 33, 50])
+def test_any_width_can_be_inverted(width, rng, tmp_path):
+    vectors = unit(rng, 2000, width)
+    build_inverted(vectors, tmp_path / "v.faiss")
+    query = unit(rng, width)
+    rows, scores = read_neighbours(vectors, tmp_path / "v.faiss").nearest(query, 10)
+    assert len(set(rows.tolist())) == 10
+    assert scores[0] == pytest.approx(float((vectors @ query).max()), abs=1e-5)
+
+
+def test_an_inverted_file_may_be_moved_and_stays_while_it_is_open(clustered, tmp_path):
+    vectors, neighbours, path = clustered
+    for suffix in (".faiss", ".lists"):
+        shutil.copy(path.with_suffix(suffix), tmp_path / f"moved{suffix}")
+    moved = read_neighbours(vectors, tmp_path / "moved.faiss")
+    shutil.rmtree(tmp_path)  # its pages stay for whoever has it open
+    query = vectors[7].astype(np.float32)
+    np.testing.assert_array_equal(moved.nearest(query, 10)[0], neighbours.nearest(query, 10)[0])
+
+
+def test_lists_that_are_not_whole_are_refused(clustered, tmp_path):
+    vectors, _, path = clustered
+    shutil.copy(path, tmp_path / "v.faiss")
+    (tmp_path / "v.lists").write_bytes(path.with_suffix(".lists").read_bytes()[:-1])
+    with pytest.raises(ValueError, match="expected"):
+        read_neighbours(vectors, tmp_path / "v.faiss")
+
+
+def test_building_says_how_far_it_is(clustered, tmp_path):
+    vectors, _, _ = clustered
+    done = []
+    build_inverted(vectors, tmp_path / "v.faiss", done.append)
+    assert sum(done) == len(vectors)
+    assert len(done) > 1
+
+
+def test_documents_come_from_an_inverted_file_as_from_all_vectors(clustered):
+    vectors, neighbours, _ = clustered
+    starts = np.arange(0, len(vectors) + 1, 12)
+    same = 0
+    for query in vectors[::6000].astype(np.float32):
+        rows, scores = best_documents(neighbours, starts, query, 10)
+        every = vectors.astype(np.float32) @ query
+        best = np.maximum.reduceat(every, starts[:-1])
+        np.testing.assert_allclose(scores, best[rows], atol=1e-5)
+        same += len(set(rows.tolist()) & set(np.argsort(-best, kind="stable")[:10].tolist()))
+    assert same >= 98

@@ -20,22 +20,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import IndexStoreError, InputError
+from dewey_embed.index.inverted import build_inverted, release
 from dewey_embed.index.neighbours import (
     EXACT_LIMIT,
     Mask,
     Rows,
     best_documents,
-    build_inverted,
     read_neighbours,
 )
 from dewey_embed.index.records import canonical
 from dewey_embed.index.store import SCAN_ROWS, Snapshot
+from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.types import MetadataValue
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CATALOGUE_FORMAT = 1
+CATALOGUE_FORMAT = 2
 
 Filter = Mapping[str, MetadataValue | Sequence[MetadataValue] | Set[MetadataValue]]
 
@@ -56,7 +57,6 @@ class Catalogue:
         self.spans: NDArray[np.int64] = _mapped(folder / "spans.npy")
         self.whole = read_neighbours(_mapped(folder / "documents.npy"), folder / "documents.faiss")
         self.chunks = read_neighbours(_mapped(folder / "chunks.npy"), folder / "chunks.faiss")
-        self.owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def __len__(self) -> int:
         return int(self.documents.num_rows)
@@ -76,8 +76,8 @@ class Catalogue:
         """
         if whole:
             return self.whole.nearest(query, num, allowed)
-        chunks = None if allowed is None else allowed[self.owners]
-        return best_documents(self.chunks, self.owners, query, num, chunks)
+        chunks = None if allowed is None else np.repeat(allowed, np.diff(self.starts))
+        return best_documents(self.chunks, self.starts, query, num, chunks)
 
     def passages(
         self, row: int, query: NDArray[np.float32], num: int
@@ -135,7 +135,7 @@ class Catalogue:
         return {key: json.loads(value) for key, value in pairs}
 
 
-def open_catalogue(folder: Path, snapshot: Snapshot) -> Catalogue:
+def open_catalogue(folder: Path, snapshot: Snapshot, *, progress: bool = False) -> Catalogue:
     """The catalogue of a snapshot of the index in `folder`, made now if it is missing.
 
     Where the index's folder cannot be written, it is made in memory's place: a temporary folder.
@@ -154,7 +154,7 @@ def open_catalogue(folder: Path, snapshot: Snapshot) -> Catalogue:
         except OSError:
             return _temporary(snapshot)
         try:
-            write_catalogue(snapshot, draft)
+            write_catalogue(snapshot, draft, progress=progress)
             draft.rename(home / name)
         except OSError:
             if not (home / name).exists():  # else another reader was faster
@@ -188,7 +188,7 @@ def _mapped(path: Path) -> NDArray[Any]:
     return array
 
 
-def write_catalogue(snapshot: Snapshot, folder: Path) -> None:
+def write_catalogue(snapshot: Snapshot, folder: Path, *, progress: bool = False) -> None:
     """Nothing; `folder` then holds a snapshot's catalogue. Tables are read in blocks.
 
     Raises:
@@ -208,14 +208,19 @@ def write_catalogue(snapshot: Snapshot, folder: Path) -> None:
     width = snapshot.documents.schema.field("vector").type.list_size
     whole = _new_array(folder / "documents.npy", np.float32, (len(table), width))
     row_ids = table["_rowid"].combine_chunks()
-    query = snapshot.documents.search().select(["vector"]).with_row_id(True)
-    for batch in query.to_batches(SCAN_ROWS):
-        rows = pc.index_in(batch["_rowid"], value_set=row_ids).to_numpy()
-        whole[rows] = _vectors(batch, width)
-    chunks = _write_chunks(snapshot, folder, table["hash"].combine_chunks(), starts, width)
-    for name, vectors in (("documents", whole), ("chunks", chunks)):
-        if len(vectors) > EXACT_LIMIT:
-            build_inverted(vectors, folder / f"{name}.faiss")
+    sizes = (len(table), int(starts[-1]))
+    work = sum(2 * size if size > EXACT_LIMIT else size for size in sizes)
+    with progress_bar("laying out", work, "vectors", show=progress) as advance:
+        query = snapshot.documents.search().select(["vector"]).with_row_id(True)
+        for batch in query.to_batches(SCAN_ROWS):
+            rows = pc.index_in(batch["_rowid"], value_set=row_ids).to_numpy()
+            whole[rows] = _vectors(batch, width)
+            advance(len(rows))
+        hashes = table["hash"].combine_chunks()
+        chunks = _write_chunks(snapshot, folder, hashes, starts, width, advance=advance)
+        for name, vectors in (("documents", whole), ("chunks", chunks)):
+            if len(vectors) > EXACT_LIMIT:
+                build_inverted(vectors, folder / f"{name}.faiss", advance)
 
 
 def _write_names(table: pa.Table, path: Path) -> None:
@@ -240,7 +245,13 @@ def _write_names(table: pa.Table, path: Path) -> None:
 
 
 def _write_chunks(
-    snapshot: Snapshot, folder: Path, hashes: pa.Array, starts: NDArray[np.int64], width: int
+    snapshot: Snapshot,
+    folder: Path,
+    hashes: pa.Array,
+    starts: NDArray[np.int64],
+    width: int,
+    *,
+    advance: Advance,
 ) -> NDArray[Any]:
     """Write every live chunk's characters and vector at its place; the vectors (C, D) float16."""
     import pyarrow.compute as pc
@@ -257,7 +268,9 @@ def _write_chunks(
         spans[rows, 0] = batch["char_start"].to_numpy()[live]
         spans[rows, 1] = batch["char_end"].to_numpy()[live]
         vectors[rows] = _vectors(batch, width)[live]
+        release(vectors)
         seen += len(live)
+        advance(len(live))
     if seen != total or not (spans[:, 1] > spans[:, 0]).all():
         raise IndexStoreError(
             f"the tables hold {seen} chunks for documents that have {total}; "

@@ -1,4 +1,4 @@
-"""The nearest of many vectors, by FAISS: exactly for few, IVF with float rescoring for many.
+"""The nearest of many vectors: all compared for few, those an inverted file points to for many.
 
 Scores are always exact: inner products in float32 with the vectors as stored, each row summed by
 itself, so that a score depends neither on the other rows nor on their order. Equal scores are
@@ -7,11 +7,14 @@ ordered by row.
 
 from __future__ import annotations
 
+import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dewey_embed.index.inverted import Inverted, read_inverted
 
 if TYPE_CHECKING:
     import faiss
@@ -19,9 +22,9 @@ if TYPE_CHECKING:
 EXACT_LIMIT = 50_000
 """Up to so many vectors every one is compared."""
 
-_TRAINING_VECTORS_PER_LIST = 48
-_PROBED_SHARE = 1 / 10
-"""Share of the IVF lists read for a first look; recall@10 is above 0.97 (tests/index)."""
+_CANDIDATES = 100
+_CANDIDATES_PER_ROW = 2
+"""Rows of an inverted file that are scored: so many, and so many for each one wanted."""
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -29,12 +32,12 @@ Mask = NDArray[np.bool_]
 
 
 class Neighbours:
-    """Vectors (N, D), float16 or float32, that can be searched, with their IVF if they are many."""
+    """Vectors (N, D), float16 or float32, to be searched; by an inverted file if they are many."""
 
-    def __init__(self, vectors: NDArray[Any], inverted: faiss.IndexIVF | None = None) -> None:
+    def __init__(self, vectors: NDArray[Any], inverted: Inverted | None = None) -> None:
         self.vectors = vectors
         self._inverted = inverted
-        self._flat: Any | None = None
+        self._flat: faiss.Index | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -55,18 +58,15 @@ class Neighbours:
         if len(self) == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if allowed is not None and allowed.sum() <= EXACT_LIMIT:
-            return self._among(np.flatnonzero(allowed), query, num)
-        num = min(num, len(self))
-        if self._inverted is None:
-            # A few more than asked, so that equal scores are cut by our order, not by FAISS's.
-            _, found = self._exact().search(query[None], min(num + 16, len(self)))
+            found = np.flatnonzero(allowed)
+        elif self._inverted is not None:
+            more = _CANDIDATES + _CANDIDATES_PER_ROW * num
+            found = self._inverted.candidates(query, more, allowed)
         else:
-            found = _probe(self._inverted, query, num, allowed)
-        return self._among(found.ravel(), query, num)
-
-    def _among(self, rows: Rows, query: NDArray[np.float32], num: int) -> tuple[Rows, Scores]:
-        """The best of some rows, by exact scores."""
-        rows = np.sort(rows)
+            # A few more than asked, so that equal scores are cut by our order, not by FAISS's.
+            _, near = self._exact().search(query[None], min(num + 16, len(self)))
+            found = near.ravel()
+        rows = np.sort(found)
         scores = self.scores(rows, query)
         order = np.argsort(-scores, kind="stable")[:num]
         return rows[order], scores[order]
@@ -83,73 +83,33 @@ class Neighbours:
 
 def best_documents(
     neighbours: Neighbours,
-    owners: NDArray[np.int64],
+    starts: Rows,
     query: NDArray[np.float32],
     num: int,
     allowed: Mask | None = None,
 ) -> tuple[Rows, Scores]:
     """The `num` documents whose best chunk scores highest, best first, with that score.
 
-    `owners` (C,) is each chunk's document, `allowed` (C,) the chunks that may answer. One long
-    document can own all of the nearest chunks: twice as many are fetched until `num` documents
-    are found, or there are no more.
+    Document i owns the chunks `starts[i]` to `starts[i + 1]`; `allowed` (C,) says which chunks may
+    answer. One long document can own all of the nearest chunks: four times as many are fetched
+    until `num` documents are found, or there are no more.
     """
     fetch = max(64, 4 * num)
     while True:
         rows, scores = neighbours.nearest(query, fetch, allowed)
-        _, first = np.unique(owners[rows], return_index=True)
+        owners = np.searchsorted(starts, rows, side="right") - 1
+        _, first = np.unique(owners, return_index=True)
         if len(first) >= num or len(rows) < fetch:
             first = np.sort(first)[:num]
-            return owners[rows[first]], scores[first]
-        fetch *= 2
-
-
-def _probe(
-    inverted: faiss.IndexIVF, query: NDArray[np.float32], num: int, allowed: Mask | None
-) -> Rows:
-    """Candidate rows from the IVF: four for each one wanted, more lists until there are."""
-    import faiss
-
-    wanted = min(max(4 * num, 64), inverted.ntotal if allowed is None else int(allowed.sum()))
-    lists = inverted.nlist
-    probes = max(16, round(lists * _PROBED_SHARE)) * max(1, num // 64)
-    selector = None
-    if allowed is not None:
-        bits = np.packbits(allowed, bitorder="little")
-        selector = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
-    while True:
-        params = faiss.SearchParametersIVF()
-        params.nprobe, params.sel = min(probes, lists), selector
-        _, found = inverted.search(query[None], wanted, params=params)
-        rows: Rows = found[found >= 0]
-        if len(rows) == wanted or probes >= lists:
-            return rows
-        probes *= 2
-
-
-def build_inverted(vectors: NDArray[Any], path: Path) -> None:
-    """Nothing; `path` then holds an `IVF…,SQ8` over vectors (N, D), read in blocks.
-
-    The same vectors in the same order give the same index.
-    """
-    import faiss
-
-    num, width = vectors.shape
-    lists = max(1, min(round(1.5 * num**0.5), num // 39))
-    index: Any = faiss.index_factory(width, f"IVF{lists},SQ8", faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter = 10
-    step = max(1, num // (_TRAINING_VECTORS_PER_LIST * lists))
-    index.train(np.ascontiguousarray(vectors[::step], np.float32))
-    for start in range(0, num, 65_536):
-        index.add(np.ascontiguousarray(vectors[start : start + 65_536], np.float32))
-    faiss.write_index(index, str(path))
+            return owners[first], scores[first]
+        fetch *= 4
 
 
 def read_neighbours(vectors: NDArray[Any], path: Path) -> Neighbours:
-    """Vectors (N, D) with the IVF that was built from them at `path`, if they were many."""
+    """Vectors (N, D) with the inverted file that was built from them at `path`, if there is one."""
     if not path.exists():
         return Neighbours(vectors)
-    import faiss
-
-    inverted = faiss.read_index(str(path))
-    return Neighbours(vectors, inverted)  # type: ignore[arg-type]
+    if isinstance(vectors, np.memmap) and hasattr(mmap, "MADV_RANDOM"):
+        # A few rows here and there are read: without this each brings in its surroundings.
+        vectors._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+    return Neighbours(vectors, read_inverted(path, len(vectors)))

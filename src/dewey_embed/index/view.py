@@ -46,17 +46,18 @@ class View:
                     ) from error
         raise AssertionError("the last attempt returns or raises")
 
-    def settle(self) -> None:
+    def settle(self, *, progress: bool = False) -> None:
         """Nothing; the catalogue of the newest state is on disk, alone. For the writer."""
-        held = self._newest()
+        held = self._newest(progress=progress)
         if held is not None:
             remove_stale_catalogues(self._store.folder, held[0])
 
-    def _newest(self) -> tuple[Snapshot, Catalogue] | None:
+    def _newest(self, *, progress: bool = False) -> tuple[Snapshot, Catalogue] | None:
         """The newest snapshot with its catalogue; `None` before the first commit."""
         if self._held is None or self._held[0].versions != self._store.versions():
             snapshot = self._store.snapshot()
             if snapshot is None:
                 return None
-            self._held = snapshot, open_catalogue(self._store.folder, snapshot)
+            catalogue = open_catalogue(self._store.folder, snapshot, progress=progress)
+            self._held = snapshot, catalogue
         return self._held

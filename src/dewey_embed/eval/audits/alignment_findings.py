@@ -199,15 +199,15 @@ def _length_table(
     return Table(
         title="By length of the document",
         columns=(
-            Column(name="from", unit="tokens", digits=0),
-            Column(name="to below", unit="tokens", digits=0),
+            Column(name="over", unit="tokens", digits=0),
+            Column(name="up to", unit="tokens", digits=0),
             Column(name="documents", digits=0),
             *_angle_columns(measured),
             Column(name="the document's vector", unit="°", best="lowest", digits=1),
         ),
         rows=tuple(
             (
-                low, high, int(((found >= low) & (found < high)).sum()),
+                low, high, int(((found > low) & (found <= high)).sum()),
                 *(_mean(angles[row]) for angles in lengths),
             )
             for row, (low, high, _) in enumerate(bins)

@@ -98,11 +98,11 @@ def by_length(measured: Sequence[Measured]) -> Angles:
     bins = length_bins(measured[0])
     for each in measured:
         lengths = each.held.text_tokens[each.held.texts]
-        found.append([angle_of(each, (lengths >= low) & (lengths < high)) for low, high, _ in bins])
+        found.append([angle_of(each, (lengths > low) & (lengths <= high)) for low, high, _ in bins])
     held = measured[0].held
     own = degrees(row_cosines(held.cls, held.cls_targets))
     lengths = held.text_tokens
-    inside = [(lengths >= low) & (lengths < high) for low, high, _ in bins]
+    inside = [(lengths > low) & (lengths <= high) for low, high, _ in bins]
     found.append([by_document(own[some], np.arange(some.sum())) for some in inside])
     return found
 
@@ -113,10 +113,10 @@ def angle_of(measured: Measured, some: NDArray[np.bool_]) -> Interval | None:
 
 
 def length_bins(measured: Measured) -> list[tuple[int, int, int]]:
-    """Lengths that occur: from, to below, and the mean of the documents between."""
+    """Lengths that occur: over, up to, and the mean of the documents between."""
     lengths = measured.held.text_tokens
-    edges = (*LENGTH_EDGES, int(max(lengths.max() + 1, LENGTH_EDGES[-1] + 1)))
-    inside = [(low, high, lengths[(lengths >= low) & (lengths < high)])
+    edges = (*LENGTH_EDGES, int(max(lengths.max(), LENGTH_EDGES[-1]) + 1))
+    inside = [(low, high, lengths[(lengths > low) & (lengths <= high)])
               for low, high in pairwise(edges)]  # fmt: skip
     return [(low, high, round(float(some.mean()))) for low, high, some in inside if len(some)]
 

@@ -74,8 +74,7 @@ def measure(
 
     """
     tried = ways(choices, choices.widths(model.embedding_dim))
-    cuts = choices.cuts()
-    vectors = CutCache(model, cache, cuts)
+    vectors = CutCache(model, cache, choices.cuts())
     documents = vectors.encode(list(data.documents.values()), progress=progress)
     asked = model.encode_query(list(data.queries.values()))
     whole = np.stack([each.vector for each in documents])
@@ -85,7 +84,7 @@ def measure(
         """The vectors that a way stores, made once."""
         key = way.cut, way.clusters
         if key not in parts:
-            parts[key] = _parts(way, cuts, documents, whole)
+            parts[key] = _parts(way, vectors.cuts, documents, whole)
         return parts[key]
 
     points = []

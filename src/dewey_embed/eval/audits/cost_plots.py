@@ -8,8 +8,8 @@ from typing import Any
 from dewey_embed.eval.audits.ways import Choices, Kind, Point, Way, name_of
 from dewey_embed.eval.findings import Plot, Series
 
-NAMED_GAIN = 0.01
-"""How much higher a point of the front must be than the last named one to be named."""
+NAMED_GAIN = 0.05
+"""How far below the next named a point of the front must be to be named; the last one is."""
 
 KINDS: dict[Kind, str] = {"single": "one vector", "clustered": "clusters", "multi": "chunks"}
 
@@ -28,11 +28,12 @@ def front_plot(points: Sequence[Point], front: Sequence[Point]) -> Plot:
                     y=tuple(each.ndcg for each in some),
                 )
             )
-    labels, named = [], float("-inf")
-    for point in front:
-        name = name_of(point.way) if point.ndcg >= named + NAMED_GAIN else ""
-        named = point.ndcg if name else named
-        labels.append(name)
+    named = [front[-1]]
+    for point in reversed(front):
+        if point.ndcg <= named[-1].ndcg - NAMED_GAIN:
+            named.append(point)
+    ids = {id(each) for each in named}
+    labels = [name_of(each.way) if id(each) in ids else "" for each in front]
     series.append(
         Series(
             name="on the front",
@@ -48,7 +49,7 @@ def front_plot(points: Sequence[Point], front: Sequence[Point]) -> Plot:
         y_label="nDCG@10",
         log_x=True,
         series=tuple(series),
-        notes=(f"Named on the front: what gains {NAMED_GAIN:g} over the last named.",),
+        notes=(f"Named: the last of the front, and what is {NAMED_GAIN:g} below the next named.",),
     )
 
 

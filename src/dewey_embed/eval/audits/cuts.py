@@ -33,8 +33,9 @@ class Cut(NamedTuple):
 
 
 class CutCache:
-    """Vectors of texts by one model in several cuts; `DocumentVectors.at(i)` has those of cut `i`.
+    """Vectors of texts by one model in several cuts, whichever order they are given in.
 
+    `DocumentVectors.at(i)` has those of `cuts[i]`, which are sorted.
     A file for each text, named by a hash of the text and of all that changes its vectors. A killed
     run loses the texts that were encoded together when it was killed.
 
@@ -53,7 +54,7 @@ class CutCache:
         if not cuts:
             raise ConfigError("no size of chunks is given; give at least one")
         self.model = model
-        self.cuts = tuple(cuts)
+        self.cuts = tuple(sorted(set(cuts)))
         self.folder = folder.expanduser() / model.fingerprint
 
     def encode(self, texts: Sequence[str], *, progress: bool = False) -> list[DocumentVectors]:

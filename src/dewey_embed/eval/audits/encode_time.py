@@ -20,7 +20,7 @@ ROUNDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeTime:
-    """The fastest of several rounds over the same documents, in seconds.
+    """The fastest and the slowest of several rounds over the same documents, in seconds.
 
     `cut` is that of the chunks, None where there are none or those of several cuts.
     """
@@ -28,6 +28,7 @@ class EncodeTime:
     name: str
     cut: Cut | None
     seconds: float
+    slowest: float
     num_tokens: int
     num_vectors: int
 
@@ -59,6 +60,7 @@ def encode_times(
             name=name,
             cut=names.get(name),
             seconds=min(taken[name]),
+            slowest=max(taken[name]),
             num_tokens=sum(each.num_tokens for each in made[name]),
             num_vectors=sum(1 + len(each.chunks) for each in made[name]),
         )

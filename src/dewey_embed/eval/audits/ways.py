@@ -89,7 +89,7 @@ class Way:
     dim: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Point:
     """What a way takes and finds: `scores` are nDCG@10 by query, `seconds` one query's search."""
 
