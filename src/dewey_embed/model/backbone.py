@@ -1,4 +1,4 @@
-"""ModernBERT of any size over a packed row, in plain PyTorch.
+"""ModernBERT of any size over a packed row: in plain PyTorch, or by the kernels of `native/`.
 
 Embedding norm, pre-norm layers (the first attention norm absent), fused qkv, rotary positions
 with separate bases for global and local layers, GeGLU, a final norm; no dropout, for the paper
@@ -13,7 +13,9 @@ Shape suffixes: T packed tokens, H hidden width, N heads, D head width, I interm
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import MethodType
+from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -22,6 +24,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dewey_embed.config import GLOBAL_THETA_128K, MAX_POSITIONS_128K, BackboneConfig, LayerType
 from dewey_embed.model.attention import AttentionPlan, attend, rotate, sliced
+from dewey_embed.model.native.kernels import Kernels
+from dewey_embed.model.native.layers import NativeRun, kernels_of
 from dewey_embed.model.packing import Packed
 
 Rotary = dict[LayerType, tuple[Tensor, Tensor]]
@@ -155,6 +159,7 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.final_norm = Norm(config)
         self.recompute = False  # gradient checkpointing: layers run again for their gradients
+        self.tokens_asked = 0  # of it so far; kernels are built once they are worth it
 
     def compile_layers(self) -> None:
         """Nothing; what layers do token by token is then compiled when it is first run.
@@ -180,12 +185,21 @@ class Backbone(nn.Module):
                 "encode it in windows, or extend the model with extend_context()"
             )
         states_TH = self.embeddings(packed.ids_T)
+        if (kernels := kernels_of(self)) is not None:
+            self._run_native(kernels, states_TH, packed)
+        else:
+            states_TH = self._run(states_TH, packed)
+        final: Tensor = self.final_norm(states_TH, torch.float32)
+        return final
+
+    def _run(self, states_TH: Tensor, packed: Packed) -> Tensor:
+        """(T, H) float32: the states after the last layer, in plain PyTorch."""
         dtype = self.final_norm.weight.dtype
         plan = AttentionPlan(
             packed, self.config.local_attention // 2, product_dtype(self.final_norm.weight)
         )
         rotary = {
-            layer_type: rotary_table(self.config, layer_type, packed, dtype)
+            layer_type: rotary_table(self.config, layer_type, packed.positions_T, dtype)
             for layer_type in set(self.config.layer_types)
         }
         for layer in self.layers:
@@ -193,8 +207,17 @@ class Backbone(nn.Module):
                 states_TH = checkpoint(layer, states_TH, rotary, plan, use_reentrant=False)
             else:
                 states_TH = layer(states_TH, rotary, plan)
-        final: Tensor = self.final_norm(states_TH, torch.float32)
-        return final
+        return states_TH
+
+    def _run_native(self, kernels: Kernels, states_TH: Tensor, packed: Packed) -> None:
+        """Nothing; `states_TH` are then the states after the last layer, by our kernels."""
+        positions_P = torch.arange(packed.max_length)
+        angles = {
+            layer_type: rotary_table(self.config, layer_type, positions_P, torch.float32)
+            for layer_type in set(self.config.layer_types)
+        }
+        layers = cast(Iterable[Layer], self.layers)
+        NativeRun(kernels, self.config, packed, angles).layers(layers, states_TH)
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:
@@ -204,17 +227,15 @@ def product_dtype(weight: Tensor) -> torch.dtype:
 
 
 def rotary_table(
-    config: BackboneConfig, layer_type: LayerType, packed: Packed, dtype: torch.dtype
+    config: BackboneConfig, layer_type: LayerType, positions_T: Tensor, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, D/2) of every token's angles, computed in float32.
+    """Cosines and sines (T, D/2) of every position's angles, computed in float32.
 
     Source: arXiv 2104.09864 eq. 15, with θ_i = base^(-2i/D).
     """
-    exponent = (
-        torch.arange(0, config.head_size, 2, device=packed.positions_T.device) / config.head_size
-    )
+    exponent = torch.arange(0, config.head_size, 2, device=positions_T.device) / config.head_size
     inverse_frequency = 1.0 / (config.theta(layer_type) ** exponent)
-    angles = packed.positions_T.float().unsqueeze(1) * inverse_frequency
+    angles = positions_T.float().unsqueeze(1) * inverse_frequency
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 

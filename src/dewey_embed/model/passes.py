@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dewey_embed.model.dewey import DeweyModel, single_vectors
+from dewey_embed.model.native.layers import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.model.windows import Int, Pieces, assign_pieces, plan_windows
@@ -108,6 +109,7 @@ def embed(
     pool = _Pool(model, requests)
     kept: dict[tuple[int, int], RunningSums] = {}
     sizes = [len(sequence.ids) for sequence in sequences]
+    prepare(model.backbone, sum(sizes))
     for batch in fill_batches(sizes, batch_tokens):
         chosen = [sequences[i] for i in batch]
         packed = pack([s.ids for s in chosen], pool.device)

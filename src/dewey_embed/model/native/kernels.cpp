@@ -1,0 +1,474 @@
+// Inference of ModernBERT on a CPU with AVX512-BF16: attention over a packed row, and what stands
+// between the products by weights. bfloat16 in and out, sums in float32. Plain functions over plain
+// memory: no header of torch is needed, any torch can call them, and they compile in seconds.
+//
+// Scores are computed transposed: keys down, queries across the 16 lanes of a register. Maximum and
+// sum over keys then need no step across lanes, the weights of two neighbouring keys are the pairs
+// that the product with the values takes, and keys need no reordering: a pair of a key's elements
+// is broadcast to all lanes.
+//
+// Source of the tiling: arXiv 2205.14135 (FlashAttention) §3.1, with its running maximum.
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+using std::int32_t;
+using std::int64_t;
+using std::uint16_t;
+using std::uint32_t;
+
+constexpr int WIDTH = 64;         // of an attention head
+constexpr int PAIRS = WIDTH / 2;  // the processor multiplies bfloat16 two by two
+constexpr int LANES = 16;         // float32 of a register
+constexpr int RESULTS = 16;       // registers in which a product gathers what it adds up
+constexpr int KEYS = 96;          // of a tile
+constexpr float UNSEEN = -1e30f;  // score of a key that is not seen; its weight is zero
+constexpr float FAR = 32.0f;      // above a query's shift; float32 adds up weights to 2^32 as well
+
+inline __m512 load_half(const uint16_t* from) {
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
+}
+
+inline void store_half(uint16_t* to, __m512 values) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(values));
+}
+
+inline __m512i broadcast(const uint32_t* from) {
+  return _mm512_set1_epi32(static_cast<int>(*from));
+}
+
+inline __m512 add_products(__m512 sum, __m512i a, __m512i b) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
+}
+
+// 2^x within 8e-5 of itself, a twentieth of what rounding to bfloat16 costs; NaN stays NaN. The
+// polynomial is the best of its degree for 2^(x - floor(x)); scalef adds floor(x) to the exponent.
+inline __m512 power_of_two(__m512 x) {
+  const __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  __m512 value = _mm512_set1_ps(0.0780248281f);
+  value = _mm512_fmadd_ps(value, rest, _mm512_set1_ps(0.2260667383f));
+  value = _mm512_fmadd_ps(value, rest, _mm512_set1_ps(0.6958336577f));
+  value = _mm512_fmadd_ps(value, rest, _mm512_set1_ps(0.9999252240f));
+  return _mm512_scalef_ps(value, x);
+}
+
+// Pairs of bfloat16, the first in the lower half.
+inline __m512i lace(__m512 first, __m512 second) {
+  alignas(64) static constexpr uint16_t LACED[32] = {
+      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_load_si512(LACED),
+                                  (__m512i)_mm512_cvtne2ps_pbh(second, first));
+}
+
+// Rows of 16 become columns.
+inline void transpose(__m512i rows[LANES]) {
+  __m512i half[LANES];
+  for (int i = 0; i < LANES; i += 2) {
+    half[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
+    half[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
+  }
+  for (int i = 0; i < LANES; i += 4) {
+    rows[i] = _mm512_unpacklo_epi64(half[i], half[i + 2]);
+    rows[i + 1] = _mm512_unpackhi_epi64(half[i], half[i + 2]);
+    rows[i + 2] = _mm512_unpacklo_epi64(half[i + 1], half[i + 3]);
+    rows[i + 3] = _mm512_unpackhi_epi64(half[i + 1], half[i + 3]);
+  }
+  for (int i = 0; i < 4; ++i) {
+    half[i] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0x88);
+    half[i + 4] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0xdd);
+    half[i + 8] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0x88);
+    half[i + 12] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0xdd);
+  }
+  for (int i = 0; i < 8; ++i) {
+    rows[i] = _mm512_shuffle_i32x4(half[i], half[i + 8], 0x88);
+    rows[i + 8] = _mm512_shuffle_i32x4(half[i], half[i + 8], 0xdd);
+  }
+}
+
+// One token's query or key, turned by its position's angles and scaled. Halves are the pairs.
+// Source: arXiv 2104.09864 eq. 34.
+inline void rotate(const uint16_t* from, uint16_t* to, const float* cosines, const float* sines,
+                   float scale) {
+  const __m512 scales = _mm512_set1_ps(scale);
+  for (int i = 0; i < PAIRS; i += LANES) {
+    const __m512 first = load_half(from + i), second = load_half(from + PAIRS + i);
+    const __m512 cosine = _mm512_mul_ps(_mm512_loadu_ps(cosines + i), scales);
+    const __m512 sine = _mm512_mul_ps(_mm512_loadu_ps(sines + i), scales);
+    store_half(to + i, _mm512_fmsub_ps(first, cosine, _mm512_mul_ps(second, sine)));
+    store_half(to + PAIRS + i, _mm512_fmadd_ps(second, cosine, _mm512_mul_ps(first, sine)));
+  }
+}
+
+// One head of one sequence. `keys` are turned (tokens, WIDTH); `values` hold those of tokens 2i and
+// 2i + 1 as neighbours (tokens / 2, WIDTH, 2), a missing last one as zeros.
+struct Head {
+  const uint16_t* queries;
+  uint16_t* out;
+  const uint32_t* keys;
+  const uint32_t* values;
+  int64_t query_stride, out_stride;
+  int tokens, window;  // window: keys seen to each side, all if negative
+};
+
+// The attention of up to GROUPS · 16 neighbouring queries of a head.
+//
+// Weights are 2^(score - shift). Any shift cancels in the softmax, and it costs nothing: sums of
+// products begin at minus the shift. It begins as the query's score with its own key, which it
+// always sees, so that a sum is never below one; only where a score is far above it, it moves.
+template <int GROUPS>
+class Block {
+ public:
+  void run(const Head& head, int first, const float* cosines, const float* sines) {
+    count = std::min(QUERIES, head.tokens - first);
+    load_queries(head, first, cosines, sines);
+    int begin = 0, end = head.tokens;
+    if (head.window >= 0) {
+      begin = std::max(0, first - head.window) & ~1;  // values come in pairs
+      end = std::min(end, first + count + head.window);
+    }
+    for (int g = 0; g < GROUPS; ++g) sums[g] = _mm512_setzero_ps();
+    std::fill(mixed[0], mixed[0] + WIDTH * QUERIES, 0.0f);
+    for (int key = begin; key < end; key += KEYS) {
+      const int num_keys = std::min(KEYS, end - key);
+      const uint32_t* values = head.values + static_cast<int64_t>(key / 2) * WIDTH;
+      done = 0;
+      weigh(head, first, key, num_keys, values);
+      mix(values, (num_keys + 1) / 2);
+    }
+    store(head.out + first * head.out_stride, head.out_stride);
+  }
+
+ private:
+  static constexpr int QUERIES = GROUPS * LANES;
+  static constexpr int ROWS = RESULTS / GROUPS;  // rows of a product that are worked on at a time
+
+  alignas(64) uint16_t turned[QUERIES][WIDTH];
+  alignas(64) uint32_t queries[PAIRS][QUERIES];
+  alignas(64) uint32_t weights[KEYS / 2][QUERIES];  // of pairs of keys
+  alignas(64) float mixed[WIDTH][QUERIES];
+  alignas(64) float own[QUERIES];
+  __m512 shift[GROUPS], sums[GROUPS];
+  __m512i from[GROUPS], to[GROUPS];  // first and last key that each query sees
+  int count;
+  int done;  // pairs of the tile's weights that are mixed already
+
+  void load_queries(const Head& head, int first, const float* cosines, const float* sines) {
+    const float scale = 0.125f * 1.44269504f;  // 1/√WIDTH, and exponentials are of base 2
+    for (int i = 0; i < count; ++i) {
+      const int64_t token = first + i;
+      rotate(head.queries + token * head.query_stride, turned[i], cosines + token * PAIRS,
+             sines + token * PAIRS, scale);
+      const uint32_t* key = head.keys + token * PAIRS;
+      __m512 product = add_products(_mm512_setzero_ps(), _mm512_load_si512(turned[i]),
+                                    _mm512_loadu_si512(key));
+      product = add_products(product, _mm512_load_si512(turned[i] + PAIRS),
+                             _mm512_loadu_si512(key + LANES));
+      own[i] = _mm512_reduce_add_ps(product);
+    }
+    std::fill(turned[0] + count * WIDTH, turned[0] + QUERIES * WIDTH, uint16_t{0});
+    std::fill(own + count, own + QUERIES, 0.0f);
+    const __m512i step = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (int g = 0; g < GROUPS; ++g) {
+      for (int pair = 0; pair < PAIRS; pair += LANES) {
+        __m512i rows[LANES];
+        for (int i = 0; i < LANES; ++i) {
+          rows[i] = _mm512_load_si512(turned[g * LANES + i] + 2 * pair);
+        }
+        transpose(rows);
+        for (int i = 0; i < LANES; ++i) {
+          _mm512_store_si512(queries[pair + i] + g * LANES, rows[i]);
+        }
+      }
+      shift[g] = _mm512_load_ps(own + g * LANES);
+      const __m512i place = _mm512_add_epi32(step, _mm512_set1_epi32(first + g * LANES));
+      const int reach = head.window < 0 ? head.tokens + QUERIES : head.window;
+      from[g] = _mm512_sub_epi32(place, _mm512_set1_epi32(reach));
+      to[g] = _mm512_min_epi32(_mm512_add_epi32(place, _mm512_set1_epi32(reach)),
+                               _mm512_set1_epi32(head.tokens - 1));
+    }
+  }
+
+  // The weights of a tile of keys.
+  void weigh(const Head& head, int first, int key, int num_keys, const uint32_t* values) {
+    const int last = key + (num_keys + ROWS - 1) / ROWS * ROWS - 1;
+    const bool edge = last >= head.tokens ||
+                      (head.window >= 0 && (key < first + QUERIES - 1 - head.window ||
+                                            last > first + head.window));
+    for (int row = 0; row < num_keys; row += ROWS) {
+      const uint32_t* some = head.keys + static_cast<int64_t>(key + row) * PAIRS;
+      if (edge) {
+        weigh_rows<true>(some, key + row, row / 2, values);
+      } else {
+        weigh_rows<false>(some, key + row, row / 2, values);
+      }
+    }
+  }
+
+  template <bool EDGE>
+  inline void weigh_rows(const uint32_t* keys, int key, int pair, const uint32_t* values) {
+    __m512 score[ROWS][GROUPS];
+    for (int r = 0; r < ROWS; ++r) {
+      for (int g = 0; g < GROUPS; ++g) score[r][g] = _mm512_sub_ps(_mm512_setzero_ps(), shift[g]);
+    }
+    for (int i = 0; i < PAIRS; ++i) {
+      __m512i query[GROUPS];
+      for (int g = 0; g < GROUPS; ++g) query[g] = _mm512_load_si512(queries[i] + g * LANES);
+      for (int r = 0; r < ROWS; ++r) {
+        const __m512i one = broadcast(keys + r * PAIRS + i);
+        for (int g = 0; g < GROUPS; ++g) score[r][g] = add_products(score[r][g], query[g], one);
+      }
+    }
+    __m512i peak = _mm512_castps_si512(score[0][0]);
+    for (int r = 0; r < ROWS; ++r) {
+      const __m512i place = _mm512_set1_epi32(key + r);
+      for (int g = 0; g < GROUPS; ++g) {
+        if (EDGE) {
+          const __mmask16 seen = _mm512_cmple_epi32_mask(from[g], place) &
+                                 _mm512_cmple_epi32_mask(place, to[g]);
+          score[r][g] = _mm512_mask_blend_ps(seen, _mm512_set1_ps(UNSEEN), score[r][g]);
+        }
+        // Positive floats are ordered as their bits are; and for integers there are more units.
+        peak = _mm512_max_epi32(peak, _mm512_castps_si512(score[r][g]));
+      }
+    }
+    if (__builtin_expect(_mm512_cmpgt_epi32_mask(peak, _mm512_castps_si512(_mm512_set1_ps(FAR))),
+                         0)) {
+      mix(values, pair);
+      move_shift(score);
+    }
+    for (int r = 0; r < ROWS; r += 2) {
+      for (int g = 0; g < GROUPS; ++g) {
+        const __m512 even = power_of_two(score[r][g]), odd = power_of_two(score[r + 1][g]);
+        sums[g] = _mm512_add_ps(sums[g], _mm512_add_ps(even, odd));
+        _mm512_store_si512(weights[pair + r / 2] + g * LANES, lace(even, odd));
+      }
+    }
+  }
+
+  // Shifts moved up to the highest score, and all that was added up under the former ones with it.
+  __attribute__((noinline)) void move_shift(__m512 score[ROWS][GROUPS]) {
+    for (int g = 0; g < GROUPS; ++g) {
+      __m512 highest = _mm512_setzero_ps();
+      for (int r = 0; r < ROWS; ++r) highest = _mm512_max_ps(highest, score[r][g]);
+      for (int r = 0; r < ROWS; ++r) score[r][g] = _mm512_sub_ps(score[r][g], highest);
+      shift[g] = _mm512_add_ps(shift[g], highest);
+      const __m512 factor = power_of_two(_mm512_sub_ps(_mm512_setzero_ps(), highest));
+      sums[g] = _mm512_mul_ps(sums[g], factor);
+      for (int d = 0; d < WIDTH; ++d) {
+        float* place = mixed[d] + g * LANES;
+        _mm512_store_ps(place, _mm512_mul_ps(_mm512_load_ps(place), factor));
+      }
+    }
+  }
+
+  // The values of the tile's keys, from where they are not mixed yet to pair `end`, by weight.
+  void mix(const uint32_t* values, int end) {
+    for (int d = 0; d < WIDTH; d += ROWS) {
+      __m512 sum[ROWS][GROUPS];
+      for (int r = 0; r < ROWS; ++r) {
+        for (int g = 0; g < GROUPS; ++g) sum[r][g] = _mm512_load_ps(mixed[d + r] + g * LANES);
+      }
+      for (int pair = done; pair < end; ++pair) {
+        __m512i weight[GROUPS];
+        for (int g = 0; g < GROUPS; ++g) weight[g] = _mm512_load_si512(weights[pair] + g * LANES);
+        for (int r = 0; r < ROWS; ++r) {
+          const __m512i one = broadcast(values + pair * WIDTH + d + r);
+          for (int g = 0; g < GROUPS; ++g) sum[r][g] = add_products(sum[r][g], weight[g], one);
+        }
+      }
+      for (int r = 0; r < ROWS; ++r) {
+        for (int g = 0; g < GROUPS; ++g) _mm512_store_ps(mixed[d + r] + g * LANES, sum[r][g]);
+      }
+    }
+    done = end;
+  }
+
+  void store(uint16_t* out, int64_t stride) {
+    for (int g = 0; g < GROUPS; ++g) {
+      const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), sums[g]);
+      const int num_rows = std::min(LANES, count - g * LANES);
+      for (int d = 0; d < WIDTH; d += LANES) {
+        __m512i rows[LANES];
+        for (int i = 0; i < LANES; ++i) {
+          const __m512 taken = _mm512_load_ps(mixed[d + i] + g * LANES);
+          rows[i] = _mm512_castps_si512(_mm512_mul_ps(taken, share));
+        }
+        transpose(rows);
+        for (int i = 0; i < num_rows; ++i) {
+          store_half(out + (g * LANES + i) * stride + d, _mm512_castsi512_ps(rows[i]));
+        }
+      }
+    }
+  }
+};
+
+// Keys turned and values paired, of tokens [first, first + count) of a sequence, all heads.
+void prepare(const uint16_t* qkv, int heads, int first, int count, const float* cosines,
+             const float* sines, uint16_t* keys, uint32_t* values, int64_t keys_stride,
+             int64_t values_stride) {
+  const int64_t stride = static_cast<int64_t>(3) * heads * WIDTH;
+  for (int i = 0; i < count; ++i) {
+    const int64_t token = first + i;
+    const uint16_t* own = qkv + token * stride + heads * WIDTH;
+    for (int head = 0; head < heads; ++head) {
+      rotate(own + head * WIDTH, keys + head * keys_stride + token * WIDTH,
+             cosines + token * PAIRS, sines + token * PAIRS, 1.0f);
+    }
+    if (token % 2) continue;
+    const uint16_t* even = own + heads * WIDTH;
+    for (int head = 0; head < heads; ++head) {
+      uint32_t* to = values + head * values_stride + token / 2 * WIDTH;
+      for (int d = 0; d < WIDTH; ++d) {
+        const uint32_t next = i + 1 < count ? even[stride + head * WIDTH + d] : 0;
+        to[d] = even[head * WIDTH + d] | next << 16;
+      }
+    }
+  }
+}
+
+struct Piece {  // of a sequence
+  int sequence, first, count;
+};
+
+std::vector<Piece> pieces(const int32_t* starts, int num_sequences, int size) {
+  std::vector<Piece> all;
+  for (int s = 0; s < num_sequences; ++s) {
+    const int length = starts[s + 1] - starts[s];
+    for (int first = 0; first < length; first += size) {
+      all.push_back({s, first, std::min(size, length - first)});
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+extern "C" {
+
+// `qkv` (T, 3, heads, 64) → `out` (T, heads, 64): attention within each of the sequences that begin
+// at `starts` (sequences + 1). `cosines` and `sines` (positions, 32). `keys` and `values` are room
+// for `rows` · 64 elements a head, rows ≥ T + sequences + 16.
+void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, const float* sines,
+                     const int32_t* starts, int num_sequences, int heads, int window,
+                     uint16_t* keys, uint32_t* values, int64_t rows, int threads) {
+  const int64_t width = static_cast<int64_t>(heads) * WIDTH;
+  const int64_t keys_stride = rows * WIDTH, values_stride = rows / 2 * WIDTH;
+  // Pairs of values begin anew with each sequence.
+  const auto first_pair = [&](int s) { return static_cast<int64_t>(starts[s] + s + 1) / 2; };
+  const std::vector<Piece> parts = pieces(starts, num_sequences, 128);
+  const std::vector<Piece> blocks = pieces(starts, num_sequences, 64);
+  const int64_t num_parts = parts.size(), num_blocks = blocks.size();
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < num_parts; ++i) {
+      const Piece& part = parts[i];
+      const int64_t start = starts[part.sequence];
+      prepare(qkv + start * 3 * width, heads, part.first, part.count, cosines, sines,
+              keys + start * WIDTH, values + first_pair(part.sequence) * WIDTH, keys_stride,
+              values_stride);
+    }
+    Block<4> four;
+    Block<2> two;
+    Block<1> one;
+    // All of a head's blocks before the next head's: its keys and values stay in cache.
+#pragma omp for schedule(dynamic)
+    for (int64_t i = 0; i < heads * num_blocks; ++i) {
+      const Piece& block = blocks[i % num_blocks];
+      const int64_t start = starts[block.sequence], head = i / num_blocks;
+      const Head one_head{
+          qkv + start * 3 * width + head * WIDTH,
+          out + start * width + head * WIDTH,
+          reinterpret_cast<const uint32_t*>(keys + head * keys_stride + start * WIDTH),
+          values + head * values_stride + first_pair(block.sequence) * WIDTH,
+          3 * width,
+          width,
+          starts[block.sequence + 1] - starts[block.sequence],
+          window,
+      };
+      if (block.count > 32) {
+        four.run(one_head, block.first, cosines, sines);
+      } else if (block.count > 16) {
+        two.run(one_head, block.first, cosines, sines);
+      } else {
+        one.run(one_head, block.first, cosines, sines);
+      }
+    }
+  }
+}
+
+// `states` (rows, width) += `added`; `out` = LayerNorm(states) · weight + bias. What is null is left
+// out: nothing is added, nothing given out, weight is one (and then there is no norm), bias zero.
+void dewey_add_norm(float* states, const uint16_t* added, const uint16_t* weight,
+                    const uint16_t* bias, uint16_t* out, int64_t rows, int width, float epsilon,
+                    int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    float* own = states + row * width;
+    __m512 sum = _mm512_setzero_ps();
+    for (int i = 0; i < width; i += LANES) {
+      __m512 value = _mm512_loadu_ps(own + i);
+      if (added) {
+        value = _mm512_add_ps(value, load_half(added + row * width + i));
+        _mm512_storeu_ps(own + i, value);
+      }
+      sum = _mm512_add_ps(sum, value);
+    }
+    if (!out) continue;
+    __m512 mean = _mm512_setzero_ps(), scale = _mm512_set1_ps(1.0f);
+    if (weight) {
+      mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / width);
+      __m512 squares = _mm512_setzero_ps();
+      for (int i = 0; i < width; i += LANES) {
+        const __m512 centred = _mm512_sub_ps(_mm512_loadu_ps(own + i), mean);
+        squares = _mm512_fmadd_ps(centred, centred, squares);
+      }
+      const float variance = _mm512_reduce_add_ps(squares) / width;
+      scale = _mm512_set1_ps(1.0f / __builtin_sqrtf(variance + epsilon));
+    }
+    for (int i = 0; i < width; i += LANES) {
+      __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(own + i), mean), scale);
+      if (weight) value = _mm512_mul_ps(value, load_half(weight + i));
+      if (bias) value = _mm512_add_ps(value, load_half(bias + i));
+      store_half(out + row * width + i, value);
+    }
+  }
+}
+
+// `wide` (rows, 2 · width) → `out` (rows, width): gelu(first half) · second half.
+// Source: arXiv 2002.05202; the normal distribution as Abramowitz and Stegun 7.1.26 (1.5e-7).
+void dewey_geglu(const uint16_t* wide, uint16_t* out, int64_t rows, int width, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t row = 0; row < rows; ++row) {
+    const uint16_t* gates = wide + row * 2 * width;
+    for (int i = 0; i < width; i += LANES) {
+      const __m512 gate = load_half(gates + i);
+      const __m512 size = _mm512_abs_ps(gate);
+      // 1 / (1 + 0.3275911·|x|/√2), to 6e-5
+      const __m512 t = _mm512_rcp14_ps(
+          _mm512_fmadd_ps(size, _mm512_set1_ps(0.231641888f), _mm512_set1_ps(1.0f)));
+      __m512 tail = _mm512_set1_ps(0.5f * 1.061405429f);
+      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * -1.453152027f));
+      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * 1.421413741f));
+      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * -0.284496736f));
+      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * 0.254829592f));
+      const __m512 exponent =
+          _mm512_mul_ps(_mm512_mul_ps(gate, gate), _mm512_set1_ps(-0.5f * 1.44269504f));
+      tail = _mm512_mul_ps(_mm512_mul_ps(tail, t), power_of_two(exponent));
+      const __mmask16 positive = _mm512_cmp_ps_mask(gate, _mm512_setzero_ps(), _CMP_GT_OQ);
+      const __m512 share =
+          _mm512_mask_sub_ps(tail, positive, _mm512_set1_ps(1.0f), tail);
+      store_half(out + row * width + i,
+                 _mm512_mul_ps(_mm512_mul_ps(gate, share), load_half(gates + width + i)));
+    }
+  }
+}
+
+}  // extern "C"

@@ -1,0 +1,111 @@
+"""The compiled kernels as functions of tensors.
+
+Shape suffixes: T packed tokens, P positions, N heads, D head width, H hidden width,
+I intermediate width.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from ctypes import c_float, c_int, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dewey_embed.model.native.build import build, library_path, log
+
+HEAD_WIDTH = 64
+"""The one width of heads that the kernels are made for: that of every ModernBERT."""
+
+LANES = 16
+"""Other widths must be multiples of it."""
+
+SPARE_ROWS = 16
+"""The kernels look at keys so many at a time, and so up to that many past the last one."""
+
+SIGNATURES = {
+    "dewey_attention": (*[c_void_p] * 5, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
+    "dewey_add_norm": (*[c_void_p] * 5, c_int64, c_int, c_float, c_int),
+    "dewey_geglu": (*[c_void_p] * 2, c_int64, c_int, c_int),
+}
+
+
+class Kernels:
+    """Attention and what stands between products, on contiguous CPU tensors; no gradients."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        for name, types in SIGNATURES.items():
+            function = getattr(self.library, name)
+            function.argtypes, function.restype = types, None
+        # There plain products run on a unit of their own, several times as fast as vectors.
+        self.tiles_are_faster = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+
+    def attention(
+        self, qkv_T3ND: Tensor, out_TND: Tensor, cos_PD: Tensor, sin_PD: Tensor, *,
+        starts: Tensor, window: int,
+    ) -> None:  # fmt: skip
+        """Nothing; `out_TND` then holds what every token takes from those it sees.
+
+        `cos_PD`, `sin_PD`: float32 (P, D/2), by which queries and keys are turned. `starts`: int32,
+        where sequences begin, and the last one's end. `window`: tokens seen to each side, or -1.
+        """
+        num_tokens, _, num_heads, width = qkv_T3ND.shape
+        rows = num_tokens + len(starts) - 1 + SPARE_ROWS
+        rows += rows % 2
+        keys, values = qkv_T3ND.new_empty((2, num_heads, rows, width))
+        self.library.dewey_attention(
+            *_places(qkv_T3ND, out_TND, cos_PD, sin_PD, starts), len(starts) - 1, num_heads,
+            window, *_places(keys, values), rows, torch.get_num_threads(),
+        )  # fmt: skip
+
+    def add_norm(
+        self, states_TH: Tensor, added_TH: Tensor | None, norm: torch.nn.LayerNorm | None,
+        out_TH: Tensor | None,
+    ) -> None:  # fmt: skip
+        """Nothing; `added_TH` is then added to `states_TH` (float32), `out_TH` the norm of them.
+
+        Without a norm `out_TH` is the states themselves, in bfloat16.
+        """
+        weight, bias, epsilon = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
+        self.library.dewey_add_norm(
+            *_places(states_TH, added_TH, weight, bias, out_TH), *states_TH.shape,
+            epsilon, torch.get_num_threads(),
+        )  # fmt: skip
+
+    def geglu(self, wide_TI: Tensor, out_TI: Tensor) -> None:
+        """Nothing; `out_TI` is then gelu(first half of `wide_TI`) · second half."""
+        self.library.dewey_geglu(*_places(wide_TI, out_TI), *out_TI.shape, torch.get_num_threads())
+
+
+def kernels(*, may_build: bool = False) -> Kernels | None:
+    """The kernels where this processor can run them and they are built, or may be; else None."""
+    if os.environ.get("DEWEY_NATIVE") == "0" or not _processor_fits():
+        return None
+    if not (library_path().exists() or (may_build and build())):
+        return None
+    return _load(library_path())
+
+
+@cache
+def _processor_fits() -> bool:
+    """Whether the processor multiplies bfloat16 in vectors of 512 bits."""
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+
+
+@cache
+def _load(path: Path) -> Kernels | None:
+    try:
+        return Kernels(path)
+    except (OSError, AttributeError) as error:
+        log.debug("kernels not loaded, encoding in plain PyTorch: %s", error)
+        return None
+
+
+def _places(*tensors: Tensor | None) -> list[int | None]:
+    """Where tensors lie in memory."""
+    assert all(tensor is None or tensor.is_contiguous() for tensor in tensors)
+    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]

@@ -1,0 +1,126 @@
+"""The layers of a backbone by our kernels; products by weights are torch's own.
+
+Shape suffixes as in `backbone.py`: T packed tokens, H hidden width, N heads, D head width,
+I intermediate width; P positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from dewey_embed.config import BackboneConfig, LayerType
+from dewey_embed.model.attention import full_attention, rotate
+from dewey_embed.model.native.kernels import HEAD_WIDTH, LANES, Kernels, kernels
+from dewey_embed.model.packing import Packed
+
+if TYPE_CHECKING:
+    from dewey_embed.model.backbone import Backbone, Layer
+
+Angles = dict[LayerType, tuple[Tensor, Tensor]]
+"""Cosines and sines (P, D/2) float32 of every position's angles, for each kind of layer."""
+
+SLICE_TOKENS = 512
+"""Tokens that pass at a time through what is done token by token: they stay in cache."""
+
+WORTH_BUILDING = 2e11
+"""Tokens · weights asked of a model from which kernels are built for it: some 20,000 tokens of the
+mini, which take plain PyTorch about as long as the compiler takes, once."""
+
+
+def prepare(backbone: Backbone, num_tokens: int) -> None:
+    """Nothing; once all that was asked of a model is worth it, kernels are built if they can be."""
+    backbone.tokens_asked += num_tokens
+    weights = sum(weight.numel() for weight in backbone.layers.parameters())
+    kernels_of(backbone, may_build=backbone.tokens_asked * weights >= WORTH_BUILDING)
+
+
+def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None:
+    """The kernels if they can run this backbone now, without gradients; else None."""
+    config, weight = backbone.config, backbone.final_norm.weight
+    fits = (
+        weight.device.type == "cpu"
+        and weight.dtype == torch.bfloat16
+        and config.head_size == HEAD_WIDTH
+        and config.intermediate_size % LANES == 0
+        and not torch.is_grad_enabled()
+    )
+    return kernels(may_build=may_build) if fits else None
+
+
+class NativeRun:
+    """One pass of a packed row through layers; the row's memory is asked for once."""
+
+    def __init__(
+        self, kernels: Kernels, config: BackboneConfig, packed: Packed, angles: Angles
+    ) -> None:
+        self.kernels, self.packed, self.angles = kernels, packed, angles
+        self.window = config.local_attention // 2
+        width, heads = config.hidden_size, config.num_attention_heads
+        num_tokens = len(packed.ids_T)
+        self.qkv_T3ND = _half(num_tokens, 3, heads, HEAD_WIDTH)
+        self.mixed_TND = _half(num_tokens, heads, HEAD_WIDTH)
+        size = min(num_tokens, SLICE_TOKENS)
+        self.normed = _half(size, width)
+        self.added = _half(size, width)
+        self.wide = _half(size, 2 * config.intermediate_size)
+        self.narrow = _half(size, config.intermediate_size)
+
+    def layers(self, layers: Iterable[Layer], states_TH: Tensor) -> None:
+        """Nothing; `states_TH`, float32, is then the stream after all of the layers."""
+        for layer in layers:
+            self._project(layer, states_TH)
+            self._attend(layer.layer_type)
+            self._finish(layer, states_TH)
+
+    def _project(self, layer: Layer, states_TH: Tensor) -> None:
+        """Queries, keys and values of the normed stream."""
+        qkv_TH = self.qkv_T3ND.flatten(1)
+        for states, qkv in zip(*_slices(states_TH, qkv_TH), strict=True):
+            normed = self.normed[: len(states)]
+            self.kernels.add_norm(states, None, layer.attn_norm, normed)
+            _multiply(layer.attn.Wqkv, normed, qkv)
+
+    def _attend(self, kind: LayerType) -> None:
+        """What every token takes from those it sees."""
+        full, (cos_PD, sin_PD) = kind == "full_attention", self.angles[kind]
+        if full and self.kernels.tiles_are_faster:
+            for qkv, places in zip(*_slices(self.qkv_T3ND, self.packed.positions_T), strict=True):
+                qkv[:, 0], qkv[:, 1], _ = rotate(qkv, cos_PD[places], sin_PD[places])
+            q_TND, k_TND, v_TND = self.qkv_T3ND.unbind(1)
+            self.mixed_TND = full_attention(q_TND, k_TND, v_TND, self.packed.lengths)
+            return
+        self.kernels.attention(
+            self.qkv_T3ND, self.mixed_TND, cos_PD, sin_PD,
+            starts=self.packed.cu_seqlens, window=-1 if full else self.window,
+        )  # fmt: skip
+
+    def _finish(self, layer: Layer, states_TH: Tensor) -> None:
+        """The stream with what attention and the MLP add to it."""
+        for states, mixed in zip(*_slices(states_TH, self.mixed_TND.flatten(1)), strict=True):
+            some = slice(len(states))
+            _multiply(layer.attn.Wo, mixed, self.added[some])
+            self.kernels.add_norm(states, self.added[some], layer.mlp_norm, self.normed[some])
+            _multiply(layer.mlp.Wi, self.normed[some], self.wide[some])
+            self.kernels.geglu(self.wide[some], self.narrow[some])
+            _multiply(layer.mlp.Wo, self.narrow[some], self.added[some])
+            self.kernels.add_norm(states, self.added[some], None, None)
+
+
+def _half(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.bfloat16)
+
+
+def _slices(*rows: Tensor) -> list[tuple[Tensor, ...]]:
+    return [each.split(SLICE_TOKENS) for each in rows]
+
+
+def _multiply(linear: nn.Linear, rows: Tensor, out: Tensor) -> None:
+    """Nothing; `out` is then the linear layer of `rows`."""
+    if linear.bias is None:
+        torch.mm(rows, linear.weight.t(), out=out)
+    else:
+        torch.addmm(linear.bias, rows, linear.weight.t(), out=out)

@@ -1,0 +1,212 @@
+"""Our kernels against the plain formulas, and what happens where they cannot be had."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from dewey_embed.model.native import build, layers
+from dewey_embed.model.native.kernels import kernels
+from dewey_embed.model.packing import pack
+from tests.model.test_attention import plain, relative_error
+from tests.model.twins import twins
+
+CAN_RUN = bool(torch.cpu.get_capabilities().get("avx512_bf16")) and shutil.which("g++") is not None
+needs_kernels = pytest.mark.skipif(not CAN_RUN, reason="needs AVX512-BF16 and g++")
+
+
+@pytest.fixture(scope="module")
+def native():
+    """Where a processor and a compiler are there, kernels must be too: a failed build is silent."""
+    found = kernels(may_build=True)
+    assert found is not None
+    return found
+
+
+def angles(num_positions, theta=10_000.0):
+    steps = torch.arange(num_positions).float()[:, None] / theta ** (torch.arange(0, 64, 2) / 64)
+    return steps.cos(), steps.sin()
+
+
+def turned(x_TND, lengths, cos, sin):
+    """Rotary positions, each sequence from zero."""
+    parts = []
+    for part in x_TND.float().split(lengths):
+        first, second = part.chunk(2, -1)
+        c, s = cos[: len(part), None], sin[: len(part), None]
+        parts.append(torch.cat((first * c - second * s, second * c + first * s), -1))
+    return torch.cat(parts)
+
+
+def run_attention(native, qkv, lengths, window, cos, sin):
+    out = torch.full((len(qkv), *qkv.shape[2:]), float("nan"), dtype=torch.bfloat16)
+    starts = torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32)
+    native.attention(qkv, out, cos, sin, starts=starts, window=window)
+    return out
+
+
+@needs_kernels
+@pytest.mark.parametrize(
+    "lengths", [(1,), (16, 17), (64,), (65, 3, 200), (513, 63, 1, 1), (129,), (1000, 7), (2049,)]
+)
+@pytest.mark.parametrize("window", [-1, 64, 16, 5])
+def test_attention_equals_the_plain_formula(native, lengths, window):
+    generator = torch.Generator().manual_seed(sum(lengths))
+    qkv = torch.randn(sum(lengths), 3, 3, 64, generator=generator).bfloat16()
+    cos, sin = angles(max(lengths))
+    got = run_attention(native, qkv, lengths, window, cos, sin)
+    q, k = (turned(x, lengths, cos, sin) for x in (qkv[:, 0], qkv[:, 1]))
+    owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    mask = owner[:, None] == owner
+    if window >= 0:
+        place = torch.arange(sum(lengths))
+        mask &= (place[:, None] - place).abs() <= window
+    assert relative_error(got, plain(q, k, qkv[:, 2], mask)) < 5e-3
+
+
+@needs_kernels
+def test_scores_far_above_a_querys_own_are_weighed_right(native):
+    qkv = torch.randn(300, 3, 1, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    cos, sin = torch.ones(300, 32), torch.zeros(300, 32)
+    # Query 7 sees one key 290 powers of two above its own, query 9 two alike, in other tiles.
+    qkv[[7, 9], 0, 0, 0] = 40
+    qkv[200, 1] = 0
+    qkv[200, 1, 0, 0] = 40
+    qkv[250, 1] = qkv[200, 1]
+    qkv[290, 1] = qkv[200, 1] * 1.25
+    qkv[7, 0, 0, 1:] = qkv[9, 0, 0, 1:] = 0
+    got = run_attention(native, qkv, (300,), -1, cos, sin)
+    expected = plain(*qkv.unbind(1))
+    assert torch.isfinite(got).all()
+    torch.testing.assert_close(got[[7, 9]].float(), expected[[7, 9]], atol=2e-2, rtol=0)
+    assert relative_error(got, expected) < 5e-3
+
+
+@needs_kernels
+@pytest.mark.parametrize("bias", [False, True])
+def test_add_norm_equals_torch(native, bias):
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(37, 384, generator=generator) * 3 + 1
+    added = torch.randn(37, 384, generator=generator).bfloat16()
+    norm = torch.nn.LayerNorm(384, bias=bias)
+    torch.nn.init.normal_(norm.weight, generator=generator)
+    total = states + added.float()
+    out = torch.empty_like(added)
+    with torch.no_grad():
+        norm = norm.bfloat16()
+        native.add_norm(states, added, norm, out)
+        expected = torch.nn.functional.layer_norm(
+            total, (384,), norm.weight.float(), norm.bias.float() if bias else None, norm.eps
+        )
+    torch.testing.assert_close(states, total)
+    assert relative_error(out, expected) < 3e-3
+    native.add_norm(states, None, None, out)
+    assert torch.equal(out, total.bfloat16())
+
+
+@needs_kernels
+def test_geglu_equals_torch_over_the_whole_range(native):
+    gates = torch.cat([torch.linspace(-12, 12, 4000), torch.tensor([-1e4, -40.0, 0.0, 1e4])])
+    gates = gates[: len(gates) // 16 * 16].bfloat16()
+    wide = torch.cat([gates, torch.full_like(gates, 2.0)])[None].contiguous()
+    out = torch.empty(1, len(gates), dtype=torch.bfloat16)
+    native.geglu(wide, out)
+    expected = torch.nn.functional.gelu(gates.double()) * 2
+    torch.testing.assert_close(out[0].double(), expected, atol=2e-4, rtol=5e-3)
+
+
+@needs_kernels
+@pytest.mark.parametrize("changes", [{}, {"attention_bias": True, "mlp_bias": True}])
+@pytest.mark.parametrize("tiles", [False, True], ids=["AVX512", "AMX"])
+@torch.inference_mode()
+def test_a_backbone_is_as_near_to_float32_with_kernels_as_without(
+    native, monkeypatch, changes, tiles
+):
+    draw = np.random.default_rng(0)
+    packed = pack([draw.integers(3, 300, length) for length in (1, 64, 129, 1000, 33)])
+    backbone, _ = twins("mini", **changes)
+    exact = backbone(packed)
+    backbone = backbone.bfloat16()
+    monkeypatch.setattr(native, "tiles_are_faster", tiles)
+    with_kernels = backbone(packed)
+    monkeypatch.setenv("DEWEY_NATIVE", "0")
+    without = backbone(packed)
+    assert not torch.equal(with_kernels, without), "the kernels were not used"
+    assert relative_error(with_kernels, exact) < 1e-2
+    assert relative_error(with_kernels, exact) < 1.2 * relative_error(without, exact)
+
+
+@needs_kernels
+def test_a_pass_with_gradients_is_torchs_own(native):
+    backbone = twins("mini")[0].bfloat16()
+    assert layers.kernels_of(backbone) is None
+    with torch.inference_mode():
+        assert layers.kernels_of(backbone) is native
+
+
+def test_heads_of_another_width_are_torchs():
+    with torch.inference_mode():
+        assert layers.kernels_of(twins("tiny")[0].bfloat16(), may_build=True) is None
+
+
+@needs_kernels
+def test_kernels_are_built_when_a_models_work_is_worth_it(monkeypatch):
+    built = []
+    monkeypatch.setattr(layers, "kernels", lambda *, may_build: built.append(may_build))
+    backbone = twins("mini")[0].bfloat16()
+    with torch.inference_mode():
+        for _ in range(4):
+            layers.prepare(backbone, 8000)
+    assert built == [False, False, True, True]
+
+
+RUN = (
+    "import logging, torch; logging.basicConfig(level=logging.DEBUG)\n"
+    "from dewey_embed.model.native.kernels import kernels\n"
+    "found = kernels(may_build=True)\n"
+    "print('kernels' if found else 'none')\n"
+)
+
+
+def start(home, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN],
+        env=os.environ | {"HOME": str(home)} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@needs_kernels
+def test_processes_that_build_at_once_leave_one_whole_library(tmp_path):
+    running = [start(tmp_path) for _ in range(2)]
+    for process in running:
+        out, err = process.communicate(timeout=300)
+        assert out.strip() == "kernels", err
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert [path.name for path in left] == ["kernels.so"]
+
+
+def test_without_a_compiler_all_is_done_in_torch(tmp_path):
+    out, err = start(tmp_path, PATH=str(tmp_path)).communicate(timeout=300)
+    assert out.strip() == "none", err
+
+
+@needs_kernels
+def test_a_library_that_is_none_is_not_loaded(tmp_path):
+    version, name = build.library_path().parts[-2:]
+    library = tmp_path / ".cache" / "dewey-embed" / "native" / version / name
+    library.parent.mkdir(parents=True)
+    library.write_bytes(b"not a library")
+    out, err = start(tmp_path).communicate(timeout=300)
+    assert out.strip() == "none"
+    assert "not loaded" in err
+
+
+def test_they_are_left_alone_when_told_so(tmp_path):
+    out, _ = start(tmp_path, DEWEY_NATIVE="0").communicate(timeout=300)
+    assert out.strip() == "none"
+    assert not list(tmp_path.rglob("*.so"))
