@@ -87,6 +87,20 @@ def test_scores_far_above_a_querys_own_are_weighed_right(native):
 
 
 @needs_kernels
+@pytest.mark.parametrize("num_tokens", [1, 16, 31, 64, 129, 600])
+@pytest.mark.parametrize(("inner", "outer"), [(384, 1152), (32, 48), (768, 80), (96, 384)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_equals_torch(native, num_tokens, inner, outer, bias):
+    generator = torch.Generator().manual_seed(num_tokens)
+    tokens = torch.randn(num_tokens, inner, generator=generator).bfloat16()
+    layer = torch.nn.Linear(inner, outer, bias=bias).bfloat16()
+    out = torch.full((num_tokens, outer), float("nan"), dtype=torch.bfloat16)
+    with torch.no_grad():
+        native.linear(tokens, layer, out)
+        assert relative_error(out, layer.float()(tokens.float())) < 3e-3
+
+
+@needs_kernels
 @pytest.mark.parametrize("bias", [False, True])
 def test_add_norm_equals_torch(native, bias):
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +145,7 @@ def test_a_backbone_is_as_near_to_float32_with_kernels_as_without(
     backbone, _ = twins("mini", **changes)
     exact = backbone(packed)
     backbone = backbone.bfloat16()
-    monkeypatch.setattr(native, "tiles_are_faster", tiles)
+    monkeypatch.setattr(native, "has_tiles", tiles)
     with_kernels = backbone(packed)
     monkeypatch.setenv("DEWEY_NATIVE", "0")
     without = backbone(packed)

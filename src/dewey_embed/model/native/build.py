@@ -1,4 +1,4 @@
-"""`kernels.cpp` → a shared library in the user's cache, compiled once for each version of it.
+"""C++ beside this file → a shared library in the user's cache, compiled once for each version.
 
 The library has a plain C interface and needs nothing of torch, so that no version of torch needs
 another one. It asks for g++ and some seconds; who has none gets None, and a debug message says why.
@@ -14,7 +14,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+FOLDER = Path(__file__).parent
+SOURCES = ("attention.cpp", "linear.cpp", "rows.cpp")
+HEADERS = ("vectors.h",)
 # The processor is asked before anything is built or loaded; the flags name what the code needs and
 # no more, so that machines that share a home folder share the library.
 FLAGS = (
@@ -30,7 +32,8 @@ log = logging.getLogger(__name__)
 @cache
 def library_path() -> Path:
     """Where this version's library lies once it is built."""
-    version = hashlib.sha256(SOURCE.read_bytes() + " ".join(FLAGS).encode()).hexdigest()[:16]
+    texts = [(FOLDER / name).read_bytes() for name in (*SOURCES, *HEADERS)]
+    version = hashlib.sha256(b"".join([*texts, " ".join(FLAGS).encode()])).hexdigest()[:16]
     return CACHE.expanduser() / version / "kernels.so"
 
 
@@ -48,7 +51,7 @@ def build() -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            [compiler, *FLAGS, str(SOURCE), "-o", str(draft)],
+            [compiler, *FLAGS, *(str(FOLDER / name) for name in SOURCES), "-o", str(draft)],
             check=True, capture_output=True, text=True, timeout=TIMEOUT_S,
         )  # fmt: skip
         draft.replace(path)

@@ -20,14 +20,15 @@ from dewey_embed.model.native.build import build, library_path, log
 HEAD_WIDTH = 64
 """The one width of heads that the kernels are made for: that of every ModernBERT."""
 
-LANES = 16
-"""Other widths must be multiples of it."""
+WIDTH_STEP, LEAST_WIDTH = 32, 48
+"""Other widths must be multiples of the one, and no less than the other."""
 
 SPARE_ROWS = 16
 """The kernels look at keys so many at a time, and so up to that many past the last one."""
 
 SIGNATURES = {
     "dewey_attention": (*[c_void_p] * 5, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
+    "dewey_linear": (*[c_void_p] * 4, c_int64, *[c_int] * 3),
     "dewey_add_norm": (*[c_void_p] * 5, c_int64, c_int, c_float, c_int),
     "dewey_geglu": (*[c_void_p] * 2, c_int64, c_int, c_int),
 }
@@ -41,8 +42,8 @@ class Kernels:
         for name, types in SIGNATURES.items():
             function = getattr(self.library, name)
             function.argtypes, function.restype = types, None
-        # There plain products run on a unit of their own, several times as fast as vectors.
-        self.tiles_are_faster = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        # Large products then run on a unit of their own, several times as fast as vectors: torch's.
+        self.has_tiles = bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
     def attention(
         self, qkv_T3ND: Tensor, out_TND: Tensor, cos_PD: Tensor, sin_PD: Tensor, *,
@@ -60,6 +61,13 @@ class Kernels:
         self.library.dewey_attention(
             *_places(qkv_T3ND, out_TND, cos_PD, sin_PD, starts), len(starts) - 1, num_heads,
             window, *_places(keys, values), rows, torch.get_num_threads(),
+        )  # fmt: skip
+
+    def linear(self, rows_TI: Tensor, layer: torch.nn.Linear, out_TJ: Tensor) -> None:
+        """Nothing; `out_TJ` is then the linear layer of `rows_TI`."""
+        self.library.dewey_linear(
+            *_places(rows_TI, layer.weight, layer.bias, out_TJ), *rows_TI.shape, layer.out_features,
+            torch.get_num_threads(),
         )  # fmt: skip
 
     def add_norm(

@@ -1,4 +1,4 @@
-"""The layers of a backbone by our kernels; products by weights are torch's own.
+"""The layers of a backbone by our kernels.
 
 Shape suffixes as in `backbone.py`: T packed tokens, H hidden width, N heads, D head width,
 I intermediate width; P positions.
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dewey_embed.config import BackboneConfig, LayerType
 from dewey_embed.model.attention import full_attention, rotate
-from dewey_embed.model.native.kernels import HEAD_WIDTH, LANES, Kernels, kernels
+from dewey_embed.model.native.kernels import HEAD_WIDTH, LEAST_WIDTH, WIDTH_STEP, Kernels, kernels
 from dewey_embed.model.packing import Packed
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None
         weight.device.type == "cpu"
         and weight.dtype == torch.bfloat16
         and config.head_size == HEAD_WIDTH
-        and config.intermediate_size % LANES == 0
+        and all(
+            width % WIDTH_STEP == 0 and width >= LEAST_WIDTH
+            for width in (config.hidden_size, config.intermediate_size)
+        )
         and not torch.is_grad_enabled()
     )
     return kernels(may_build=may_build) if fits else None
@@ -82,12 +85,12 @@ class NativeRun:
         for states, qkv in zip(*_slices(states_TH, qkv_TH), strict=True):
             normed = self.normed[: len(states)]
             self.kernels.add_norm(states, None, layer.attn_norm, normed)
-            _multiply(layer.attn.Wqkv, normed, qkv)
+            self._multiply(layer.attn.Wqkv, normed, qkv)
 
     def _attend(self, kind: LayerType) -> None:
         """What every token takes from those it sees."""
         full, (cos_PD, sin_PD) = kind == "full_attention", self.angles[kind]
-        if full and self.kernels.tiles_are_faster:
+        if full and self.kernels.has_tiles:
             for qkv, places in zip(*_slices(self.qkv_T3ND, self.packed.positions_T), strict=True):
                 qkv[:, 0], qkv[:, 1], _ = rotate(qkv, cos_PD[places], sin_PD[places])
             q_TND, k_TND, v_TND = self.qkv_T3ND.unbind(1)
@@ -102,12 +105,21 @@ class NativeRun:
         """The stream with what attention and the MLP add to it."""
         for states, mixed in zip(*_slices(states_TH, self.mixed_TND.flatten(1)), strict=True):
             some = slice(len(states))
-            _multiply(layer.attn.Wo, mixed, self.added[some])
+            self._multiply(layer.attn.Wo, mixed, self.added[some])
             self.kernels.add_norm(states, self.added[some], layer.mlp_norm, self.normed[some])
-            _multiply(layer.mlp.Wi, self.normed[some], self.wide[some])
+            self._multiply(layer.mlp.Wi, self.normed[some], self.wide[some])
             self.kernels.geglu(self.wide[some], self.narrow[some])
-            _multiply(layer.mlp.Wo, self.narrow[some], self.added[some])
+            self._multiply(layer.mlp.Wo, self.narrow[some], self.added[some])
             self.kernels.add_norm(states, self.added[some], None, None)
+
+    def _multiply(self, linear: nn.Linear, rows: Tensor, out: Tensor) -> None:
+        """Nothing; `out` is then the linear layer of `rows`."""
+        if not self.kernels.has_tiles:
+            self.kernels.linear(rows, linear, out)
+        elif linear.bias is None:
+            torch.mm(rows, linear.weight.t(), out=out)
+        else:
+            torch.addmm(linear.bias, rows, linear.weight.t(), out=out)
 
 
 def _half(*shape: int) -> Tensor:
@@ -116,11 +128,3 @@ def _half(*shape: int) -> Tensor:
 
 def _slices(*rows: Tensor) -> list[tuple[Tensor, ...]]:
     return [each.split(SLICE_TOKENS) for each in rows]
-
-
-def _multiply(linear: nn.Linear, rows: Tensor, out: Tensor) -> None:
-    """Nothing; `out` is then the linear layer of `rows`."""
-    if linear.bias is None:
-        torch.mm(rows, linear.weight.t(), out=out)
-    else:
-        torch.addmm(linear.bias, rows, linear.weight.t(), out=out)

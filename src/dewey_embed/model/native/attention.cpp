@@ -1,6 +1,4 @@
-// Inference of ModernBERT on a CPU with AVX512-BF16: attention over a packed row, and what stands
-// between the products by weights. bfloat16 in and out, sums in float32. Plain functions over plain
-// memory: no header of torch is needed, any torch can call them, and they compile in seconds.
+// Attention over a packed row.
 //
 // Scores are computed transposed: keys down, queries across the 16 lanes of a register. Maximum and
 // sum over keys then need no step across lanes, the weights of two neighbouring keys are the pairs
@@ -9,88 +7,16 @@
 //
 // Source of the tiling: arXiv 2205.14135 (FlashAttention) §3.1, with its running maximum.
 
-#include <immintrin.h>
-
-#include <algorithm>
-#include <cstdint>
-#include <vector>
+#include "vectors.h"
 
 namespace {
 
-using std::int32_t;
-using std::int64_t;
-using std::uint16_t;
-using std::uint32_t;
-
 constexpr int WIDTH = 64;         // of an attention head
 constexpr int PAIRS = WIDTH / 2;  // the processor multiplies bfloat16 two by two
-constexpr int LANES = 16;         // float32 of a register
 constexpr int RESULTS = 16;       // registers in which a product gathers what it adds up
 constexpr int KEYS = 96;          // of a tile
 constexpr float UNSEEN = -1e30f;  // score of a key that is not seen; its weight is zero
 constexpr float FAR = 32.0f;      // above a query's shift; float32 adds up weights to 2^32 as well
-
-inline __m512 load_half(const uint16_t* from) {
-  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
-}
-
-inline void store_half(uint16_t* to, __m512 values) {
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh(values));
-}
-
-inline __m512i broadcast(const uint32_t* from) {
-  return _mm512_set1_epi32(static_cast<int>(*from));
-}
-
-inline __m512 add_products(__m512 sum, __m512i a, __m512i b) {
-  return _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b);
-}
-
-// 2^x within 8e-5 of itself, a twentieth of what rounding to bfloat16 costs; NaN stays NaN. The
-// polynomial is the best of its degree for 2^(x - floor(x)); scalef adds floor(x) to the exponent.
-inline __m512 power_of_two(__m512 x) {
-  const __m512 rest = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-  __m512 value = _mm512_set1_ps(0.0780248281f);
-  value = _mm512_fmadd_ps(value, rest, _mm512_set1_ps(0.2260667383f));
-  value = _mm512_fmadd_ps(value, rest, _mm512_set1_ps(0.6958336577f));
-  value = _mm512_fmadd_ps(value, rest, _mm512_set1_ps(0.9999252240f));
-  return _mm512_scalef_ps(value, x);
-}
-
-// Pairs of bfloat16, the first in the lower half.
-inline __m512i lace(__m512 first, __m512 second) {
-  alignas(64) static constexpr uint16_t LACED[32] = {
-      0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-      8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  return _mm512_permutexvar_epi16(_mm512_load_si512(LACED),
-                                  (__m512i)_mm512_cvtne2ps_pbh(second, first));
-}
-
-// Rows of 16 become columns.
-inline void transpose(__m512i rows[LANES]) {
-  __m512i half[LANES];
-  for (int i = 0; i < LANES; i += 2) {
-    half[i] = _mm512_unpacklo_epi32(rows[i], rows[i + 1]);
-    half[i + 1] = _mm512_unpackhi_epi32(rows[i], rows[i + 1]);
-  }
-  for (int i = 0; i < LANES; i += 4) {
-    rows[i] = _mm512_unpacklo_epi64(half[i], half[i + 2]);
-    rows[i + 1] = _mm512_unpackhi_epi64(half[i], half[i + 2]);
-    rows[i + 2] = _mm512_unpacklo_epi64(half[i + 1], half[i + 3]);
-    rows[i + 3] = _mm512_unpackhi_epi64(half[i + 1], half[i + 3]);
-  }
-  for (int i = 0; i < 4; ++i) {
-    half[i] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0x88);
-    half[i + 4] = _mm512_shuffle_i32x4(rows[i], rows[i + 4], 0xdd);
-    half[i + 8] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0x88);
-    half[i + 12] = _mm512_shuffle_i32x4(rows[i + 8], rows[i + 12], 0xdd);
-  }
-  for (int i = 0; i < 8; ++i) {
-    rows[i] = _mm512_shuffle_i32x4(half[i], half[i + 8], 0x88);
-    rows[i + 8] = _mm512_shuffle_i32x4(half[i], half[i + 8], 0xdd);
-  }
-}
 
 // One token's query or key, turned by its position's angles and scaled. Halves are the pairs.
 // Source: arXiv 2104.09864 eq. 34.
@@ -400,73 +326,6 @@ void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, c
       } else {
         one.run(one_head, block.first, cosines, sines);
       }
-    }
-  }
-}
-
-// `states` (rows, width) += `added`; `out` = LayerNorm(states) · weight + bias. What is null is left
-// out: nothing is added, nothing given out, weight is one (and then there is no norm), bias zero.
-void dewey_add_norm(float* states, const uint16_t* added, const uint16_t* weight,
-                    const uint16_t* bias, uint16_t* out, int64_t rows, int width, float epsilon,
-                    int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
-    float* own = states + row * width;
-    __m512 sum = _mm512_setzero_ps();
-    for (int i = 0; i < width; i += LANES) {
-      __m512 value = _mm512_loadu_ps(own + i);
-      if (added) {
-        value = _mm512_add_ps(value, load_half(added + row * width + i));
-        _mm512_storeu_ps(own + i, value);
-      }
-      sum = _mm512_add_ps(sum, value);
-    }
-    if (!out) continue;
-    __m512 mean = _mm512_setzero_ps(), scale = _mm512_set1_ps(1.0f);
-    if (weight) {
-      mean = _mm512_set1_ps(_mm512_reduce_add_ps(sum) / width);
-      __m512 squares = _mm512_setzero_ps();
-      for (int i = 0; i < width; i += LANES) {
-        const __m512 centred = _mm512_sub_ps(_mm512_loadu_ps(own + i), mean);
-        squares = _mm512_fmadd_ps(centred, centred, squares);
-      }
-      const float variance = _mm512_reduce_add_ps(squares) / width;
-      scale = _mm512_set1_ps(1.0f / __builtin_sqrtf(variance + epsilon));
-    }
-    for (int i = 0; i < width; i += LANES) {
-      __m512 value = _mm512_mul_ps(_mm512_sub_ps(_mm512_loadu_ps(own + i), mean), scale);
-      if (weight) value = _mm512_mul_ps(value, load_half(weight + i));
-      if (bias) value = _mm512_add_ps(value, load_half(bias + i));
-      store_half(out + row * width + i, value);
-    }
-  }
-}
-
-// `wide` (rows, 2 · width) → `out` (rows, width): gelu(first half) · second half.
-// Source: arXiv 2002.05202; the normal distribution as Abramowitz and Stegun 7.1.26 (1.5e-7).
-void dewey_geglu(const uint16_t* wide, uint16_t* out, int64_t rows, int width, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t row = 0; row < rows; ++row) {
-    const uint16_t* gates = wide + row * 2 * width;
-    for (int i = 0; i < width; i += LANES) {
-      const __m512 gate = load_half(gates + i);
-      const __m512 size = _mm512_abs_ps(gate);
-      // 1 / (1 + 0.3275911·|x|/√2), to 6e-5
-      const __m512 t = _mm512_rcp14_ps(
-          _mm512_fmadd_ps(size, _mm512_set1_ps(0.231641888f), _mm512_set1_ps(1.0f)));
-      __m512 tail = _mm512_set1_ps(0.5f * 1.061405429f);
-      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * -1.453152027f));
-      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * 1.421413741f));
-      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * -0.284496736f));
-      tail = _mm512_fmadd_ps(tail, t, _mm512_set1_ps(0.5f * 0.254829592f));
-      const __m512 exponent =
-          _mm512_mul_ps(_mm512_mul_ps(gate, gate), _mm512_set1_ps(-0.5f * 1.44269504f));
-      tail = _mm512_mul_ps(_mm512_mul_ps(tail, t), power_of_two(exponent));
-      const __mmask16 positive = _mm512_cmp_ps_mask(gate, _mm512_setzero_ps(), _CMP_GT_OQ);
-      const __m512 share =
-          _mm512_mask_sub_ps(tail, positive, _mm512_set1_ps(1.0f), tail);
-      store_half(out + row * width + i,
-                 _mm512_mul_ps(_mm512_mul_ps(gate, share), load_half(gates + width + i)));
     }
   }
 }
