@@ -34,8 +34,10 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Encoding against its peers, in about ten minutes on two cores, and docs/performance.md anew.
 bench: $(READY)
-	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/encode.py --rounds 2
+	$(BIN)/python benchmarks/performance.py
 
 # docs/results.md and report.html, from the result files that commands wrote.
 results: $(READY)

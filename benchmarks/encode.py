@@ -1,20 +1,20 @@
-"""Tokens per second and memory of encoding one long document on this machine's CPU.
+"""Tokens per second and memory of encoding on this machine's CPU: one long document, or a corpus.
 
     make bench
     python benchmarks/encode.py --shape base --tokens 8192 --rounds 3
     python benchmarks/encode.py --shape mini base --tokens 131072 --only dewey --rounds 1
+    python benchmarks/encode.py --shape mini --corpus ../shared/data/eval --output encode_corpus
 
-Engines take turns on the same real text with the same random weights; a short text warms each of
-them up. The figure is the median of the rounds, and every vector is compared with Sentence
-Transformers' float32 one, or the first engine's where that did not run. Results are written to
-benchmarks/results/ as JSON, with a table beside them.
+Engines take turns on the same real texts with the same random weights; a short text warms each of
+them up. The figure is the median of the rounds, and the first text's vector is compared with
+Sentence Transformers' float32 one, or the first engine's where that did not run. Results are
+written to benchmarks/results/ as JSON, with a table beside them.
 """
 
 import argparse
 import json
 import os
 import platform
-import pydoc_data.topics
 import shlex
 import shutil
 import statistics
@@ -25,7 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from engines import ENGINES, Engine
+from engines import CORPUS, ONE_DOCUMENT, SENTENCE_TRANSFORMERS, Engine
+from workloads import Workload, corpus, one_document
 
 SHAPES = {
     "mini": dict(
@@ -38,20 +39,24 @@ SHAPES = {
         hidden_size=1024, intermediate_size=2624, num_hidden_layers=28, num_attention_heads=16
     ),
 }
-REFERENCE = "sentence-transformers, float32 (its default)"
 RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
     arguments = parse()
     rows = []
+    known = CORPUS if arguments.corpus else ONE_DOCUMENT
+    if arguments.corpus:
+        workloads = [corpus(arguments.corpus, arguments.per_task)]
+    else:
+        workloads = [one_document(size) for size in arguments.tokens]
     with tempfile.TemporaryDirectory() as scratch:
         for shape in arguments.shape:
             folder = make_model(shape, Path(scratch) / shape)
-            names = [name for name in ENGINES if name.startswith(tuple(arguments.only or [""]))]
-            engines = [Engine(name, folder) for name in names]
-            for tokens in arguments.tokens:
-                rows += measure(engines, shape, tokens, arguments.rounds)
+            chosen = {n: make for n, make in known.items() if n.startswith(tuple(arguments.only))}
+            engines = [Engine(name, make, folder) for name, make in chosen.items()]
+            for workload in workloads:
+                rows += measure(engines, shape, workload, arguments.rounds)
             for engine in engines:
                 engine.close()
     write(rows, arguments.output)
@@ -62,7 +67,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shape", nargs="+", choices=SHAPES, default=["mini", "base"])
     parser.add_argument("--tokens", nargs="+", type=int, default=[512, 8192])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", nargs="+", help="engines whose names begin so")
+    parser.add_argument("--corpus", type=Path, help="folder of corpora in BEIR's layout, mixed")
+    parser.add_argument("--per-task", type=int, default=4, help="documents of each corpus")
+    parser.add_argument("--only", nargs="+", default=[""], help="engines whose names begin so")
     parser.add_argument("--output", default="encode", help="name of the result files")
     return parser.parse_args()
 
@@ -96,40 +103,28 @@ def make_model(shape: str, folder: Path) -> Path:
     return folder
 
 
-def real_text(num_tokens: int) -> str:
-    """The Python language reference, repeated, cut to so many tokens with CLS and SEP."""
-    from dewey_embed import Dewey
-
-    tokenizer = Dewey.load().tokenizer
-    text = "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
-    tokens = tokenizer.encode([text])[0]
-    while len(tokens) < num_tokens:
-        text += "\n\n" + text
-        tokens = tokenizer.encode([text])[0]
-    return text[: tokens.offsets[num_tokens - 3, 1]]
-
-
-def measure(engines: list[Engine], shape: str, num_tokens: int, rounds: int) -> list[dict]:
+def measure(engines: list[Engine], shape: str, work: Workload, rounds: int) -> list[dict]:
     """One row an engine: median seconds, spread, tokens per second, memory, agreement."""
-    text, warm_up = real_text(num_tokens), real_text(64)
+    warm_up = one_document(64)
     seconds: dict[str, list[float]] = {engine.name: [] for engine in engines}
     vectors, peaks = {}, {}
     for engine in engines:
-        engine.run(warm_up)
+        engine.run(warm_up.texts)
     for _ in range(rounds):
         for engine in engines:
-            taken, vectors[engine.name], peaks[engine.name] = engine.run(text)
+            taken, (vectors[engine.name], *_), peaks[engine.name] = engine.run(work.texts)
             seconds[engine.name].append(taken)
-            sys.stderr.write(f"{shape} {num_tokens:,} {engine.name}: {taken:.2f} s\n")
-    reference = vectors.get(REFERENCE, next(iter(vectors.values())))
+            sys.stderr.write(f"{shape}, {work.name}, {engine.name}: {taken:.2f} s\n")
+    reference = vectors.get(SENTENCE_TRANSFORMERS, next(iter(vectors.values())))
     return [
         {
             "shape": shape,
-            "tokens": num_tokens,
+            "texts": work.name,
             "engine": name,
             "seconds_median": statistics.median(times),
             "seconds": times,
-            "tokens_per_second": num_tokens / statistics.median(times),
+            "tokens_per_second": work.num_tokens / statistics.median(times),
+            "documents_per_second": len(work.texts) / statistics.median(times),
             "peak_memory_gb": peaks[name],
             "cosine_to_reference": float(vectors[name] @ reference),
             "relative_difference": float(
@@ -175,18 +170,18 @@ def to_markdown(about: dict, rows: list[dict]) -> str:
         f"torch {about['versions']['torch']}, transformers {about['versions']['transformers']}, "
         f"sentence-transformers {about['versions']['sentence-transformers']}",
         "",
-        "| shape | tokens | engine | seconds | tokens/s | Dewey bf16 is | peak GB | difference |",
+        "| shape | texts | engine | seconds | tokens/s | Dewey bf16 is | peak GB | difference |",
         "|---|---|---|---|---|---|---|---|",
     ]
     ours = {
-        (row["shape"], row["tokens"]): row["seconds_median"]
+        (row["shape"], row["texts"]): row["seconds_median"]
         for row in rows
         if row["engine"] == "dewey, bfloat16"
     }
     for row in rows:
-        ratio = row["seconds_median"] / ours[row["shape"], row["tokens"]]
+        ratio = row["seconds_median"] / ours[row["shape"], row["texts"]]
         lines.append(
-            f"| {row['shape']} | {row['tokens']:,} | {row['engine']} "
+            f"| {row['shape']} | {row['texts']} | {row['engine']} "
             f"| {row['seconds_median']:.2f} | {row['tokens_per_second']:,.0f} "
             f"| {ratio:.2f}× as fast | {row['peak_memory_gb']:.1f} "
             f"| {row['relative_difference']:.4f} |"

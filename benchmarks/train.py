@@ -73,7 +73,9 @@ def main() -> None:
         ),
     )
     found.write(arguments.output)
-    sys.stdout.write(page_to_markdown(found) + "\n")
+    table = page_to_markdown(found) + "\n"
+    arguments.output.with_suffix(".md").write_text(table, encoding="utf-8")
+    sys.stdout.write(table)
 
 
 def engines(shape: str, device: str) -> dict[str, Step]:

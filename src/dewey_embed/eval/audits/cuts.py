@@ -12,7 +12,7 @@ import numpy as np
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, ResultsError
-from dewey_embed.eval.audits.vectors import _read, _write
+from dewey_embed.eval.audits.vectors import read_vectors, write_vectors
 from dewey_embed.progress import progress_bar
 from dewey_embed.types import DocumentVectors
 
@@ -64,7 +64,7 @@ class CutCache:
             ResultsError: the model makes vectors with NaN or infinity.
 
         """
-        known = {text: _read(self.path(text)) for text in dict.fromkeys(texts)}
+        known = {text: read_vectors(self.path(text)) for text in dict.fromkeys(texts)}
         missing = [text for text, found in known.items() if found is None]
         with progress_bar("encoding", len(missing), "documents", show=progress) as advance:
             for group in _groups(missing):
@@ -92,7 +92,7 @@ class CutCache:
                     f"{self.model.name} made vectors with NaN or infinity of a text of "
                     f"{made.num_tokens:,} tokens that begins {text[:40]!r}; try dtype float32"
                 )
-            _write(self.path(text), made)
+            write_vectors(self.path(text), made)
         return found
 
 

@@ -38,7 +38,7 @@ class VectorCache:
 
         """
         path = self.path(text)
-        known = _read(path)
+        known = read_vectors(path)
         if known is not None:
             advance(known.num_tokens)
             return known
@@ -48,7 +48,7 @@ class VectorCache:
                 f"{self.model.name} made vectors with NaN or infinity of a text of "
                 f"{made.num_tokens:,} tokens that begins {text[:40]!r}; try dtype float32"
             )
-        _write(path, made)
+        write_vectors(path, made)
         return made
 
     def path(self, text: str) -> Path:
@@ -58,7 +58,7 @@ class VectorCache:
         return self.folder / f"{digest.hexdigest()}.npz"
 
 
-def _read(path: Path) -> DocumentVectors | None:
+def read_vectors(path: Path) -> DocumentVectors | None:
     """The vectors in a file; `None` where there is none, or a damaged one."""
     try:
         with np.load(path) as arrays:
@@ -77,7 +77,8 @@ def _read(path: Path) -> DocumentVectors | None:
         return None
 
 
-def _write(path: Path, made: DocumentVectors) -> None:
+def write_vectors(path: Path, made: DocumentVectors) -> None:
+    """Nothing; the file is then there, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     with draft.open("wb") as file:

@@ -1,0 +1,118 @@
+"""What chunk vectors cost: a document's vector alone, one size of chunks, four, over the bare pass.
+
+    python benchmarks/chunks.py
+
+The bare pass is the backbone on the same tokens, already cut into batches; all else that encoding
+does is counted: tokenising, splitting, pooling, the head. The ways take turns on the same texts;
+figures are medians. Results are written to benchmarks/results/ as JSON, with a table beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from workloads import one_document
+
+from dewey_embed import Dewey
+from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.report.markdown import page_to_markdown
+from dewey_embed.model.native.kernels import kernels
+from dewey_embed.model.packing import pack
+
+SIZES = (64, 128, 256, 512)
+BARE = "bare pass"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", nargs="+", type=int, default=[512, 2048, 8192, 32768])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", "-o", type=Path, default=Path("benchmarks/results/chunks.json"))
+    arguments = parser.parse_args()
+    kernels(may_build=True)  # once a machine, not once a run
+    model = Dewey.load()
+    rows: list[tuple[Cell, ...]] = []
+    for num_tokens in arguments.tokens:
+        rows += measure(model, num_tokens, arguments.rounds)
+    found = Findings(
+        kind="speed",
+        name="chunks",
+        title="What chunk vectors cost",
+        machine=Machine.here(device=model.device.type, dtype=str(model.dtype)),
+        tables=(
+            Table(
+                title="Seconds of the mini",
+                columns=(
+                    Column(name="tokens", digits=0),
+                    Column(name="vectors of"),
+                    Column(name="vectors", digits=0),
+                    Column(name="seconds", unit="s", digits=4),
+                    Column(name="over the bare pass", unit="%", digits=1),
+                ),
+                rows=tuple(rows),
+                notes=(
+                    f"Median of {arguments.rounds} rounds after one to warm up; over the bare "
+                    "pass: the median of the rounds' own differences.",
+                ),
+            ),
+        ),
+    )
+    found.write(arguments.output)
+    table = page_to_markdown(found) + "\n"
+    arguments.output.with_suffix(".md").write_text(table, encoding="utf-8")
+    sys.stdout.write(table)
+
+
+def measure(model: Dewey, num_tokens: int, rounds: int) -> list[tuple[Cell, ...]]:
+    """A row for each way at one length."""
+    [text] = one_document(num_tokens).texts
+    ids = model.tokenizer.encode([text])[0].ids
+    special = model.config.backbone
+    packed = pack(
+        [np.concatenate(([special.cls_token_id], ids, [special.sep_token_id])).astype(np.int64)]
+    )
+
+    @torch.inference_mode()
+    def bare() -> int:
+        model.model.backbone(packed)
+        return 0
+
+    def whole() -> int:
+        model.encode(text)
+        return 1
+
+    def one_size() -> int:
+        return 1 + len(model.encode_document(text, chunk_tokens=128).chunks)
+
+    def four_sizes() -> int:
+        return 1 + len(model.encode_document(text, chunk_tokens=SIZES).chunks)
+
+    ways: dict[str, Callable[[], int]] = {
+        BARE: bare,
+        "the document": whole,
+        "the document, its chunks of 128": one_size,
+        f"the document, its chunks of {', '.join(map(str, SIZES))}": four_sizes,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    made = {name: way() for name, way in ways.items()}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            seconds[name].append(time.perf_counter() - started)
+    rows: list[tuple[Cell, ...]] = []
+    for name, taken in seconds.items():
+        more = statistics.median(a / b - 1 for a, b in zip(taken, seconds[BARE], strict=True))
+        rows.append((num_tokens, name, made[name], statistics.median(taken), 100 * more))
+    return rows
+
+
+if __name__ == "__main__":
+    main()

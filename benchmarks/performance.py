@@ -1,0 +1,66 @@
+"""docs/performance.md, and the README's table, from the result files of the other benchmarks.
+
+    python benchmarks/performance.py
+
+Nothing is measured here: each part is the table that a benchmark wrote, with its command.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PARTS = {
+    "encode": (
+        "One long document",
+        "Dewey's time includes the vectors of all chunks. `difference` is from Sentence "
+        "Transformers' float32 vector, relative to its length.",
+    ),
+    "encode_131072": ("The whole context", "One pass, with the vectors of all chunks."),
+    "encode_corpus": (
+        "A mixed corpus",
+        "Documents of every evaluation task, short and long; Dewey's and late chunking's time "
+        "includes the vectors of all chunks, Sentence Transformers makes none.",
+    ),
+    "chunks": ("What chunk vectors cost", ""),
+    "search": ("Search, 100,000 chunks", ""),
+    "search_million": ("Search, a million chunks", ""),
+    "start": ("From the shell to the answer", ""),
+    "train": ("Training", ""),
+}
+HEAD = """<!-- Written by `python benchmarks/performance.py` from result files: change those. -->
+# Performance
+
+Every table was written by the command above it, on the machine named there. Engines take turns in
+one run, each warmed up; figures are medians. `benchmarks/` holds the code, with peers' settings.
+"""
+README_ROWS = ("8,192 tokens",)
+
+
+def main() -> None:
+    parts = [HEAD]
+    for name, (title, about) in PARTS.items():
+        path = RESULTS / f"{name}.md"
+        if path.exists():
+            table = re.sub(r"^#+ .*\n+", "", path.read_text(encoding="utf-8"))
+            parts.append("\n\n".join(filter(None, [f"## {title}", about, table.strip()])) + "\n")
+    (ROOT / "docs" / "performance.md").write_text("\n".join(parts), encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    begin, end = "<!-- speed -->\n", "<!-- /speed -->"
+    before, rest = text.split(begin)
+    readme.write_text(f"{before}{begin}{short_table()}{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def short_table() -> str:
+    """The command and the rows of encode.md that the README shows."""
+    lines = (RESULTS / "encode.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if line.startswith("|")]
+    chosen = [line for line in table[2:] if line.split("|")[2].strip() in README_ROWS]
+    return "\n".join([lines[0], "", *table[:2], *chosen]) + "\n"
+
+
+if __name__ == "__main__":
+    main()
