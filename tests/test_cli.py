@@ -221,6 +221,9 @@ def test_info_describes_an_index_and_a_model(index):
     assert facts["model"] == "mini"
     assert facts["max_tokens"] == 131072
     assert facts["parameters"] > 20_000_000
+    # A model's folder is one by whatever name, though it has a dewey.json as an index does.
+    assert json.loads(done("info", facts["folder"], "--json"))["parameters"] == facts["parameters"]
+    assert facts["encodes_by"].startswith(("PyTorch", "C++ kernels"))
 
 
 def test_encode_writes_the_same_vectors_in_every_format(docs, tmp_path):

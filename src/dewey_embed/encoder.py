@@ -17,6 +17,7 @@ from dewey_embed.chunking import CharSpans, Chunked, TextStates, chunk_documents
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
+from dewey_embed.model.cores import limit_threads
 from dewey_embed.model.dewey import DeweyModel, default_dtype
 from dewey_embed.model.export import whole_folder, write_model, write_tokenizer_files
 from dewey_embed.model.locate import locate_model
@@ -86,6 +87,8 @@ class Dewey:
         if dtype != "auto" and dtype not in DTYPES:
             raise ConfigError(f"dtype {dtype!r} is unknown; accepted: auto, {', '.join(DTYPES)}")
         place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if place.type == "cpu":
+            limit_threads()
         built = build_model(checkpoint)
         built.config = config
         built.to(device=place, dtype=default_dtype(place) if dtype == "auto" else DTYPES[dtype])

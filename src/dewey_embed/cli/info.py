@@ -26,7 +26,7 @@ def info(
     """Say what a model or an index is: dimensions, context, sizes."""
     from dewey_embed.search import Index
 
-    if what is not None and (Path(what) / "dewey.json").is_file():
+    if what is not None and is_index(Path(what)):
         facts = index_facts(Index.open(what))
     else:
         from dewey_embed.encoder import Dewey
@@ -39,6 +39,11 @@ def info(
     for key, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) else value
         typer.echo(f"{key.replace('_', ' '):<{width}}  {shown}")
+
+
+def is_index(folder: Path) -> bool:
+    """Whether this is an index's folder; a model's has a `dewey.json` too, beside a config."""
+    return (folder / "dewey.json").is_file() and not (folder / "config.json").is_file()
 
 
 def index_facts(index: Index) -> dict[str, Any]:
@@ -59,6 +64,8 @@ def index_facts(index: Index) -> dict[str, Any]:
 
 def model_facts(model: Dewey) -> dict[str, Any]:
     """What a model is."""
+    from dewey_embed.model.native.layers import means
+
     backbone = model.config.backbone
     return {
         "model": model.name,
@@ -73,6 +80,7 @@ def model_facts(model: Dewey) -> dict[str, Any]:
         "prompts": model.prompts,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
+        "encodes_by": means(model.model.backbone),
         "fingerprint": model.fingerprint,
         "bytes": folder_bytes(model.folder),
     }

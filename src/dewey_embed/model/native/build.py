@@ -37,13 +37,18 @@ def library_path() -> Path:
     return CACHE.expanduser() / version / "kernels.so"
 
 
+def find_compiler() -> str | None:
+    """Where the compiler is."""
+    return shutil.which("g++")
+
+
 @cache
 def build() -> bool:
     """Whether the library is there, after an attempt to compile it; one attempt a process.
 
     Processes that build at once each write a file of their own, and rename it when it is whole.
     """
-    path, compiler = library_path(), shutil.which("g++")
+    path, compiler = library_path(), find_compiler()
     if compiler is None:
         log.debug("no g++: encoding in plain PyTorch")
         return False

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dewey_embed.model.native.build import build, library_path, log
+from dewey_embed.model.native.build import build, find_compiler, library_path, log
 
 HEAD_WIDTH = 64
 """The one width of heads that the kernels are made for: that of every ModernBERT."""
@@ -91,11 +91,18 @@ class Kernels:
 
 def kernels(*, may_build: bool = False) -> Kernels | None:
     """The kernels where this processor can run them and they are built, or may be; else None."""
-    if os.environ.get("DEWEY_NATIVE") == "0" or not _processor_fits():
-        return None
-    if not (library_path().exists() or (may_build and build())):
+    if not _wanted() or not (library_path().exists() or (may_build and build())):
         return None
     return _load(library_path())
+
+
+def can_build() -> bool:
+    """Whether kernels could be compiled here, as far as can be told without trying."""
+    return _wanted() and find_compiler() is not None
+
+
+def _wanted() -> bool:
+    return os.environ.get("DEWEY_NATIVE") != "0" and _processor_fits()
 
 
 @cache

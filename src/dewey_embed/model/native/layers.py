@@ -14,7 +14,14 @@ from torch import Tensor, nn
 
 from dewey_embed.config import BackboneConfig, LayerType
 from dewey_embed.model.attention import full_attention, rotate
-from dewey_embed.model.native.kernels import HEAD_WIDTH, LEAST_WIDTH, WIDTH_STEP, Kernels, kernels
+from dewey_embed.model.native.kernels import (
+    HEAD_WIDTH,
+    LEAST_WIDTH,
+    WIDTH_STEP,
+    Kernels,
+    can_build,
+    kernels,
+)
 from dewey_embed.model.packing import Packed
 
 if TYPE_CHECKING:
@@ -40,8 +47,13 @@ def prepare(backbone: Backbone, num_tokens: int) -> None:
 
 def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None:
     """The kernels if they can run this backbone now, without gradients; else None."""
+    return kernels(may_build=may_build) if fits(backbone) else None
+
+
+def fits(backbone: Backbone) -> bool:
+    """Whether the kernels are made for this backbone where it is, and no gradient is wanted."""
     config, weight = backbone.config, backbone.final_norm.weight
-    fits = (
+    return (
         weight.device.type == "cpu"
         and weight.dtype == torch.bfloat16
         and config.head_size == HEAD_WIDTH
@@ -51,7 +63,16 @@ def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None
         )
         and not torch.is_grad_enabled()
     )
-    return kernels(may_build=may_build) if fits else None
+
+
+def means(backbone: Backbone) -> str:
+    """By what this machine encodes with a backbone, in words for people."""
+    with torch.inference_mode():
+        if kernels_of(backbone) is not None:
+            return "C++ kernels (AVX512-BF16)"
+        if fits(backbone) and can_build():
+            return "PyTorch, and C++ kernels once there is work worth compiling them"
+    return "PyTorch"
 
 
 class NativeRun:
