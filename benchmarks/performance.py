@@ -29,7 +29,12 @@ PARTS = {
     "search_million": ("Search, a million chunks", ""),
     "start": ("From the shell to the answer", ""),
     "train": ("Training", ""),
+    "gpu": ("On a GPU", ""),
 }
+NO_GPU = (
+    "Not measured: no GPU was at hand. `python benchmarks/gpu.py` and `python benchmarks/train.py` "
+    "are ready for one."
+)
 HEAD = """<!-- Written by `python benchmarks/performance.py` from result files: change those. -->
 # Performance
 
@@ -46,6 +51,8 @@ def main() -> None:
         if path.exists():
             table = re.sub(r"^#+ .*\n+", "", path.read_text(encoding="utf-8"))
             parts.append("\n\n".join(filter(None, [f"## {title}", about, table.strip()])) + "\n")
+    if not (RESULTS / "gpu.md").exists():
+        parts.append(f"## On a GPU\n\n{NO_GPU}\n")
     (ROOT / "docs" / "performance.md").write_text("\n".join(parts), encoding="utf-8")
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
