@@ -20,6 +20,7 @@ from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.cores import limit_threads
 from dewey_embed.model.dewey import DeweyModel, default_dtype
 from dewey_embed.model.export import whole_folder, write_model, write_tokenizer_files
+from dewey_embed.model.int8 import is_int8, to_int8
 from dewey_embed.model.locate import locate_model
 from dewey_embed.model.passes import Embedded, embed
 from dewey_embed.precision import cosines, narrow, to_precision
@@ -28,7 +29,12 @@ from dewey_embed.text.splitter import Splitter
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.types import DocumentVectors, Overflow, Precision, SingleVector, Tokens
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "int8": torch.bfloat16,  # all but the weights of layers
+}
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 
 Floats = NDArray[np.float32]
@@ -61,7 +67,7 @@ class Dewey:
         model: str | Path | None = None,
         *,
         device: str | None = None,
-        dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto",
+        dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
         single_vector: SingleVector | None = None,
         truncate_dim: int | None = None,
         max_tokens: int | None = None,
@@ -69,8 +75,9 @@ class Dewey:
         """A model ready to encode: the embedded default, one in a folder, or a Hugging Face id.
 
         `device` is CUDA where there is one, else the CPU. `dtype` `"auto"` is bfloat16 where the
-        hardware is faster at it, else float32. `single_vector` and `max_tokens` override the
-        model's own; `truncate_dim` keeps the first so many dimensions of every vector.
+        hardware is faster at it, else float32; `"int8"` is bfloat16 with layers' weights in int8,
+        for a CPU (docs/performance.md: what it costs in accuracy). `single_vector` and `max_tokens`
+        override the model's own; `truncate_dim` keeps the first so many dimensions of every vector.
 
         Raises:
             CheckpointError: the model cannot be found, or its folder is damaged or foreign.
@@ -92,6 +99,8 @@ class Dewey:
         built = build_model(checkpoint)
         built.config = config
         built.to(device=place, dtype=default_dtype(place) if dtype == "auto" else DTYPES[dtype])
+        if dtype == "int8":
+            to_int8(built.backbone)
         tokenizer = Tokenizer.from_file(
             folder / "tokenizer.json",
             cls_token_id=config.backbone.cls_token_id,
@@ -104,7 +113,16 @@ class Dewey:
 
         With `single_vector="cls"` it gives the same single vectors there; a mean differs a little,
         for theirs counts CLS and SEP. The folder says so.
+
+        Raises:
+            ConfigError: the weights were made int8 at load, and are no longer the model's own.
+
         """
+        if is_int8(self.model.backbone):
+            raise ConfigError(
+                "the model was loaded with dtype int8, which is not for keeping; "
+                'load it with dtype="bfloat16" or "float32", then save it'
+            )
         with whole_folder(Path(path)) as draft:
             write_model(self.model, draft)
             self.tokenizer.save(draft / "tokenizer.json")

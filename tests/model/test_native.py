@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dewey_embed.model.int8 import Int8Linear, to_int8
 from dewey_embed.model.native import build, layers
 from dewey_embed.model.native.kernels import kernels
 from dewey_embed.model.packing import pack
@@ -101,6 +102,30 @@ def test_linear_equals_torch(native, num_tokens, inner, outer, bias):
 
 
 @needs_kernels
+@pytest.mark.parametrize("num_tokens", [1, 17, 129, 600])
+@pytest.mark.parametrize(("inner", "outer"), [(384, 1152), (64, 48), (768, 80)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_linear_by_int8_weights_is_what_rounding_makes_of_it(
+    native, num_tokens, inner, outer, bias
+):
+    generator = torch.Generator().manual_seed(num_tokens)
+    tokens = (torch.randn(num_tokens, inner, generator=generator) * 3).bfloat16()
+    tokens[: num_tokens - 1][:1] = 0  # a token of zeros, where there are others
+    layer = Int8Linear(torch.nn.Linear(inner, outer, bias=bias).bfloat16())
+    out = torch.full((num_tokens, outer), float("nan"), dtype=torch.bfloat16)
+    native.linear(tokens, layer, out)
+    steps = tokens.float().abs().amax(1, keepdim=True) / 127
+    rounded = (tokens.float() / steps.clamp(min=1e-30)).round() * steps
+    expected = rounded.double() @ (layer.weight.double() * layer.scale.double()[:, None]).T
+    expected = expected + layer.bias.double() if bias else expected
+    assert relative_error(out, expected.float()) < 3e-3
+    tokens[-1, 3] = float("nan")
+    native.linear(tokens, layer, out)
+    assert out[-1].isnan().all()
+    assert not out[:-1].isnan().any()
+
+
+@needs_kernels
 @pytest.mark.parametrize("bias", [False, True])
 def test_add_norm_equals_torch(native, bias):
     generator = torch.Generator().manual_seed(0)
@@ -152,6 +177,23 @@ def test_a_backbone_is_as_near_to_float32_with_kernels_as_without(
     assert not torch.equal(with_kernels, without), "the kernels were not used"
     assert relative_error(with_kernels, exact) < 1e-2
     assert relative_error(with_kernels, exact) < 1.2 * relative_error(without, exact)
+
+
+@torch.inference_mode()
+def test_int8_weights_stay_near_with_kernels_and_without(monkeypatch):
+    draw = np.random.default_rng(0)
+    packed = pack([draw.integers(3, 300, length) for length in (1, 64, 300)])
+    backbone = twins("mini")[0]
+    exact = backbone(packed)
+    backbone = backbone.bfloat16()
+    to_int8(backbone)
+    monkeypatch.setenv("DEWEY_NATIVE", "0")
+    assert relative_error(backbone(packed), exact) < 2e-2
+    if CAN_RUN:
+        monkeypatch.delenv("DEWEY_NATIVE")
+        kernels(may_build=True)
+        assert layers.kernels_of(backbone) is not None
+        assert relative_error(backbone(packed), exact) < 3e-2
 
 
 @needs_kernels

@@ -51,25 +51,24 @@ struct Head {
 template <int GROUPS>
 class Block {
  public:
-  void run(const Head& head, int first, const float* cosines, const float* sines) {
-    count = std::min(QUERIES, head.tokens - first);
-    load_queries(head, first, cosines, sines);
-    int begin = 0, end = head.tokens;
-    if (head.window >= 0) {
-      begin = std::max(0, first - head.window) & ~1;  // values come in pairs
-      end = std::min(end, first + count + head.window);
-    }
+  // Begins with the queries from `at` on; the last of them is at `end` - 1 at most.
+  void start(const Head& head, int at, int end, const float* cosines, const float* sines) {
+    first = at;
+    count = std::min(QUERIES, end - at);
+    load_queries(head, cosines, sines);
     for (int g = 0; g < GROUPS; ++g) sums[g] = _mm512_setzero_ps();
     std::fill(mixed[0], mixed[0] + WIDTH * QUERIES, 0.0f);
-    for (int key = begin; key < end; key += KEYS) {
-      const int num_keys = std::min(KEYS, end - key);
-      const uint32_t* values = head.values + static_cast<int64_t>(key / 2) * WIDTH;
-      done = 0;
-      weigh(head, first, key, num_keys, values);
-      mix(values, (num_keys + 1) / 2);
-    }
-    store(head.out + first * head.out_stride, head.out_stride);
   }
+
+  // Takes in a tile of keys and their values; `key` is even.
+  void add(const Head& head, int key, int num_keys) {
+    const uint32_t* values = head.values + static_cast<int64_t>(key / 2) * WIDTH;
+    done = 0;
+    weigh(head, key, num_keys, values);
+    mix(values, (num_keys + 1) / 2);
+  }
+
+  void finish(const Head& head) { store(head.out + first * head.out_stride, head.out_stride); }
 
  private:
   static constexpr int QUERIES = GROUPS * LANES;
@@ -82,10 +81,10 @@ class Block {
   alignas(64) float own[QUERIES];
   __m512 shift[GROUPS], sums[GROUPS];
   __m512i from[GROUPS], to[GROUPS];  // first and last key that each query sees
-  int count;
+  int first, count;  // queries
   int done;  // pairs of the tile's weights that are mixed already
 
-  void load_queries(const Head& head, int first, const float* cosines, const float* sines) {
+  void load_queries(const Head& head, const float* cosines, const float* sines) {
     const float scale = 0.125f * 1.44269504f;  // 1/√WIDTH, and exponentials are of base 2
     for (int i = 0; i < count; ++i) {
       const int64_t token = first + i;
@@ -122,7 +121,7 @@ class Block {
   }
 
   // The weights of a tile of keys.
-  void weigh(const Head& head, int first, int key, int num_keys, const uint32_t* values) {
+  void weigh(const Head& head, int key, int num_keys, const uint32_t* values) {
     const int last = key + (num_keys + ROWS - 1) / ROWS * ROWS - 1;
     const bool edge = last >= head.tokens ||
                       (head.window >= 0 && (key < first + QUERIES - 1 - head.window ||
@@ -259,6 +258,42 @@ void prepare(const uint16_t* qkv, int heads, int first, int count, const float* 
   }
 }
 
+constexpr int QUERIES = 64;  // of a full block
+constexpr int SHARED = 4;    // blocks that go through the keys together, each tile still in cache
+
+// Neighbouring queries of a head, up to SHARED blocks of them; kept by a thread from task to task.
+class Blocks {
+ public:
+  void run(const Head& head, int first, int count, const float* cosines, const float* sines) {
+    const int last = first + count, num_full = (count + 31) / QUERIES;
+    for (int b = 0; b < num_full; ++b) {
+      full[b].start(head, first + b * QUERIES, last, cosines, sines);
+    }
+    const int at = first + num_full * QUERIES, rest = last - at;
+    if (rest > LANES) half.start(head, at, last, cosines, sines);
+    if (rest > 0 && rest <= LANES) quarter.start(head, at, last, cosines, sines);
+    int begin = 0, end = head.tokens;
+    if (head.window >= 0) {
+      begin = std::max(0, first - head.window) & ~1;  // values come in pairs
+      end = std::min(end, last + head.window);
+    }
+    for (int key = begin; key < end; key += KEYS) {
+      const int num_keys = std::min(KEYS, end - key);
+      for (int b = 0; b < num_full; ++b) full[b].add(head, key, num_keys);
+      if (rest > LANES) half.add(head, key, num_keys);
+      if (rest > 0 && rest <= LANES) quarter.add(head, key, num_keys);
+    }
+    for (int b = 0; b < num_full; ++b) full[b].finish(head);
+    if (rest > LANES) half.finish(head);
+    if (rest > 0 && rest <= LANES) quarter.finish(head);
+  }
+
+ private:
+  Block<4> full[SHARED];
+  Block<2> half;
+  Block<1> quarter;
+};
+
 struct Piece {  // of a sequence
   int sequence, first, count;
 };
@@ -289,8 +324,11 @@ void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, c
   // Pairs of values begin anew with each sequence.
   const auto first_pair = [&](int s) { return static_cast<int64_t>(starts[s] + s + 1) / 2; };
   const std::vector<Piece> parts = pieces(starts, num_sequences, 128);
-  const std::vector<Piece> blocks = pieces(starts, num_sequences, 64);
-  const int64_t num_parts = parts.size(), num_blocks = blocks.size();
+  // Blocks share tiles of keys where they see the same ones and there is work for every thread.
+  const int many = SHARED * QUERIES;
+  const bool shared = window < 0 && heads * starts[num_sequences] / many >= 4 * threads;
+  const std::vector<Piece> tasks = pieces(starts, num_sequences, shared ? many : QUERIES);
+  const int64_t num_parts = parts.size(), num_tasks = tasks.size();
 #pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(dynamic)
@@ -301,31 +339,23 @@ void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, c
               keys + start * WIDTH, values + first_pair(part.sequence) * WIDTH, keys_stride,
               values_stride);
     }
-    Block<4> four;
-    Block<2> two;
-    Block<1> one;
-    // All of a head's blocks before the next head's: its keys and values stay in cache.
+    Blocks blocks;
+    // All of a head's tasks before the next head's: its keys and values stay in cache.
 #pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < heads * num_blocks; ++i) {
-      const Piece& block = blocks[i % num_blocks];
-      const int64_t start = starts[block.sequence], head = i / num_blocks;
+    for (int64_t i = 0; i < heads * num_tasks; ++i) {
+      const Piece& task = tasks[i % num_tasks];
+      const int64_t start = starts[task.sequence], head = i / num_tasks;
       const Head one_head{
           qkv + start * 3 * width + head * WIDTH,
           out + start * width + head * WIDTH,
           reinterpret_cast<const uint32_t*>(keys + head * keys_stride + start * WIDTH),
-          values + head * values_stride + first_pair(block.sequence) * WIDTH,
+          values + head * values_stride + first_pair(task.sequence) * WIDTH,
           3 * width,
           width,
-          starts[block.sequence + 1] - starts[block.sequence],
+          starts[task.sequence + 1] - starts[task.sequence],
           window,
       };
-      if (block.count > 32) {
-        four.run(one_head, block.first, cosines, sines);
-      } else if (block.count > 16) {
-        two.run(one_head, block.first, cosines, sines);
-      } else {
-        one.run(one_head, block.first, cosines, sines);
-      }
+      blocks.run(one_head, task.first, task.count, cosines, sines);
     }
   }
 }

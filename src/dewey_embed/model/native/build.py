@@ -21,7 +21,7 @@ HEADERS = ("vectors.h",)
 # no more, so that machines that share a home folder share the library.
 FLAGS = (
     "-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno",
-    "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16",
+    "-mfma", "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512bf16", "-mavx512vnni",
 )  # fmt: skip
 CACHE = Path("~/.cache/dewey-embed/native")
 TIMEOUT_S = 300

@@ -15,12 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dewey_embed.model.int8 import Int8Linear
 from dewey_embed.model.native.build import build, find_compiler, library_path, log
 
 HEAD_WIDTH = 64
 """The one width of heads that the kernels are made for: that of every ModernBERT."""
 
-WIDTH_STEP, LEAST_WIDTH = 32, 48
+WIDTH_STEP, LEAST_WIDTH = 64, 64
 """Other widths must be multiples of the one, and no less than the other."""
 
 SPARE_ROWS = 16
@@ -29,9 +30,13 @@ SPARE_ROWS = 16
 SIGNATURES = {
     "dewey_attention": (*[c_void_p] * 5, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
     "dewey_linear": (*[c_void_p] * 4, c_int64, *[c_int] * 3),
+    "dewey_linear_int8": (*[c_void_p] * 6, c_int64, *[c_int] * 3),
     "dewey_add_norm": (*[c_void_p] * 5, c_int64, c_int, c_float, c_int),
     "dewey_geglu": (*[c_void_p] * 2, c_int64, c_int, c_int),
 }
+
+
+Linear = torch.nn.Linear | Int8Linear
 
 
 class Kernels:
@@ -63,12 +68,15 @@ class Kernels:
             window, *_places(keys, values), rows, torch.get_num_threads(),
         )  # fmt: skip
 
-    def linear(self, rows_TI: Tensor, layer: torch.nn.Linear, out_TJ: Tensor) -> None:
-        """Nothing; `out_TJ` is then the linear layer of `rows_TI`."""
-        self.library.dewey_linear(
-            *_places(rows_TI, layer.weight, layer.bias, out_TJ), *rows_TI.shape, layer.out_features,
-            torch.get_num_threads(),
-        )  # fmt: skip
+    def linear(self, rows_TI: Tensor, layer: Linear, out_TJ: Tensor) -> None:
+        """Nothing; `out_TJ` is then the linear layer of `rows_TI`, whatever its weights are."""
+        if isinstance(layer, Int8Linear):
+            run = self.library.dewey_linear_int8
+            places = _places(rows_TI, layer.weight, layer.scale, layer.shift, layer.bias, out_TJ)
+        else:
+            run = self.library.dewey_linear
+            places = _places(rows_TI, layer.weight, layer.bias, out_TJ)
+        run(*places, *rows_TI.shape, layer.out_features, torch.get_num_threads())
 
     def add_norm(
         self, states_TH: Tensor, added_TH: Tensor | None, norm: torch.nn.LayerNorm | None,
@@ -107,8 +115,9 @@ def _wanted() -> bool:
 
 @cache
 def _processor_fits() -> bool:
-    """Whether the processor multiplies bfloat16 in vectors of 512 bits."""
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    """Whether the processor multiplies bfloat16 and int8 in vectors of 512 bits."""
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") and can.get("avx512_vnni"))
 
 
 @cache

@@ -10,15 +10,17 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dewey_embed.config import BackboneConfig, LayerType
 from dewey_embed.model.attention import full_attention, rotate
+from dewey_embed.model.int8 import Int8Linear
 from dewey_embed.model.native.kernels import (
     HEAD_WIDTH,
     LEAST_WIDTH,
     WIDTH_STEP,
     Kernels,
+    Linear,
     can_build,
     kernels,
 )
@@ -41,7 +43,8 @@ mini, which take plain PyTorch about as long as the compiler takes, once."""
 def prepare(backbone: Backbone, num_tokens: int) -> None:
     """Nothing; once all that was asked of a model is worth it, kernels are built if they can be."""
     backbone.tokens_asked += num_tokens
-    weights = sum(weight.numel() for weight in backbone.layers.parameters())
+    layers = backbone.layers
+    weights = sum(each.numel() for each in (*layers.parameters(), *layers.buffers()))
     kernels_of(backbone, may_build=backbone.tokens_asked * weights >= WORTH_BUILDING)
 
 
@@ -133,9 +136,9 @@ class NativeRun:
             self._multiply(layer.mlp.Wo, self.narrow[some], self.added[some])
             self.kernels.add_norm(states, self.added[some], None, None)
 
-    def _multiply(self, linear: nn.Linear, rows: Tensor, out: Tensor) -> None:
+    def _multiply(self, linear: Linear, rows: Tensor, out: Tensor) -> None:
         """Nothing; `out` is then the linear layer of `rows`."""
-        if not self.kernels.has_tiles:
+        if not self.kernels.has_tiles or isinstance(linear, Int8Linear):
             self.kernels.linear(rows, linear, out)
         elif linear.bias is None:
             torch.mm(rows, linear.weight.t(), out=out)

@@ -13,8 +13,10 @@
 
 namespace {
 
+using std::int8_t;
 using std::int32_t;
 using std::int64_t;
+using std::uint8_t;
 using std::uint16_t;
 using std::uint32_t;
 
