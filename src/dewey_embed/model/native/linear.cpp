@@ -49,7 +49,9 @@ struct Bytes {
   using Sum = __m512i;
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum add(Sum sum, __m512i tokens, __m512i weights) {
-    return _mm512_dpbusd_epi32(sum, tokens, weights);
+    // Not the intrinsic: gcc 12 then keeps half of the sums in memory.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(tokens), "v"(weights));
+    return sum;
   }
   static __m512 result(Sum sum, const Layer& layer, int row) {
     const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(layer.shifts[row]));
