@@ -25,6 +25,7 @@ PARTS = {
         "includes the vectors of all chunks, Sentence Transformers makes none.",
     ),
     "chunks": ("What chunk vectors cost", ""),
+    "precision": ("What speed costs in exactness", ""),
     "search": ("Search, 100,000 chunks", ""),
     "search_million": ("Search, a million chunks", ""),
     "start": ("From the shell to the answer", ""),

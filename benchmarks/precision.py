@@ -1,0 +1,121 @@
+"""What speed costs in exactness: every way to encode against plain float32, on a real task.
+
+    python benchmarks/precision.py ../shared/data/eval/time ../shared/data/eval/cranfield
+
+The shipped model, document and chunk vectors. `difference` is |v - r| / |r| of a vector to its
+float32 one, nDCG@10 that of ranking by the best chunk and the whole, as `multi` does. Results are
+written to benchmarks/results/ as JSON, with a table beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from dewey_embed import Dewey
+from dewey_embed.eval.beir import RetrievalData, read_beir
+from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.report.markdown import page_to_markdown
+from dewey_embed.eval.scores import query_scores
+from dewey_embed.model.native.kernels import kernels
+from dewey_embed.types import DocumentVectors
+
+
+class Way(NamedTuple):
+    """A way to encode: the type of the weights, and whether by our kernels."""
+
+    dtype: str
+    native: bool
+
+
+WAYS = {
+    "float32, PyTorch": Way("float32", native=False),
+    "bfloat16, PyTorch": Way("bfloat16", native=False),
+    "bfloat16, kernels": Way("bfloat16", native=True),
+    "int8, kernels": Way("int8", native=True),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="+", type=Path, help="folders in BEIR's layout")
+    parser.add_argument(
+        "--output", "-o", type=Path, default=Path("benchmarks/results/precision.json")
+    )
+    arguments = parser.parse_args()
+    if kernels(may_build=True) is None:
+        sys.exit("no kernels here: they need AVX512-BF16 and g++")
+    rows: list[tuple[Cell, ...]] = []
+    for folder in arguments.tasks:
+        rows += measure(read_beir(folder))
+    found = Findings(
+        kind="speed",
+        name="precision",
+        title="What speed costs in exactness",
+        machine=Machine.here(device="cpu"),
+        tables=(
+            Table(
+                title="Against plain float32",
+                columns=(
+                    Column(name="task"),
+                    Column(name="way"),
+                    Column(name="tokens/s", best="highest", digits=0),
+                    Column(name="difference, mean"),
+                    Column(name="difference, largest"),
+                    Column(name="nDCG@10", best="highest"),
+                    Column(name="less float32's"),
+                ),
+                rows=tuple(rows),
+                notes=("One pass over the task's documents each.",),
+            ),
+        ),
+    )
+    found.write(arguments.output)
+    table = page_to_markdown(found) + "\n"
+    arguments.output.with_suffix(".md").write_text(table, encoding="utf-8")
+    sys.stdout.write(table)
+
+
+def measure(data: RetrievalData) -> list[tuple[Cell, ...]]:
+    """A row for each way, on one task."""
+    texts, asked = list(data.documents.values()), list(data.queries.values())
+    rows: list[tuple[Cell, ...]] = []
+    reference, best = np.empty(0), 0.0
+    for name, way in WAYS.items():
+        os.environ["DEWEY_NATIVE"] = str(int(way.native))
+        model = Dewey.load(dtype=way.dtype)
+        model.encode_document(texts[:2])
+        started = time.perf_counter()
+        documents = model.encode_document(texts)
+        seconds = time.perf_counter() - started
+        cosines = model.similarity(model.encode_query(asked), documents)
+        ranking = {
+            query: dict(zip(data.documents, map(float, row), strict=True))
+            for query, row in zip(data.queries, cosines, strict=True)
+        }
+        scores = query_scores(data.qrels, ranking).values()
+        ndcg = float(np.mean([each["ndcg_at_10"] for each in scores]))
+        vectors = all_vectors(documents)
+        if not len(reference):
+            reference, best = vectors, ndcg
+        difference = np.linalg.norm(vectors - reference, axis=1)  # of unit vectors
+        num_tokens = sum(document.num_tokens for document in documents)
+        mean, largest = float(difference.mean()), float(difference.max())
+        rows.append((data.name, name, num_tokens / seconds, mean, largest, ndcg, ndcg - best))
+        sys.stderr.write(f"{data.name}, {name}: {seconds:.1f} s, nDCG@10 {ndcg:.4f}\n")
+    return rows
+
+
+def all_vectors(documents: list[DocumentVectors]) -> np.ndarray:
+    """(R, D): whole texts and chunks, in order."""
+    return np.concatenate([np.vstack([each.vector, *each.chunks]) for each in documents])
+
+
+if __name__ == "__main__":
+    main()
