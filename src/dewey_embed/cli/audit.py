@@ -37,8 +37,7 @@ def length(
     *,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder in BEIR's layout; give it again for another. Pass keys are "
-                     "generated in any case."),
+        typer.Option(help="A folder in BEIR's layout; give it again for another."),
     ] = None,
     lengths: Annotated[
         str, typer.Option(help="Lengths in tokens, ascending, with commas between.")
@@ -48,6 +47,11 @@ def length(
         typer.Option(min=1, help="Tokens of all documents at the longest length together; decides "
                      "how many documents there are at every length, at least 8."),
     ] = 2**20,
+    longest_passkey: Annotated[
+        int | None,
+        typer.Option(min=0, help="Pass keys up to this length only, 0 for none; default: all "
+                     "lengths."),
+    ] = None,
     chunk_tokens: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a chunk; default: 128.")
     ] = None,
@@ -75,6 +79,7 @@ def length(
         data=data or [],
         lengths=asked,
         tokens_per_length=tokens_per_length,
+        longest_passkey=longest_passkey,
         chunk_tokens=chunk_tokens or CHUNK_TOKENS,
         cache=cache,
         seed=seed,

@@ -55,6 +55,15 @@ class TestFigures:
         assert {row["documents"] for row in rows(found)} == {8}
         assert {row["queries"] for row in rows(found)} == {8}
 
+    def test_pass_keys_go_as_far_as_they_may(self, mini, corpus, cache):
+        some = rows(audit(mini, corpus, cache, longest_passkey=128))
+        longest = {row["task"]: row["length"] for row in some}
+        assert longest == {"towns": 256, "passkey": 128}
+        none = rows(audit(mini, corpus, cache, longest_passkey=0))
+        assert {row["task"] for row in none} == {"towns"}
+        with pytest.raises(ConfigError, match="nothing to measure"):
+            audit_length(mini, lengths=LENGTHS, longest_passkey=0)
+
     def test_figures_lie_in_their_intervals_and_between_zero_and_one(self, found):
         for row in rows(found):
             for name in ("nDCG@10", "accuracy@1"):

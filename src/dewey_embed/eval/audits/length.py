@@ -47,6 +47,7 @@ def audit_length(
     data: Sequence[Path] = (),
     lengths: Sequence[int] = LENGTHS,
     tokens_per_length: int = TOKENS_PER_LENGTH,
+    longest_passkey: int | None = None,
     chunk_tokens: int = CHUNK_TOKENS,
     cache: Path = CACHE,
     seed: int = 0,
@@ -57,11 +58,12 @@ def audit_length(
     On each BEIR folder of `data`, its documents joined to the length, and on generated pass keys.
     `lengths` are whole passes, CLS and SEP included; for pass keys they are LongEmbed's tokens.
     Every length has the same number of documents, at least eight: as many as `tokens_per_length`
-    tokens hold at the longest. Vectors are kept in `cache`: a run that was killed goes on with
+    tokens hold at the longest. Pass keys go up to `longest_passkey`; they cost as much as real
+    documents, and say less. Vectors are kept in `cache`: a run that was killed goes on with
     the document it was in.
 
     Raises:
-        ConfigError: lengths that do not ascend from 64 or more, or too few tokens.
+        ConfigError: lengths that do not ascend from 64 or more, too few tokens, or nothing to do.
         TaskError: a folder is no task, or holds too few documents.
         ResultsError: the model makes NaN.
 
@@ -74,7 +76,14 @@ def audit_length(
         raise ConfigError(f"tokens_per_length is {tokens_per_length}; it must be 1 or more")
     num_documents = max(MIN_DOCUMENTS, tokens_per_length // lengths[-1])
     tasks = [_joined(model, folder, lengths, num_documents, seed) for folder in data]
-    tasks.append(_passkeys(lengths, num_documents, seed))
+    keyed = [each for each in lengths if longest_passkey is None or each <= longest_passkey]
+    if keyed:
+        tasks.append(_passkeys(keyed, num_documents, seed))
+    if not tasks:
+        raise ConfigError(
+            f"longest_passkey is {longest_passkey}, the shortest length {lengths[0]}, and no data "
+            "is named: nothing to measure; name a folder, or allow longer pass keys"
+        )
     vectors = VectorCache(model, cache.expanduser(), chunk_tokens=chunk_tokens)
     points: list[Point] = []
     total = sum(num_documents * length for task in tasks for length in task.lengths)
