@@ -49,6 +49,25 @@ def test_documents_and_chunks_come_back_bit_for_bit(store):
     assert found.spans.tolist() == [list(s[:2]) for r in by_id for s in r.vectors.spans]
 
 
+def unindexed(store):
+    documents = store.snapshot().documents
+    [index] = documents.list_indices()
+    return documents.index_stats(index.name).num_unindexed_rows
+
+
+def test_words_are_indexed_when_a_run_ends_and_not_again_for_one_document_of_many(store):
+    write(store, [record(f"r{i}", f"a text with word{i} in it") for i in range(600)])
+    assert unindexed(store) == 0
+    before = store.snapshot().full_text("word7", 5)
+    assert [key for key, _ in before] == ["r7"]
+    write(store, [record("late", "a text with word600 in it")])
+    assert unindexed(store) == 1
+    assert [key for key, _ in store.snapshot().full_text("word600", 5)] == ["late"]
+    write(store, [record(f"later{i}", f"a text with word{601 + i} in it") for i in range(3)])
+    assert unindexed(store) == 0
+    assert [key for key, _ in store.snapshot().full_text("word600", 5)] == ["late"]
+
+
 def test_texts_come_back_whatever_their_characters(store):
     texts = {
         "nul": "a\0b",

@@ -44,8 +44,17 @@ SCAN_ROWS = 8192
 COMPACT_FRAGMENTS = 10
 """A table in so many fragments is written into one again when a run ends."""
 
+COMPACT_VERSIONS = 32
+"""And so is one of so many versions, whose older ones then leave the disk."""
+
 COMPACT_COMMITS = 256
 """So it is after so many groups within a run: every version lists all fragments before it."""
+
+KEPT = timedelta(hours=1)
+"""For readers in the middle of something, versions so young stay when only words are indexed."""
+
+UNINDEXED_SHARE = 256
+"""The full-text index is brought up to date once one document in so many is not in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +202,7 @@ class Writer:
         self.hashes: dict[str, str] = {}
         for batch in documents.search().select(["id", "hash"]).to_batches(SCAN_ROWS):
             self.hashes.update(zip(batch["id"].to_pylist(), batch["hash"].to_pylist(), strict=True))
+        self._is_first = not self.hashes  # nobody reads an older version yet
         self._sweep()
 
     def origins(self) -> Iterator[tuple[str, str, str]]:
@@ -230,19 +240,30 @@ class Writer:
         _delete(self._documents, "hash", hashes)
 
     def finish(self) -> None:
-        """Nothing; leftovers are swept and tables in many pieces are written into one again."""
+        """Nothing; leftovers are swept, tables in many pieces made one again, new words indexed."""
         self._sweep()
         self._compact()
+        self._index_words()
 
     def _compact(self) -> None:
         """Write tables in many pieces into one again; earlier versions leave the disk."""
         for table in (self._chunks, self._documents):
             statistics: Any = table.stats()
-            if statistics["fragment_stats"]["num_fragments"] >= COMPACT_FRAGMENTS:
-                with warnings.catch_warnings():
-                    # Readers that are left without their version take the next and try again.
-                    warnings.simplefilter("ignore", UserWarning)
-                    table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+            num_pieces = statistics["fragment_stats"]["num_fragments"]
+            if num_pieces >= COMPACT_FRAGMENTS or len(table.list_versions()) >= COMPACT_VERSIONS:
+                _optimize(table, keep=timedelta(0))
+
+    def _index_words(self) -> None:
+        """Put the words of new texts into the full-text index, once they are many.
+
+        Every question reads the texts that are not in it, 60 µs a kilobyte; but putting them there
+        may write the table anew.
+        """
+        [index] = self._documents.list_indices()
+        statistics = self._documents.index_stats(index.name)
+        missing = statistics.num_unindexed_rows if statistics else 0
+        if missing * UNINDEXED_SHARE >= max(1, self._documents.count_rows()):
+            _optimize(self._documents, keep=timedelta(0) if self._is_first else KEPT)
 
     def _sweep(self) -> None:
         """Delete the chunks that belong to no committed document."""
@@ -252,6 +273,14 @@ class Writer:
         for batch in self._chunks.search().select(["document_hash"]).to_batches(SCAN_ROWS):
             found.update(pc.unique(batch["document_hash"]).to_pylist())
         _delete(self._chunks, "document_hash", sorted(found.difference(self.hashes.values())))
+
+
+def _optimize(table: Table, *, keep: timedelta) -> None:
+    """Write a table's pieces into one, and all into its index; older versions leave the disk."""
+    with warnings.catch_warnings():
+        # Readers that are left without their version take the next and try again.
+        warnings.simplefilter("ignore", UserWarning)
+        table.optimize(cleanup_older_than=keep, delete_unverified=not keep)
 
 
 def _delete(table: Table, column: str, hashes: Sequence[str]) -> None:
