@@ -8,19 +8,22 @@ ordered by row.
 from __future__ import annotations
 
 import mmap
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.index.inverted import Inverted, read_inverted
 
-if TYPE_CHECKING:
-    import faiss
-
 EXACT_LIMIT = 50_000
 """Up to so many vectors every one is compared."""
+
+_SPARE = 16
+_ROUGHLY = 1e-5
+"""A product of all vectors at once adds up in an order of its own: so far off it may be. So many
+more than were wanted are scored exactly, for equal scores to be cut by our order."""
 
 _CANDIDATES = 100
 _CANDIDATES_PER_ROW = 2
@@ -37,7 +40,6 @@ class Neighbours:
     def __init__(self, vectors: NDArray[Any], inverted: Inverted | None = None) -> None:
         self.vectors = vectors
         self._inverted = inverted
-        self._flat: faiss.Index | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -57,28 +59,42 @@ class Neighbours:
         """
         if len(self) == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        if allowed is not None and allowed.sum() <= EXACT_LIMIT:
+        rough = self.rough_scores(query, allowed)
+        if rough is not None:
+            found = highest(rough, num + _SPARE)
+        elif allowed is not None and allowed.sum() <= EXACT_LIMIT:
             found = np.flatnonzero(allowed)
-        elif self._inverted is not None:
+        else:
+            assert self._inverted is not None
             more = _CANDIDATES + _CANDIDATES_PER_ROW * num
             found = self._inverted.candidates(query, more, allowed)
-        else:
-            # A few more than asked, so that equal scores are cut by our order, not by FAISS's.
-            _, near = self._exact().search(query[None], min(num + 16, len(self)))
-            found = near.ravel()
         rows = np.sort(found)
         scores = self.scores(rows, query)
         order = np.argsort(-scores, kind="stable")[:num]
         return rows[order], scores[order]
 
-    def _exact(self) -> faiss.Index:
-        """FAISS's flat index over all vectors, made when first asked."""
-        import faiss
+    def rough_scores(
+        self, query: NDArray[np.float32], allowed: Mask | None = None
+    ) -> Scores | None:
+        """About the scores (N,) of all rows, -inf of those not allowed; `None` if they are many."""
+        if self._inverted is not None:
+            return None
+        rough: Scores = self._table @ query
+        if allowed is not None:
+            rough[~allowed] = -np.inf
+        return rough
 
-        if self._flat is None:
-            self._flat = faiss.IndexFlatIP(self.vectors.shape[1])
-            self._flat.add(np.ascontiguousarray(self.vectors, np.float32))
-        return self._flat
+    @cached_property
+    def _table(self) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.vectors, np.float32)
+
+
+def highest(scores: Scores, num: int) -> Rows:
+    """Places of the `num` highest scores, in no order; fewer where fewer are above -inf."""
+    if num >= len(scores):
+        return np.flatnonzero(scores > -np.inf)
+    places = np.argpartition(-scores, num)[:num]
+    return places[scores[places] > -np.inf]
 
 
 def best_documents(
@@ -94,15 +110,42 @@ def best_documents(
     answer. One long document can own all of the nearest chunks: four times as many are fetched
     until `num` documents are found, or there are no more.
     """
+    rough = neighbours.rough_scores(query, allowed)
+    if rough is not None:
+        rows, scores = _best_chunks(neighbours, starts, query, num, rough)
+        return _first_of_each(starts, rows, scores, num)
     fetch = max(64, 4 * num)
     while True:
         rows, scores = neighbours.nearest(query, fetch, allowed)
-        owners = np.searchsorted(starts, rows, side="right") - 1
-        _, first = np.unique(owners, return_index=True)
-        if len(first) >= num or len(rows) < fetch:
-            first = np.sort(first)[:num]
-            return owners[first], scores[first]
+        owners, best = _first_of_each(starts, rows, scores, num)
+        if len(owners) >= num or len(rows) < fetch:
+            return owners, best
         fetch *= 4
+
+
+def _best_chunks(
+    neighbours: Neighbours, starts: Rows, query: NDArray[np.float32], num: int, rough: Scores
+) -> tuple[Rows, Scores]:
+    """The best chunks of at least the `num` best documents with their scores, best first."""
+    sizes = np.diff(starts)
+    best = np.full(len(sizes), -np.inf, np.float32)
+    if len(rough):
+        best[sizes > 0] = np.maximum.reduceat(rough, starts[:-1][sizes > 0])
+    least = np.full(len(sizes), np.inf, np.float32)
+    chosen = highest(best, num + _SPARE)
+    least[chosen] = best[chosen] - _ROUGHLY
+    rows = np.flatnonzero(rough >= np.repeat(least, sizes))
+    scores = neighbours.scores(rows, query)
+    order = np.argsort(-scores, kind="stable")
+    return rows[order], scores[order]
+
+
+def _first_of_each(starts: Rows, rows: Rows, scores: Scores, num: int) -> tuple[Rows, Scores]:
+    """Of chunks, best first, the owners with the score of their first one; at most `num`."""
+    owners = np.searchsorted(starts, rows, side="right") - 1
+    _, first = np.unique(owners, return_index=True)
+    first = np.sort(first)[:num]
+    return owners[first], scores[first]
 
 
 def read_neighbours(vectors: NDArray[Any], path: Path) -> Neighbours:
