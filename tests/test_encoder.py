@@ -1,5 +1,7 @@
 """What `Dewey` promises: its vectors against naive pooling, its spans against the text."""
 
+import subprocess
+import sys
 import warnings
 from itertools import pairwise
 
@@ -271,3 +273,11 @@ def test_for_any_text_a_chunks_characters_hold_its_tokens(model, text, size, spl
     assert covered.all()
     assert all(a.token_start < b.token_start for a, b in pairwise(document.spans))
     assert np.isfinite(document.chunks).all()
+
+
+def test_loading_a_model_and_asking_do_not_import_torchs_compiler():
+    code = (
+        "import sys; from dewey_embed import Dewey; Dewey.load().encode_query('x'); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

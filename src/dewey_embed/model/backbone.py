@@ -55,7 +55,11 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        table = torch.empty(config.vocab_size, config.hidden_size)
+        # Drawing nothing, on the meta device, torch would import its compiler: a second's worth.
+        if not table.is_meta:
+            nn.init.normal_(table)
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, _weight=table)
         self.norm = Norm(config)
 
     def forward(self, ids_T: Tensor) -> Tensor:
