@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from recording import write_findings
 from workloads import one_document
 
 from dewey_embed import Dewey
 from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
-from dewey_embed.eval.report.markdown import page_to_markdown
 from dewey_embed.model.native.kernels import kernels
 from dewey_embed.model.packing import pack
 
@@ -64,10 +63,7 @@ def main() -> None:
             ),
         ),
     )
-    found.write(arguments.output)
-    table = page_to_markdown(found) + "\n"
-    arguments.output.with_suffix(".md").write_text(table, encoding="utf-8")
-    sys.stdout.write(table)
+    write_findings(found, arguments.output)
 
 
 def measure(model: Dewey, num_tokens: int, rounds: int) -> list[tuple[Cell, ...]]:

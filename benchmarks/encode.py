@@ -13,19 +13,15 @@ written to benchmarks/results/ as JSON, with a table beside them.
 
 import argparse
 import json
-import os
-import platform
-import shlex
 import shutil
 import statistics
 import sys
 import tempfile
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from engines import CORPUS, ONE_DOCUMENT, SENTENCE_TRANSFORMERS, Engine
+from recording import write_rows
 from workloads import Workload, corpus, one_document
 
 SHAPES = {
@@ -39,7 +35,7 @@ SHAPES = {
         hidden_size=1024, intermediate_size=2624, num_hidden_layers=28, num_attention_heads=16
     ),
 }
-RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "transformers", "sentence-transformers", "dewey-embed")
 
 
 def main() -> None:
@@ -59,7 +55,7 @@ def main() -> None:
                 rows += measure(engines, shape, workload, arguments.rounds)
             for engine in engines:
                 engine.close()
-    write(rows, arguments.output)
+    write_rows(arguments.output, rows, to_markdown, packages=PACKAGES)
 
 
 def parse() -> argparse.Namespace:
@@ -133,35 +129,6 @@ def measure(engines: list[Engine], shape: str, work: Workload, rounds: int) -> l
         }
         for name, times in seconds.items()
     ]
-
-
-def write(rows: list[dict], name: str) -> None:
-    """Write JSON with machine, versions and command, and a Markdown table of ratios."""
-    RESULTS.mkdir(exist_ok=True)
-    packages = ("torch", "transformers", "sentence-transformers", "dewey-embed")
-    about = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": date.today().isoformat(),
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in packages},
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
-    table = to_markdown(about, rows)
-    (RESULTS / f"{name}.md").write_text(table)
-    sys.stdout.write(table)
-
-
-def cpu_name() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    facts = dict(line.split(":", 1) for line in lines if ":" in line)
-    values = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = values.get("flags", "").split()
-    fast = [flag for flag in ("amx_bf16", "avx512_bf16", "avx2") if flag in flags]
-    model = values.get("model name", platform.processor())
-    family = f"family {values.get('cpu family')}, model {values.get('model')}"
-    return f"{model} ({family}; {', '.join(fast)})"
 
 
 def to_markdown(about: dict, rows: list[dict]) -> str:

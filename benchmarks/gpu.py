@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from encode import SHAPES
+from recording import write_findings
 
 from dewey_embed.config import BackboneConfig
 from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
-from dewey_embed.eval.report.markdown import page_to_markdown
 from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.packing import pack
 from dewey_embed.train.hardware import DEVICES
@@ -79,10 +79,7 @@ def main() -> None:
             ),
         ),
     )
-    found.write(arguments.output)
-    table = page_to_markdown(found) + "\n"
-    arguments.output.with_suffix(".md").write_text(table, encoding="utf-8")
-    sys.stdout.write(table)
+    write_findings(found, arguments.output)
 
 
 def hugging_face_config(shape: str) -> object:

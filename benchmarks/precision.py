@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from recording import write_findings
 
 from dewey_embed import Dewey
 from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
-from dewey_embed.eval.report.markdown import page_to_markdown
 from dewey_embed.eval.scores import query_scores
 from dewey_embed.model.native.kernels import kernels
 from dewey_embed.types import DocumentVectors
@@ -76,10 +76,7 @@ def main() -> None:
             ),
         ),
     )
-    found.write(arguments.output)
-    table = page_to_markdown(found) + "\n"
-    arguments.output.with_suffix(".md").write_text(table, encoding="utf-8")
-    sys.stdout.write(table)
+    write_findings(found, arguments.output)
 
 
 def measure(data: RetrievalData) -> list[tuple[Cell, ...]]:

@@ -14,23 +14,17 @@ index and answers one query. Results are written to benchmarks/results/ as JSON,
 """
 
 import argparse
-import json
 import os
-import platform
-import shlex
 import statistics
 import sys
 import tempfile
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from encode import cpu_name
+from recording import write_rows
 from search_engines import ENGINES, NUM, Process
 from search_vectors import Chunks, extended, real_vectors
 
-RESULTS = Path(__file__).parent / "results"
 CACHE = Path("~/.cache/dewey-search")
 GOOD_ENOUGH = 0.99
 TUNING_QUERIES = 100
@@ -55,7 +49,10 @@ def main() -> None:
                 for engine in engines:
                     engine.answer_all()
             rows += [engine.finish() for engine in engines]
-    write(rows, len(real.vectors), arguments.output)
+    write_rows(
+        arguments.output, rows, to_markdown, packages=PACKAGES,
+        load_average=os.getloadavg()[2], real_chunks=len(real.vectors),
+    )  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
@@ -191,25 +188,6 @@ def forget(path: Path) -> None:
 
 def say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
-
-
-def write(rows: list[dict], num_real: int, name: str) -> None:
-    """Write JSON with machine, versions and command, and a Markdown table of ratios."""
-    RESULTS.mkdir(exist_ok=True)
-    about = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": date.today().isoformat(),
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[2],
-        "real_chunks": num_real,
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
-    table = to_markdown(about, rows)
-    (RESULTS / f"{name}.md").write_text(table)
-    sys.stdout.write(table)
 
 
 def to_markdown(about: dict, rows: list[dict]) -> str:

@@ -11,20 +11,15 @@ benchmarks/results/ as JSON, with a table beside them.
 import argparse
 import json
 import os
-import platform
-import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
-from encode import cpu_name
+from recording import write_rows
 
-RESULTS = Path(__file__).parent / "results"
 LIMITS_S = {"import dewey_embed": 0.2, "dewey --help": 0.5, "dewey search": 2.0}
 PACKAGES = ("dewey-embed", "torch", "lancedb", "faiss-cpu", "typer", "rich")
 
@@ -43,7 +38,10 @@ def main() -> None:
             "dewey search --mode multi": [dewey, "search", str(index), query, "--mode", "multi"],
         }
         rows = measure(commands, arguments.rounds)
-    write(rows, f"{num} documents of {arguments.task}", arguments.output)
+    write_rows(
+        arguments.output, rows, to_markdown, packages=PACKAGES,
+        load_average=os.getloadavg()[1], searched=f"{num} documents of {arguments.task}",
+    )  # fmt: skip
 
 
 def parse() -> argparse.Namespace:
@@ -95,25 +93,6 @@ def measure(commands: dict[str, list[str]], rounds: int) -> list[dict]:
         }
         for name, taken in times.items()
     ]
-
-
-def write(rows: list[dict], searched: str, name: str) -> None:
-    """Write JSON with machine, versions and command, and a Markdown table."""
-    RESULTS.mkdir(exist_ok=True)
-    about = {
-        "command": shlex.join(["python", *sys.argv]),
-        "date": date.today().isoformat(),
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg()[1],
-        "searched": searched,
-        "python": platform.python_version(),
-        "versions": {package: version(package) for package in PACKAGES},
-    }
-    (RESULTS / f"{name}.json").write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
-    table = to_markdown(about, rows)
-    (RESULTS / f"{name}.md").write_text(table)
-    sys.stdout.write(table)
 
 
 def to_markdown(about: dict, rows: list[dict]) -> str:

@@ -64,7 +64,7 @@ def index_facts(index: Index) -> dict[str, Any]:
 
 def model_facts(model: Dewey) -> dict[str, Any]:
     """What a model is."""
-    from dewey_embed.model.native.layers import means
+    from dewey_embed.model.native.layers import engine_name
 
     backbone = model.config.backbone
     return {
@@ -80,7 +80,7 @@ def model_facts(model: Dewey) -> dict[str, Any]:
         "prompts": model.prompts,
         "dtype": str(model.dtype).removeprefix("torch."),
         "device": str(model.device),
-        "encodes_by": means(model.model.backbone),
+        "encodes_by": engine_name(model.model.backbone),
         "fingerprint": model.fingerprint,
         "bytes": folder_bytes(model.folder),
     }

@@ -68,8 +68,8 @@ def fits(backbone: Backbone) -> bool:
     )
 
 
-def means(backbone: Backbone) -> str:
-    """By what this machine encodes with a backbone, in words for people."""
+def engine_name(backbone: Backbone) -> str:
+    """What encodes with a backbone on this machine, in words for people."""
     with torch.inference_mode():
         if kernels_of(backbone) is not None:
             return "C++ kernels (AVX512-BF16)"
