@@ -36,6 +36,7 @@ fix: $(READY)
 
 # Encoding against its peers, in about ten minutes on two cores, and docs/performance.md anew.
 bench: $(READY)
+	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python benchmarks/encode.py --rounds 2
 	$(BIN)/python benchmarks/performance.py
 

@@ -35,7 +35,7 @@ SHAPES = {
         hidden_size=1024, intermediate_size=2624, num_hidden_layers=28, num_attention_heads=16
     ),
 }
-PACKAGES = ("torch", "transformers", "sentence-transformers", "dewey-embed")
+PACKAGES = ("torch", "transformers", "sentence-transformers", "openvino", "dewey-embed")
 
 
 def main() -> None:
@@ -135,7 +135,8 @@ def to_markdown(about: dict, rows: list[dict]) -> str:
     lines = [
         f"`{about['command']}` on {about['cpu']}, {about['cores']} cores, {about['date']}, "
         f"torch {about['versions']['torch']}, transformers {about['versions']['transformers']}, "
-        f"sentence-transformers {about['versions']['sentence-transformers']}",
+        f"sentence-transformers {about['versions']['sentence-transformers']}, "
+        f"openvino {about['versions']['openvino']}",
         "",
         "| shape | texts | engine | seconds | tokens/s | Dewey bf16 is | peak GB | difference |",
         "|---|---|---|---|---|---|---|---|",

@@ -65,6 +65,40 @@ def sentence_transformers(folder: Path, dtype: str, *, batch_size: int = 32) -> 
     return lambda texts: model.encode(texts, batch_size=batch_size, show_progress_bar=False)
 
 
+def openvino(folder: Path, dtype: str) -> Embed:
+    """`ModernBertModel` as OpenVINO runs it, one text at a time, so that nothing is padded.
+
+    Sentence Transformers' back end of that name runs the same, but not with this transformers.
+    """
+    import torch
+    from openvino import Core, convert_model
+    from transformers import AutoModel, AutoTokenizer
+
+    class States(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = AutoModel.from_pretrained(folder, attn_implementation="sdpa").eval()
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return self.model(input_ids, attention_mask).last_hidden_state
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    example = dict(tokenizer("A text to trace the model with.", return_tensors="pt"))
+    inputs = {name: example[name] for name in ("input_ids", "attention_mask")}
+    precision = {"bfloat16": "bf16", "float32": "f32"}[dtype]
+    compiled = Core().compile_model(
+        convert_model(States(), example_input=inputs), "CPU",
+        {"INFERENCE_PRECISION_HINT": precision},
+    )  # fmt: skip
+
+    def embed_one(text: str) -> np.ndarray:
+        tokens = tokenizer(text, return_tensors="np")
+        states = compiled({name: tokens[name] for name in inputs})[0]
+        return states[0, 0] / np.linalg.norm(states[0, 0])
+
+    return lambda texts: np.stack([embed_one(text) for text in texts])
+
+
 SENTENCE_TRANSFORMERS = "sentence-transformers, float32 (its default)"
 ONE_DOCUMENT: dict[str, Callable[[Path], Embed]] = {
     "dewey, bfloat16": partial(dewey, dtype="bfloat16"),
@@ -73,6 +107,8 @@ ONE_DOCUMENT: dict[str, Callable[[Path], Embed]] = {
     "transformers, float32": partial(transformers, dtype="float32"),
     SENTENCE_TRANSFORMERS: partial(sentence_transformers, dtype="float32"),
     "sentence-transformers, bfloat16": partial(sentence_transformers, dtype="bfloat16"),
+    "openvino, bfloat16": partial(openvino, dtype="bfloat16"),
+    "openvino, float32": partial(openvino, dtype="float32"),
 }
 CORPUS: dict[str, Callable[[Path], Embed]] = {
     "dewey, bfloat16": partial(dewey, dtype="bfloat16"),
@@ -82,6 +118,7 @@ CORPUS: dict[str, Callable[[Path], Embed]] = {
         )
         for size in (1, 4, 16)
     },
+    "openvino, bfloat16": partial(openvino, dtype="bfloat16"),
     "late chunking, bfloat16": partial(transformers, dtype="bfloat16", chunk_tokens=128),
 }
 """Batches of 32, Sentence Transformers' default, are padded to more than 24 GB can hold."""

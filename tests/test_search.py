@@ -3,6 +3,8 @@
 import dataclasses
 import os
 import shutil
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -82,6 +84,24 @@ def test_scores_are_the_models_own_similarities(index, mini):
         expected = mini.similarity(mini.encode_query([question]), encoded, mode=mode)[0]
         found = {hit.document_id: hit.score for hit in index.search(question, k=9, mode=mode)}
         assert found == pytest.approx(dict(zip(TEXTS, expected.tolist(), strict=True)), abs=2e-3)
+
+
+def test_a_vector_that_is_known_is_searched_with_and_no_model_is_loaded(built, index, mini):
+    question = "which striped animal eats grass?"
+    vector = mini.encode_query(question)
+    assert Index.open(built).search(question, vector=vector) == index.search(question)
+    code = (
+        "import sys, numpy as np; from dewey_embed import Index; "
+        f"found = Index.open({str(built)!r}).search('grass', vector=np.ones(384)); "
+        "sys.exit(len(found) != 4 or 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("shape", [(383,), (1, 384), ()])
+def test_a_vector_of_another_width_is_refused(index, shape):
+    with pytest.raises(InputError, match="holds vectors of 384 numbers"):
+        index.search("grass", vector=np.ones(shape, np.float32))
 
 
 def test_no_passages_means_none(index):

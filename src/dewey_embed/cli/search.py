@@ -8,14 +8,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dewey_embed.cli import options
+from dewey_embed.cli.ahead import begun
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dewey_embed.search import Index
     from dewey_embed.types import Hit, MetadataValue
 
 
@@ -70,15 +76,35 @@ def search(
     wanted = parse_filters(filter or [])
     if question is None and sys.stdin.isatty():
         raise typer.BadParameter("give a question, or - to read them from stdin")
-    from dewey_embed.search import Index
-
-    opened = Index.open(index, model)
+    vector_of = None
+    if question is not None and question != "-" and question.strip():
+        vector_of = begun(partial(_vector, index, model, question))
+    opened = _open(index, None if vector_of else model)
     for query in _questions(question):
-        hits = opened.search(query, k, mode=mode.value, passages=passages, filter=wanted)
+        hits = opened.search(
+            query, k, mode=mode.value, passages=passages, filter=wanted,
+            vector=vector_of() if vector_of else None,
+        )  # fmt: skip
         if json:
             options.print_json({"query": query, "hits": [asdict(hit) for hit in hits]})
         else:
             _print_hits(query, hits, heading=question in (None, "-"))
+
+
+def _open(index: Path, model: str | None) -> Index:
+    """The index, with what is read of it for any question in memory."""
+    from dewey_embed.search import Index
+
+    opened = Index.open(index, model)
+    len(opened)
+    return opened
+
+
+def _vector(index: Path, model: str | None, question: str) -> NDArray[np.float32]:
+    """The question's vector, by the model that made the index."""
+    from dewey_embed.search import Index
+
+    return Index.open(index, model).model.encode_query(question)
 
 
 def parse_filters(pairs: Sequence[str]) -> dict[str, list[MetadataValue]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import InputError
@@ -198,6 +199,7 @@ class Index:
         mode: Mode = "hybrid",
         passages: int = 3,
         filter: Filter | None = None,  # noqa: A002 - the word of the field
+        vector: NDArray[np.float32] | None = None,
     ) -> list[Hit]:
         """The `k` documents that answer best, best first, each with its `passages` best chunks.
 
@@ -205,6 +207,8 @@ class Index:
           the whole; `"single"` by that alone; `"hybrid"` by `multi` and by its words (BM25).
         - `filter`: metadata that documents must have, each key a value or any of a list:
           `{"extension": ".pdf", "year": [2024, 2025]}`. Still finds `k` where there are as many.
+        - `vector`: what the index's model makes of the query, (D,), if it is known: no model is
+          loaded then.
 
         A hit's score is at most 1, a weighted cosine; in `hybrid` it is in standard deviations of
         the candidates' scores, for comparing hits of one query only. A passage's is its chunk's
@@ -218,7 +222,8 @@ class Index:
         """
         if not isinstance(query, str):
             raise TypeError(f"query is {type(query).__name__}, not str; several go to rank()")
-        [question] = self._ask([query], k, mode, passages, filter)
+        known = None if vector is None else np.asarray(vector, np.float32)[None]
+        [question] = self._ask([query], k, mode, passages=passages, where=filter, vectors=known)
         return self._viewed().read(partial(answer, question), nothing=[])
 
     def rank(
@@ -240,7 +245,7 @@ class Index:
         """
         if isinstance(queries, str):
             raise TypeError("queries is one string, not a list of them; one goes to search()")
-        questions = self._ask(queries, k, mode, 0, filter)
+        questions = self._ask(queries, k, mode, where=filter)
         view = self._viewed()
         ranked: list[list[tuple[str, float]]] = []
         with progress_bar("searching", len(questions), "queries", show=progress) as advance:
@@ -294,12 +299,25 @@ class Index:
         return self._store
 
     def _ask(
-        self, queries: Sequence[str], k: int, mode: Mode, passages: int, where: Filter | None
+        self,
+        queries: Sequence[str],
+        k: int,
+        mode: Mode,
+        *,
+        passages: int = 0,
+        where: Filter | None = None,
+        vectors: NDArray[np.float32] | None = None,
     ) -> list[Question]:
-        """The queries with their vectors, checked."""
+        """The queries with their vectors (Q, D), checked; the model makes those not known."""
         require_questions(queries, k, mode, passages)
-        self._existing()
-        vectors = np.asarray(self.model.encode_query(queries), np.float32)
+        width = self._existing().settings.embedding_dim
+        if vectors is None:
+            vectors = np.asarray(self.model.encode_query(queries), np.float32)
+        if vectors.shape != (len(queries), width):
+            raise InputError(
+                f"the query's vector has shape {vectors.shape[1:]}; index {self.path} holds "
+                f"vectors of {width} numbers, made by its own model"
+            )
         return [
             Question(words=words, vector=vector, k=k, mode=mode, passages=passages, filter=where)
             for words, vector in zip(queries, vectors, strict=True)

@@ -1,0 +1,54 @@
+"""Work begun in a process of its own while this one does something else.
+
+Importing torch and importing LanceDB take over a second each, of the interpreter's own time, which
+two threads of one process cannot spend at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def begun(work: Callable[[], T]) -> Callable[[], T]:
+    """A function that gives what `work`, begun now beside this process, returns or raises.
+
+    Only for work that imports what it needs, and before this process has any threads. Where
+    processes cannot be forked, or the one that was ends without an answer, the work is done here,
+    when it is asked for.
+    """
+    # macOS has fork, but its own libraries may fail in a process made by it.
+    if sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods():
+        return work
+    context = multiprocessing.get_context("fork")
+    pipe, far_end = context.Pipe(duplex=False)
+    context.Process(target=_answer, args=(far_end, work), daemon=True).start()
+    far_end.close()
+
+    def finish() -> T:
+        try:
+            returned, outcome = pipe.recv()
+        except EOFError:
+            return work()
+        if returned:
+            result: T = outcome
+            return result
+        raise outcome
+
+    return finish
+
+
+def _answer(pipe: Connection, work: Callable[[], T]) -> None:
+    """Send what the work returned, or what it raised."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends quietly; the other process tells the user
+    try:
+        answer: tuple[bool, T | Exception] = (True, work())
+    except Exception as error:
+        answer = (False, error)  # raised again where the answer is read
+    pipe.send(answer)
