@@ -2,7 +2,8 @@
 
     python benchmarks/start.py --data ../shared/data
 
-Each run is a new process on a warm disk; the commands take turns, and the figures are medians.
+Each run is a new process on a warm disk; the commands take turns, and the figures are medians. CPU
+seconds are without those of the process in which `dewey search` encodes the question.
 An interpreter that does nothing shows what Python itself takes. The index that is searched holds
 the evaluation documents of one task, made by the embedded model. Results are written to
 benchmarks/results/ as JSON, with a table beside them.
