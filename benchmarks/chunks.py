@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", "-o", type=Path, default=Path("benchmarks/results/chunks.json"))
     arguments = parser.parse_args()
-    kernels(may_build=True)  # once a machine, not once a run
     model = Dewey.load()
+    kernels(model.dtype, may_build=True)  # once a machine, not once a run
     rows: list[tuple[Cell, ...]] = []
     for num_tokens in arguments.tokens:
         rows += measure(model, num_tokens, arguments.rounds)

@@ -23,8 +23,8 @@ def dewey(folder: Path, dtype: str) -> Embed:
     from dewey_embed import Dewey
     from dewey_embed.model.native.kernels import kernels
 
-    kernels(may_build=True)  # once a machine, not once a run
     model = Dewey.load(folder, dtype=dtype)
+    kernels(model.dtype, may_build=True)  # once a machine, not once a run
     return lambda texts: np.stack(
         [document.vector for document in model.encode_document(texts, prompt_name=None)]
     )

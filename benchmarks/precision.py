@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from recording import write_findings
 
 from dewey_embed import Dewey
@@ -36,6 +37,7 @@ class Way(NamedTuple):
 
 WAYS = {
     "float32, PyTorch": Way("float32", native=False),
+    "float32, kernels": Way("float32", native=True),
     "bfloat16, PyTorch": Way("bfloat16", native=False),
     "bfloat16, kernels": Way("bfloat16", native=True),
     "int8, kernels": Way("int8", native=True),
@@ -49,8 +51,8 @@ def main() -> None:
         "--output", "-o", type=Path, default=Path("benchmarks/results/precision.json")
     )
     arguments = parser.parse_args()
-    if kernels(may_build=True) is None:
-        sys.exit("no kernels here: they need AVX512-BF16 and g++")
+    if not all(kernels(dtype, may_build=True) for dtype in (torch.float32, torch.bfloat16)):
+        sys.exit("no kernels here: those for bfloat16 need AVX512-BF16 and g++")
     rows: list[tuple[Cell, ...]] = []
     for folder in arguments.tasks:
         rows += measure(read_beir(folder))

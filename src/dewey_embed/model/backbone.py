@@ -14,6 +14,7 @@ Shape suffixes: T packed tokens, H hidden width, N heads, D head width, I interm
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from types import MethodType
 from typing import cast
 
@@ -164,6 +165,11 @@ class Backbone(nn.Module):
         self.final_norm = Norm(config)
         self.recompute = False  # gradient checkpointing: layers run again for their gradients
         self.tokens_asked = 0  # of it so far; kernels are built once they are worth it
+
+    @cached_property
+    def layer_weights(self) -> int:
+        """How many numbers every token is multiplied by, about."""
+        return sum(each.numel() for each in (*self.layers.parameters(), *self.layers.buffers()))
 
     def compile_layers(self) -> None:
         """Nothing; what layers do token by token is then compiled when it is first run.

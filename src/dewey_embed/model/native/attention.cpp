@@ -7,6 +7,7 @@
 //
 // Source of the tiling: arXiv 2205.14135 (FlashAttention) §3.1, with its running maximum.
 
+#include "tasks.h"
 #include "vectors.h"
 
 namespace {
@@ -293,21 +294,6 @@ class Blocks {
   Block<2> half;
   Block<1> quarter;
 };
-
-struct Piece {  // of a sequence
-  int sequence, first, count;
-};
-
-std::vector<Piece> pieces(const int32_t* starts, int num_sequences, int size) {
-  std::vector<Piece> all;
-  for (int s = 0; s < num_sequences; ++s) {
-    const int length = starts[s + 1] - starts[s];
-    for (int first = 0; first < length; first += size) {
-      all.push_back({s, first, std::min(size, length - first)});
-    }
-  }
-  return all;
-}
 
 }  // namespace
 

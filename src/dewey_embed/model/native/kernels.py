@@ -10,13 +10,12 @@ import ctypes
 import os
 from ctypes import c_float, c_int, c_int64, c_void_p
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dewey_embed.model.int8 import Int8Linear
-from dewey_embed.model.native.build import build, find_compiler, library_path, log
+from dewey_embed.model.native.build import Library, build, find_compiler, library_for, log
 
 HEAD_WIDTH = 64
 """The one width of heads that the kernels are made for: that of every ModernBERT."""
@@ -30,25 +29,29 @@ SPARE_ROWS = 16
 SIGNATURES = {
     "dewey_attention": (*[c_void_p] * 5, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
     "dewey_linear": (*[c_void_p] * 4, c_int64, *[c_int] * 3),
-    "dewey_linear_int8": (*[c_void_p] * 6, c_int64, *[c_int] * 3),
     "dewey_add_norm": (*[c_void_p] * 5, c_int64, c_int, c_float, c_int),
     "dewey_geglu": (*[c_void_p] * 2, c_int64, c_int, c_int),
 }
+SIGNATURES_OF_HALVES = {"dewey_linear_int8": (*[c_void_p] * 6, c_int64, *[c_int] * 3)}
+"""Beside them in the library for bfloat16."""
 
 
 Linear = torch.nn.Linear | Int8Linear
 
 
 class Kernels:
-    """Attention and what stands between products, on contiguous CPU tensors; no gradients."""
+    """All that layers do, on contiguous CPU tensors of one dtype; no gradients."""
 
-    def __init__(self, path: Path) -> None:
-        self.library = ctypes.CDLL(str(path))
-        for name, types in SIGNATURES.items():
+    def __init__(self, library: Library) -> None:
+        self.dtype = library.dtype
+        self.library = ctypes.CDLL(str(library.path))
+        halves = self.dtype == torch.bfloat16
+        signatures = SIGNATURES | (SIGNATURES_OF_HALVES if halves else {})
+        for name, types in signatures.items():
             function = getattr(self.library, name)
             function.argtypes, function.restype = types, None
         # Large products then run on a unit of their own, several times as fast as vectors: torch's.
-        self.has_tiles = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        self.has_tiles = halves and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
     def attention(
         self, qkv_T3ND: Tensor, out_TND: Tensor, cos_PD: Tensor, sin_PD: Tensor, *,
@@ -84,7 +87,7 @@ class Kernels:
     ) -> None:  # fmt: skip
         """Nothing; `added_TH` is then added to `states_TH` (float32), `out_TH` the norm of them.
 
-        Without a norm `out_TH` is the states themselves, in bfloat16.
+        Without a norm `out_TH` is the states themselves, in its dtype.
         """
         weight, bias, epsilon = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
         self.library.dewey_add_norm(
@@ -97,36 +100,31 @@ class Kernels:
         self.library.dewey_geglu(*_places(wide_TI, out_TI), *out_TI.shape, torch.get_num_threads())
 
 
-def kernels(*, may_build: bool = False) -> Kernels | None:
-    """The kernels where this processor can run them and they are built, or may be; else None."""
-    if not _wanted() or not (library_path().exists() or (may_build and build())):
+def kernels(dtype: torch.dtype, *, may_build: bool = False) -> Kernels | None:
+    """The kernels of a dtype where this processor can run them and they are there; else None."""
+    library = _wanted(dtype)
+    if library is None or not (library.path.exists() or (may_build and build(library))):
         return None
-    return _load(library_path())
+    return load(library)
 
 
-def can_build() -> bool:
+def can_build(dtype: torch.dtype) -> bool:
     """Whether kernels could be compiled here, as far as can be told without trying."""
-    return _wanted() and find_compiler() is not None
-
-
-def _wanted() -> bool:
-    return os.environ.get("DEWEY_NATIVE") != "0" and _processor_fits()
+    return _wanted(dtype) is not None and find_compiler() is not None
 
 
 @cache
-def _processor_fits() -> bool:
-    """Whether the processor multiplies bfloat16 and int8 in vectors of 512 bits."""
-    can = torch.cpu.get_capabilities()
-    return bool(can.get("avx512_bf16") and can.get("avx512_vnni"))
-
-
-@cache
-def _load(path: Path) -> Kernels | None:
+def load(library: Library) -> Kernels | None:
+    """The kernels of a library that is built; None, and a debug message, if it is none."""
     try:
-        return Kernels(path)
+        return Kernels(library)
     except (OSError, AttributeError) as error:
         log.debug("kernels not loaded, encoding in plain PyTorch: %s", error)
         return None
+
+
+def _wanted(dtype: torch.dtype) -> Library | None:
+    return None if os.environ.get("DEWEY_NATIVE") == "0" else library_for(dtype)
 
 
 def _places(*tensors: Tensor | None) -> list[int | None]:

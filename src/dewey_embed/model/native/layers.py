@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dewey_embed.config import BackboneConfig, LayerType
 from dewey_embed.model.attention import full_attention, rotate
-from dewey_embed.model.int8 import Int8Linear
+from dewey_embed.model.int8 import Int8Linear, is_int8
 from dewey_embed.model.native.kernels import (
     HEAD_WIDTH,
     LEAST_WIDTH,
@@ -43,14 +43,14 @@ mini, which take plain PyTorch about as long as the compiler takes, once."""
 def prepare(backbone: Backbone, num_tokens: int) -> None:
     """Nothing; once all that was asked of a model is worth it, kernels are built if they can be."""
     backbone.tokens_asked += num_tokens
-    layers = backbone.layers
-    weights = sum(each.numel() for each in (*layers.parameters(), *layers.buffers()))
-    kernels_of(backbone, may_build=backbone.tokens_asked * weights >= WORTH_BUILDING)
+    work = backbone.tokens_asked * backbone.layer_weights
+    kernels_of(backbone, may_build=work >= WORTH_BUILDING)
 
 
 def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None:
     """The kernels if they can run this backbone now, without gradients; else None."""
-    return kernels(may_build=may_build) if fits(backbone) else None
+    dtype = backbone.final_norm.weight.dtype
+    return kernels(dtype, may_build=may_build) if fits(backbone) else None
 
 
 def fits(backbone: Backbone) -> bool:
@@ -58,7 +58,7 @@ def fits(backbone: Backbone) -> bool:
     config, weight = backbone.config, backbone.final_norm.weight
     return (
         weight.device.type == "cpu"
-        and weight.dtype == torch.bfloat16
+        and not (weight.dtype == torch.float32 and is_int8(backbone))
         and config.head_size == HEAD_WIDTH
         and all(
             width % WIDTH_STEP == 0 and width >= LEAST_WIDTH
@@ -71,9 +71,10 @@ def fits(backbone: Backbone) -> bool:
 def engine_name(backbone: Backbone) -> str:
     """What encodes with a backbone on this machine, in words for people."""
     with torch.inference_mode():
+        dtype = backbone.final_norm.weight.dtype
         if kernels_of(backbone) is not None:
-            return "C++ kernels (AVX512-BF16)"
-        if fits(backbone) and can_build():
+            return f"C++ kernels ({dtype})".replace("torch.", "")
+        if fits(backbone) and can_build(dtype):
             return "PyTorch, and C++ kernels once there is work worth compiling them"
     return "PyTorch"
 
@@ -87,14 +88,14 @@ class NativeRun:
         self.kernels, self.packed, self.angles = kernels, packed, angles
         self.window = config.local_attention // 2
         width, heads = config.hidden_size, config.num_attention_heads
-        num_tokens = len(packed.ids_T)
-        self.qkv_T3ND = _half(num_tokens, 3, heads, HEAD_WIDTH)
-        self.mixed_TND = _half(num_tokens, heads, HEAD_WIDTH)
+        num_tokens, dtype = len(packed.ids_T), kernels.dtype
+        self.qkv_T3ND = torch.empty((num_tokens, 3, heads, HEAD_WIDTH), dtype=dtype)
+        self.mixed_TND = torch.empty((num_tokens, heads, HEAD_WIDTH), dtype=dtype)
         size = min(num_tokens, SLICE_TOKENS)
-        self.normed = _half(size, width)
-        self.added = _half(size, width)
-        self.wide = _half(size, 2 * config.intermediate_size)
-        self.narrow = _half(size, config.intermediate_size)
+        self.normed = torch.empty((size, width), dtype=dtype)
+        self.added = torch.empty((size, width), dtype=dtype)
+        self.wide = torch.empty((size, 2 * config.intermediate_size), dtype=dtype)
+        self.narrow = torch.empty((size, config.intermediate_size), dtype=dtype)
 
     def layers(self, layers: Iterable[Layer], states_TH: Tensor) -> None:
         """Nothing; `states_TH`, float32, is then the stream after all of the layers."""
@@ -144,10 +145,6 @@ class NativeRun:
             torch.mm(rows, linear.weight.t(), out=out)
         else:
             torch.addmm(linear.bias, rows, linear.weight.t(), out=out)
-
-
-def _half(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.bfloat16)
 
 
 def _slices(*rows: Tensor) -> list[tuple[Tensor, ...]]:

@@ -9,6 +9,7 @@
 #include <limits>
 #include <memory>
 
+#include "tasks.h"
 #include "vectors.h"
 
 namespace {
@@ -166,27 +167,6 @@ void store(const float* results, const float* scales, const uint16_t* bias, int 
   }
 }
 
-// Tokens [first, last), at most BLOCKS blocks, by the panels [panel, end).
-struct Task {
-  int64_t first, last;
-  int panel, end;
-};
-
-std::vector<Task> tasks(int64_t num_tokens, int num_panels, int threads) {
-  const int64_t share = (num_tokens + threads - 1) / threads;
-  const int64_t size = std::min<int64_t>((share + TOKENS - 1) / TOKENS, BLOCKS) * TOKENS;
-  // Where tokens do not come out even among threads, each task's panels are shared out too.
-  const int shares = num_tokens % (size * threads) ? std::min(num_panels, threads) : 1;
-  std::vector<Task> all;
-  for (int64_t first = 0; first < num_tokens; first += size) {
-    for (int s = 0; s < shares; ++s) {
-      all.push_back({first, std::min(first + size, num_tokens), num_panels * s / shares,
-                     num_panels * (s + 1) / shares});
-    }
-  }
-  return all;
-}
-
 template <class Kind>
 void run(const Task& task, const uint16_t* tokens, const Layer& layer, uint16_t* out, Room& room) {
   const int words = layer.inner / Kind::PACKED;
@@ -223,7 +203,8 @@ void run(const Task& task, const uint16_t* tokens, const Layer& layer, uint16_t*
 template <class Kind>
 void run_all(const uint16_t* tokens, const Layer& layer, uint16_t* out, int64_t num_tokens,
              int threads) {
-  const std::vector<Task> all = tasks(num_tokens, (layer.outer + PANEL - 1) / PANEL, threads);
+  const int num_panels = (layer.outer + PANEL - 1) / PANEL;
+  const std::vector<Task> all = product_tasks(num_tokens, num_panels, TOKENS, BLOCKS, threads);
   const int64_t num_tasks = all.size();
 #pragma omp parallel num_threads(threads)
   {

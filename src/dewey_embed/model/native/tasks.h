@@ -1,0 +1,50 @@
+// How work is shared out among threads.
+
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+// Tokens [first, last) by the panels [panel, end) of a layer's weights.
+struct Task {
+  std::int64_t first, last;
+  int panel, end;
+};
+
+// Tasks of a product: at most `blocks` blocks of `block` tokens each.
+inline std::vector<Task> product_tasks(std::int64_t num_tokens, int num_panels, int block,
+                                       int blocks, int threads) {
+  const std::int64_t share = (num_tokens + threads - 1) / threads;
+  const std::int64_t size = std::min<std::int64_t>((share + block - 1) / block, blocks) * block;
+  // Where tokens do not come out even among threads, each task's panels are shared out too.
+  const int shares = num_tokens % (size * threads) ? std::min(num_panels, threads) : 1;
+  std::vector<Task> all;
+  for (std::int64_t first = 0; first < num_tokens; first += size) {
+    for (int s = 0; s < shares; ++s) {
+      all.push_back({first, std::min(first + size, num_tokens), num_panels * s / shares,
+                     num_panels * (s + 1) / shares});
+    }
+  }
+  return all;
+}
+
+struct Piece {  // of a sequence
+  int sequence, first, count;
+};
+
+// The sequences that begin at `starts` (num_sequences + 1), in pieces of at most `size` tokens.
+inline std::vector<Piece> pieces(const std::int32_t* starts, int num_sequences, int size) {
+  std::vector<Piece> all;
+  for (int s = 0; s < num_sequences; ++s) {
+    const int length = starts[s + 1] - starts[s];
+    for (int first = 0; first < length; first += size) {
+      all.push_back({s, first, std::min(size, length - first)});
+    }
+  }
+  return all;
+}
+
+}  // namespace
