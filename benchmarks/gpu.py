@@ -5,9 +5,10 @@
     python benchmarks/gpu.py --device cpu --shape mini --lengths 512 --batch-tokens 2048   # a try
 
 Random weights in bfloat16, the same for all engines, and random tokens: as many texts of one length
-as `--batch-tokens` hold, at least one. Ours is one packed row, transformers' a batch that needs no
-padding, by each attention that the machine has. Engines take turns. The share is of what the card
-does in dense bfloat16, by `train/hardware.py`. An engine that runs out of memory gets no figure.
+as `--batch-tokens` hold, at least one. Ours is one packed row, with torch's compiler and without,
+transformers' a batch that needs no padding, by each attention that the machine has. Engines take
+turns. The share is of what the card does in dense bfloat16, by `train/hardware.py`. An engine that
+runs out of memory gets no figure.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -111,10 +113,18 @@ def make_engines(config: object, device: str) -> dict[str, Pass]:
         weights = weights or peer.state_dict()
         peer.load_state_dict(weights)
         engines[f"transformers, {attention}"] = padded(peer.to(device).eval(), device)
-    ours = Backbone(BackboneConfig.from_hugging_face(config.to_dict(), source="gpu.py"))
-    ours.load_state_dict(weights)
-    backbone = ours.bfloat16().to(device).eval()
-    return {"dewey": lambda texts: backbone(pack(texts, torch.device(device))), **engines}
+    for name in ("dewey, compiled", "dewey"):
+        ours = Backbone(BackboneConfig.from_hugging_face(config.to_dict(), source="gpu.py"))
+        ours.load_state_dict(weights)
+        ours.bfloat16().to(device).eval()
+        if name != "dewey":
+            ours.compile_layers()
+        engines = {name: partial(packed, ours, device=device), **engines}
+    return engines
+
+
+def packed(backbone: Backbone, texts: list[np.ndarray], *, device: str) -> torch.Tensor:
+    return backbone(pack(texts, torch.device(device)))
 
 
 def padded(model: torch.nn.Module, device: str) -> Pass:

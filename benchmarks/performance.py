@@ -23,7 +23,13 @@ PARTS = {
         "One text of up to 2,048 tokens",
         "OpenVINO is among the peers; `difference` is from Dewey's bfloat16 vector here.",
     ),
+    "encode_512": (
+        "One text of 512 tokens, in fifteen rounds",
+        "OpenVINO's rounds fall into two kinds here, some 0.37 and 0.46 seconds for base.",
+    ),
+    "encode_32768": ("32,768 tokens", ""),
     "encode_131072": ("The whole context", "One pass, with the vectors of all chunks."),
+    "encode_131072_large": ("The whole context, ModernBERT-large's shape", ""),
     "encode_corpus": (
         "A mixed corpus",
         "Documents of every evaluation task, short and long; Dewey's and late chunking's time "

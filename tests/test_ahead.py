@@ -30,11 +30,11 @@ def slept(seconds):
 
 @pytest.mark.skipif(not FORKS, reason="this system cannot fork")
 def test_it_goes_on_while_this_process_does_something_else():
-    finish = begun(partial(slept, 0.6))
-    time.sleep(0.6)
+    finish = begun(partial(slept, 1))
+    time.sleep(1)
     started = time.perf_counter()
     assert finish() != os.getpid()
-    assert time.perf_counter() - started < 0.4
+    assert time.perf_counter() - started < 0.9
 
 
 def test_what_it_raises_is_raised_where_it_is_asked_for():

@@ -1,5 +1,6 @@
 """What `Dewey` promises: its vectors against naive pooling, its spans against the text."""
 
+import shutil
 import subprocess
 import sys
 import warnings
@@ -242,6 +243,37 @@ def test_progress_is_told_every_token_once(model):
     documents = model.encode_document(TEXTS, batch_tokens=64, progress=seen.append)
     assert sum(seen) == sum(document.num_tokens for document in documents)
     assert len(seen) > 1
+
+
+def test_batches_that_memory_does_not_hold_are_made_smaller(model, monkeypatch):
+    """No GPU is needed to run out of its memory: the model says so, as torch would."""
+    expected = [model.encode_document(text) for text in TEXTS]
+    forward, tried, seen = model.model.forward, [], []
+
+    def with_little_memory(packed, limit=450):
+        tried.append(len(packed.ids_T))
+        if tried[-1] > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(packed)
+
+    monkeypatch.setattr(model.model, "forward", with_little_memory)
+    documents = model.encode_document(TEXTS, progress=seen.append)
+    assert tried[0] > 450
+    assert max(tried[-2:]) <= 450
+    assert sum(seen) == sum(document.num_tokens for document in documents)
+    for document, alone in zip(documents, expected, strict=True):
+        np.testing.assert_allclose(document.vector, alone.vector, atol=1e-5)
+        np.testing.assert_allclose(document.chunks, alone.chunks, atol=1e-5)
+    with pytest.raises(TextTooLongError, match=r"2,702 tokens in one pass.*max_tokens"):
+        model.encode(WORDS * 100)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch compiles with g++ on a CPU")
+def test_a_compiled_model_gives_the_same_vectors(model, monkeypatch):
+    monkeypatch.setenv("DEWEY_NATIVE", "0")  # our kernels would be used instead
+    compiled = Dewey.load(dtype="float32", compile_layers=True)
+    for text in TEXTS[2:]:
+        np.testing.assert_allclose(compiled.encode(text), model.encode(text), atol=1e-5)
 
 
 ANY_TEXT = st.text(

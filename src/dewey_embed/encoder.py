@@ -71,6 +71,7 @@ class Dewey:
         single_vector: SingleVector | None = None,
         truncate_dim: int | None = None,
         max_tokens: int | None = None,
+        compile_layers: bool = False,
     ) -> Self:
         """A model ready to encode: the embedded default, one in a folder, or a Hugging Face id.
 
@@ -78,6 +79,8 @@ class Dewey:
         hardware is faster at it, else float32; `"int8"` is bfloat16 with layers' weights in int8,
         for a CPU (docs/performance.md: what it costs in accuracy). `single_vector` and `max_tokens`
         override the model's own; `truncate_dim` keeps the first so many dimensions of every vector.
+        `compile_layers` has torch compile what layers do token by token, in the first pass: for
+        many short texts on a GPU; it takes a minute, and on a CPU our kernels are used instead.
 
         Raises:
             CheckpointError: the model cannot be found, or its folder is damaged or foreign.
@@ -101,6 +104,8 @@ class Dewey:
         built.to(device=place, dtype=default_dtype(place) if dtype == "auto" else DTYPES[dtype])
         if dtype == "int8":
             to_int8(built.backbone)
+        if compile_layers:
+            built.backbone.compile_layers()
         tokenizer = Tokenizer.from_file(
             folder / "tokenizer.json",
             cls_token_id=config.backbone.cls_token_id,

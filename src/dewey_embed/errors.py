@@ -40,7 +40,7 @@ class InputError(DeweyError, ValueError):
 
 
 class TextTooLongError(InputError):
-    """A text has more tokens than the model takes and `overflow="error"` was asked for."""
+    """A text has more tokens than the model takes (`overflow="error"`) or a GPU's memory holds."""
 
 
 class SpanError(InputError):

@@ -44,7 +44,7 @@ class Packed:
 
 
 def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "cpu") -> Packed:
-    """One row of all sequences' ids, in the order given.
+    """One row of all sequences' ids, in the order given; copied to a GPU without waiting for it.
 
     Raises:
         ValueError: there is no sequence, or an empty one.
@@ -56,7 +56,17 @@ def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "c
     ids = torch.from_numpy(np.concatenate(sequences).astype(np.int64, copy=False))
     positions = torch.from_numpy(np.concatenate([np.arange(n, dtype=np.int64) for n in lengths]))
     cu_seqlens = torch.from_numpy(np.cumsum((0, *lengths), dtype=np.int32))
-    return Packed(ids.to(device), positions.to(device), cu_seqlens.to(device), lengths)
+    place = torch.device(device)
+    return Packed(
+        _copied(ids, place), _copied(positions, place), _copied(cu_seqlens, place), lengths
+    )
+
+
+def _copied(host: Tensor, device: torch.device) -> Tensor:
+    """Only from pinned memory does a copy run beside what the GPU is doing."""
+    if device.type == "cuda":
+        return host.pin_memory().to(device, non_blocking=True)
+    return host.to(device)
 
 
 def fill_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:

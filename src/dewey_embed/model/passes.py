@@ -6,7 +6,8 @@ one sequence, and a span's vector is the mean over its pieces. Knows tokens and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dewey_embed.errors import TextTooLongError
 from dewey_embed.model.dewey import DeweyModel, single_vectors
 from dewey_embed.model.native.layers import prepare
 from dewey_embed.model.packing import fill_batches, pack
@@ -22,6 +24,9 @@ from dewey_embed.model.windows import Int, Pieces, assign_pieces, plan_windows
 from dewey_embed.types import SingleVector, Tokens
 
 HEAD_SLICE_ROWS = 16_384
+
+BEHIND = {"cuda": 1}
+"""Batches whose results are fetched later: a GPU then has its next batch before it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +58,10 @@ class KeptStates:
             mine = pieces.window == window
             origin = self.windows[window, 0]
             rows = torch.from_numpy(pieces.row[mine])
-            total.index_add_(
-                0, rows, _sum(sums, pieces.start[mine] - origin, pieces.end[mine] - origin)
+            starts_C, ends_C = (
+                torch.from_numpy(places[mine] - origin) for places in (pieces.start, pieces.end)
             )
+            total.index_add_(0, rows, sums.sums(starts_C, ends_C))
         return (total / torch.from_numpy(ends - starts).unsqueeze(1)).float()
 
 
@@ -101,7 +107,12 @@ def embed(
 ) -> list[Embedded]:
     """One `Embedded` for each request, in their order.
 
-    `on_tokens` is told after each batch how many of the texts' tokens it held.
+    `on_tokens` is told after each batch how many of the texts' tokens it held. A batch that a GPU's
+    memory does not hold is tried again in halves.
+
+    Raises:
+        TextTooLongError: a single sequence does not fit into the GPU's memory.
+
     """
     sequences = [
         s for text, request in enumerate(requests) for s in _sequences(model, text, request)
@@ -110,16 +121,25 @@ def embed(
     kept: dict[tuple[int, int], RunningSums] = {}
     sizes = [len(sequence.ids) for sequence in sequences]
     prepare(model.backbone, sum(sizes))
-    for batch in fill_batches(sizes, batch_tokens):
-        chosen = [sequences[i] for i in batch]
-        packed = pack([s.ids for s in chosen], pool.device)
-        hidden_TH = model(packed)
-        pool.add(chosen, packed.starts, hidden_TH)
+    waiting = fill_batches(sizes, batch_tokens)
+    running: deque[_Reduced] = deque()
+    while waiting:
+        chosen = [sequences[i] for i in waiting[0]]
+        try:
+            packed = pack([s.ids for s in chosen], pool.device)
+            hidden_TH = model(packed)
+            running.append(pool.reduce(chosen, packed.starts, hidden_TH))
+        except torch.OutOfMemoryError:
+            waiting = _smaller(waiting, sizes, pool.device)
+            continue
+        del waiting[0]
         if keep_states:
             for sequence, start in zip(chosen, packed.starts, strict=True):
                 own = hidden_TH[start + sequence.first : start + len(sequence.ids) - 1]
                 kept[sequence.text, sequence.window] = RunningSums(own.cpu().clone())
-        on_tokens(sum(len(s.ids) - s.first - 1 for s in chosen))
+        behind = BEHIND.get(pool.device.type, 0) if waiting else 0
+        while len(running) > behind:
+            on_tokens(pool.add(running.popleft()))
     return pool.finish(single_vector, kept)
 
 
@@ -139,6 +159,33 @@ def _sequences(model: DeweyModel, text: int, request: Request) -> list[_Sequence
     ]
 
 
+def _smaller(
+    waiting: Sequence[Sequence[int]], sizes: Sequence[int], device: torch.device
+) -> list[list[int]]:
+    """The batches anew, of half as many tokens as the first one, which did not fit."""
+    first = waiting[0]
+    if len(first) == 1:
+        raise TextTooLongError(
+            f"{sizes[first[0]]:,} tokens in one pass are more than the memory of {device} holds; "
+            "load the model with a smaller max_tokens, and longer texts are read in windows, "
+            'or with device="cpu"'
+        )
+    rest = [index for batch in waiting for index in batch]
+    room = sum(sizes[index] for index in first) // 2
+    return [[rest[i] for i in batch] for batch in fill_batches([sizes[i] for i in rest], room)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reduced:
+    """What is kept of a batch: CLS of its sequences, and sums over pieces of spans, by row."""
+
+    texts: Tensor
+    cls_BH: Tensor
+    rows: Tensor
+    sums_RH: Tensor
+    num_tokens: int
+
+
 class _Pool:
     """Sums of hidden states, gathered over the batches: for each text its CLS, mean and spans.
 
@@ -154,11 +201,8 @@ class _Pool:
         self.cls_BH = torch.zeros((len(requests), width), dtype=torch.float32)
         self.pieces = [_pieces(request) for request in requests]
 
-    def add(self, sequences: Sequence[_Sequence], starts: Int, hidden_TH: Tensor) -> None:
-        """Take in one batch: `starts` are where its sequences begin in the row."""
-        texts = torch.tensor([s.text for s in sequences])
-        first = torch.from_numpy(starts).to(hidden_TH.device)
-        self.cls_BH.index_add_(0, texts, hidden_TH[first].float().cpu())
+    def reduce(self, sequences: Sequence[_Sequence], starts: Int, hidden_TH: Tensor) -> _Reduced:
+        """What is kept of a batch, where it is: `starts` are where its sequences begin."""
         rows, lows, highs = [], [], []
         for sequence, start in zip(sequences, starts, strict=True):
             pieces, windows = self.pieces[sequence.text], self.requests[sequence.text].windows
@@ -167,8 +211,21 @@ class _Pool:
             rows.append(pieces.row[mine] + self.base[sequence.text])
             lows.append(pieces.start[mine] + shift)
             highs.append(pieces.end[mine] + shift)
-        pooled = _sum(RunningSums(hidden_TH), np.concatenate(lows), np.concatenate(highs))
-        self.sums_RH.index_add_(0, torch.from_numpy(np.concatenate(rows)), pooled.float().cpu())
+        first = torch.from_numpy(starts).to(hidden_TH.device, non_blocking=True)
+        sums = RunningSums(hidden_TH).sums(_joined(lows), _joined(highs))
+        return _Reduced(
+            texts=torch.tensor([s.text for s in sequences]),
+            cls_BH=hidden_TH[first].float(),
+            rows=_joined(rows),
+            sums_RH=sums.float(),
+            num_tokens=sum(len(s.ids) - s.first - 1 for s in sequences),
+        )
+
+    def add(self, found: _Reduced) -> int:
+        """Take in a batch, and say how many of the texts' tokens it held."""
+        self.cls_BH.index_add_(0, found.texts, found.cls_BH.cpu())
+        self.sums_RH.index_add_(0, found.rows, found.sums_RH.cpu())
+        return found.num_tokens
 
     def finish(
         self, single_vector: SingleVector, kept: dict[tuple[int, int], RunningSums]
@@ -220,6 +277,5 @@ def _pieces(request: Request) -> Pieces:
     return Pieces(pieces.row[real], pieces.window[real], pieces.start[real], pieces.end[real])
 
 
-def _sum(sums: RunningSums, starts: Int, ends: Int) -> Tensor:
-    device = sums.hidden_TH.device
-    return sums.sums(torch.from_numpy(starts).to(device), torch.from_numpy(ends).to(device))
+def _joined(parts: Iterable[Int]) -> Tensor:
+    return torch.from_numpy(np.concatenate(list(parts)))
