@@ -37,6 +37,7 @@ from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
 from dewey_embed.train.diagnostics import warnings
 from dewey_embed.train.measure import HeldOutMeasure
+from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import start_folder, start_tokenizer
@@ -132,7 +133,8 @@ def train(
     )
     torch.set_flush_denormal(True)  # the smallest numbers are a hundred times slower on a CPU
     try:
-        trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
+        with kept_memory():
+            trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
     finally:
         torch.set_flush_denormal(False)
     figures: dict[str, float] = {}
