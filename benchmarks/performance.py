@@ -1,4 +1,4 @@
-"""docs/performance.md, and the README's table, from the result files of the other benchmarks.
+"""docs/performance.md, its pictures and the README's table, from the other benchmarks' results.
 
     python benchmarks/performance.py
 
@@ -7,10 +7,14 @@ Nothing is measured here: each part is the table that a benchmark wrote, with it
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from recording import RESULTS
+
+from dewey_embed.eval.findings import Plot, Series
+from dewey_embed.eval.report.plots import render
 
 ROOT = Path(__file__).parents[1]
 PARTS = {
@@ -55,9 +59,27 @@ one run, each warmed up; figures are medians. `benchmarks/` holds the code, with
 """
 README_ROWS = ("8,192 tokens",)
 
+DRAWN = ("encode_short", "encode", "encode_32768", "encode_131072")
+"""Results whose figures are points of a picture; of those of one length the first one's."""
+
+ENGINES = {
+    "Dewey, with all chunks": "dewey, bfloat16",
+    "OpenVINO": "openvino, bfloat16",
+    "transformers": "transformers, bfloat16",
+    "Sentence Transformers": "sentence-transformers, bfloat16",
+}
+PICTURES = {"base": "ModernBERT-base's shape", "mini": "the mini's shape"}
+
 
 def main() -> None:
+    folder = ROOT / "docs" / "performance"
+    folder.mkdir(exist_ok=True)
     parts = [HEAD]
+    for shape, title in PICTURES.items():
+        picture = render(speed_by_length(shape, title))
+        (folder / f"{shape}.svg").write_text(picture.svg, encoding="utf-8")
+        (folder / f"{shape}.png").write_bytes(picture.png)
+        parts.append(f"![Tokens a second by length, {title}](performance/{shape}.png)\n")
     for name, (title, about) in PARTS.items():
         path = RESULTS / f"{name}.md"
         if path.exists():
@@ -71,6 +93,29 @@ def main() -> None:
     begin, end = "<!-- speed -->\n", "<!-- /speed -->"
     before, rest = text.split(begin)
     readme.write_text(f"{before}{begin}{short_table()}{end}{rest.split(end)[1]}", encoding="utf-8")
+
+
+def speed_by_length(shape: str, title: str) -> Plot:
+    """Tokens a second of one document, engine by engine, from the results there are."""
+    found: dict[tuple[str, int], float] = {}
+    for name in DRAWN:
+        for row in json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))["rows"]:
+            if row["shape"] == shape:
+                length = int(row["texts"].split()[0].replace(",", ""))
+                found.setdefault((row["engine"], length), row["tokens_per_second"])
+    series = []
+    for name, engine in ENGINES.items():
+        lengths = sorted(length for known, length in found if known == engine)
+        speeds = tuple(found[engine, length] for length in lengths)
+        series.append(Series(name=name, x=tuple(lengths), y=speeds))
+    return Plot(
+        title=f"One document, {title}",
+        kind="line",
+        x_label="document length (tokens)",
+        y_label="tokens a second on two cores, bfloat16",
+        log_x=True,
+        series=tuple(series),
+    )
 
 
 def short_table() -> str:
