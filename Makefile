@@ -34,7 +34,7 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Encoding against its peers, in about ten minutes on two cores, and docs/performance.md anew.
+# Encoding against its peers, in about twelve minutes on two cores, and docs/performance.md anew.
 bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python benchmarks/encode.py --rounds 2
