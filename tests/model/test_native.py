@@ -237,11 +237,13 @@ def test_int8_weights_stay_near_with_kernels_and_without(monkeypatch):
 
 
 @needs_floats
-def test_a_pass_with_gradients_is_torchs_own():
+def test_a_pass_with_gradients_or_in_mixed_precision_is_torchs_own():
     backbone, found = twins("mini")[0], kernels(torch.float32, may_build=True)
     assert layers.kernels_of(backbone) is None
     with torch.inference_mode():
         assert layers.kernels_of(backbone) is found
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layers.kernels_of(backbone) is None
         assert layers.kernels_of(backbone.double()) is None
 
 

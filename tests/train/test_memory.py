@@ -10,8 +10,12 @@ from dewey_embed.train.memory import kept_memory
 
 
 def pages_asked_for():
-    """How often the system had to give a page while tensors of 64 MB came and went."""
-    torch.ones(16_000_000)
+    """How often the system had to give a page while tensors of 64 MB came and went.
+
+    After some that find out where there is room for them.
+    """
+    for _ in range(12):
+        torch.ones(16_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
         torch.ones(16_000_000)

@@ -54,7 +54,7 @@ def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None
 
 
 def fits(backbone: Backbone) -> bool:
-    """Whether the kernels are made for this backbone where it is, and no gradient is wanted."""
+    """Whether kernels are made for this backbone where it is: no gradients, one dtype for all."""
     config, weight = backbone.config, backbone.final_norm.weight
     return (
         weight.device.type == "cpu"
@@ -65,6 +65,7 @@ def fits(backbone: Backbone) -> bool:
             for width in (config.hidden_size, config.intermediate_size)
         )
         and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
     )
 
 
