@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.utils import counters
 
 from dewey_embed import Dewey, DeweyError
 from dewey_embed.errors import CheckpointError, ConfigError, SpanError, TextTooLongError
@@ -272,8 +273,10 @@ def test_batches_that_memory_does_not_hold_are_made_smaller(model, monkeypatch):
 def test_a_compiled_model_gives_the_same_vectors(model, monkeypatch):
     monkeypatch.setenv("DEWEY_NATIVE", "0")  # our kernels would be used instead
     compiled = Dewey.load(dtype="float32", compile_layers=True)
+    before = counters["frames"]["ok"]
     for text in TEXTS[2:]:
         np.testing.assert_allclose(compiled.encode(text), model.encode(text), atol=1e-5)
+    assert counters["frames"]["ok"] > before, "nothing was compiled"
 
 
 ANY_TEXT = st.text(

@@ -150,7 +150,8 @@ def test_add_norm_equals_torch(native, bias):
     states = torch.randn(37, 384, generator=generator) * 3 + 1
     added = torch.randn(37, 384, generator=generator).to(native.dtype)
     norm = torch.nn.LayerNorm(384, bias=bias)
-    torch.nn.init.normal_(norm.weight, generator=generator)
+    for given in norm.parameters():
+        torch.nn.init.normal_(given, generator=generator)
     total = states + added.float()
     out = torch.empty_like(added)
     with torch.no_grad():

@@ -47,13 +47,12 @@ inline float sum(Floats values) {
   return total;
 }
 
-// 2^x within 2e-7 of itself, 0 below 2^-126; NaN stays NaN. What is added and taken off again
+// 2^x within 2e-7 of itself, and 2^-126 below that; NaN stays NaN. What is added and taken off again
 // rounds to whole numbers; the polynomial is Taylor's, for at most 1/2 to either side.
 inline Floats power_of_two(Floats x) {
   const Floats shift = all(12582912.0f);  // 1.5 · 2^23
   const Floats low = all(-126.0f), high = all(127.0f);
-  const Ints below = x < low;
-  x = below ? low : x;
+  x = x < low ? low : x;
   x = x > high ? high : x;
   const Floats shifted = x + shift;
   const Floats rest = x - (shifted - shift);
@@ -66,7 +65,7 @@ inline Floats power_of_two(Floats x) {
   value = value * rest + all(1.0f);
   // The lowest bits of `shifted` are the whole number; 127 is the exponent of 1.
   const Ints exponent = ((Ints)shifted + 127) << 23;
-  return below ? Floats{} : value * (Floats)exponent;
+  return value * (Floats)exponent;
 }
 
 // Blocks of SIZE by SIZE that lie beside the diagonal, swapped.
