@@ -262,7 +262,7 @@ class TestFingerprint:
         "override",
         [
             "training.seed=1", "training.learning_rate=1.0", "loss.cosine_cls=0.1",
-            "teacher.batch_texts=3", "diagnostics.min_rank_ratio=0.1",
+            "teacher.batch_texts=3", "diagnostics.min_rank_ratio=0.1", "corpus.max_texts=3",
         ],
     )  # fmt: skip
     def test_stays_with_training_losses_and_speed(self, read, override):

@@ -188,6 +188,33 @@ class TestShards:
             assert teach(recipe, MINI, folder.path).is_complete
             assert folder.shards == whole.shards
 
+    def test_a_corpus_that_grew_is_gone_on_with(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        path, corpus = tmp_path / "recipe.toml", tmp_path / "corpus.jsonl"
+        write_corpus(corpus)
+        path.write_text(RECIPE.format(student="unused", teacher="unused", corpus=corpus))
+
+        def taught(folder: str, max_texts: int) -> TargetsFolder:
+            changes = ["targets.on_the_fly=true", f"corpus.max_texts={max_texts}"]
+            return teach(read_recipe(path, changes), MINI, tmp_path / folder)
+
+        first = {shard: (tmp_path / "grown" / shard.file).stat().st_mtime_ns
+                 for shard in taught("grown", 17).shards}  # fmt: skip
+        grown, whole = taught("grown", 24), taught("whole", 24)
+        assert grown.is_complete
+        assert grown.shards == whole.shards
+        assert sum(shard.num_texts for shard in grown.shards if shard.part != "short") == 24
+        for shard in grown.shards:
+            ours, theirs = grown.read(shard), whole.read(shard)
+            assert [one.sample for one in ours] == [one.sample for one in theirs]
+        kept = [shard for shard in first if shard in grown.shards]
+        assert 0 < len(kept) < len(first)  # the last ones had too few texts
+        for shard in kept:
+            assert (grown.path / shard.file).stat().st_mtime_ns == first[shard]
+        message = r"holds targets of 24 texts, the recipe's corpus.max_texts is 17; give another"
+        with pytest.raises(TargetsError, match=message):
+            taught("grown", 17)
+
 
 def write_every_other(path, rank):
     folder = open_folder(path)

@@ -68,7 +68,7 @@ def ablate(grid: Grid, output: Path, *, progress: bool = False) -> list[Result]:
     written = teach(evaluation, start, output / "evaluate" / "targets", progress=progress)
     held = SampleSet(written, "held_out")
     samples = [held[number] for number in range(len(held))]
-    held_in = evaluation.targets_fingerprint()
+    held_in = fingerprint([evaluation.targets_fingerprint(), evaluation.corpus.max_texts])
     path = output / "results.json"
     results = {
         name: result

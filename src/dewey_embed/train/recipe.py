@@ -246,7 +246,7 @@ class TrainingRecipe(Settings):
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    optimizer: Literal["stable_adamw", "adamw_torch"] = "stable_adamw"
+    optimizer: Literal["stable_adamw", "adamw_torch", "muon"] = "stable_adamw"
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     gradient_checkpointing: bool = False
     compile: Literal["auto", "never"] = "auto"
@@ -310,7 +310,7 @@ class Recipe(Settings):
         return start.vector_size
 
     def targets_about(self) -> dict[str, Any]:
-        """What the targets depend on: width, corpus, split and teacher, but nothing of speed.
+        """What each target depends on: width, corpus, split and teacher, but nothing of speed.
 
         The model's shape, losses and the training itself are not among it: changing them needs no
         new targets. Its tokenizer is, which `teach` adds: a recipe does not hold it.
@@ -318,7 +318,7 @@ class Recipe(Settings):
         return {
             "vector_size": self.vector_size,
             "corpus": self.corpus.model_dump(
-                mode="json", exclude={"sources": {"__all__": {"licence"}}}
+                mode="json", exclude={"max_texts": True, "sources": {"__all__": {"licence"}}}
             ),
             "split": self.split.model_dump(mode="json"),
             "teacher": self.teacher.model_dump(mode="json", exclude=set(SPEED_KEYS)),

@@ -82,18 +82,31 @@ class Shard:
 class TargetsFolder:
     """A folder of targets of one recipe, made or opened.
 
+    `max_texts` is how far into its corpus they are to go, None for all of it: it may grow from one
+    opening to the next, and what is there already stays.
+
     Raises:
-        TargetsError: the folder holds the targets of another recipe, or of another format.
+        TargetsError: the folder holds the targets of another recipe, of more texts, or of another
+            format.
 
     """
 
-    def __init__(self, path: Path, *, fingerprint: str, about: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fingerprint: str,
+        about: dict[str, Any],
+        max_texts: int | None = None,
+    ) -> None:
         self.path = path
         path.mkdir(parents=True, exist_ok=True)
         with self._manifest() as manifest:
             if not manifest:
                 manifest |= {"format": FORMAT, "recipe": fingerprint, "about": about, "shards": []}
+                manifest["max_texts"] = max_texts
             _same_recipe(path, manifest, fingerprint, about)
+            _grow(path, manifest, max_texts)
 
     @property
     def shards(self) -> list[Shard]:
@@ -192,6 +205,20 @@ def _same_recipe(
             f"{path}: holds targets of another recipe ({differences(manifest['about'], about)}); "
             "give another folder, or put the recipe back as it was"
         )
+
+
+def _grow(path: Path, manifest: dict[str, Any], max_texts: int | None) -> None:
+    """Let the targets go on to more texts, if more are wanted; refuse fewer."""
+    before = manifest["max_texts"]
+    if max_texts == before:
+        return
+    if before is None or (max_texts is not None and max_texts < before):
+        raise TargetsError(
+            f"{path}: holds targets of {before or 'all'} texts, the recipe's corpus.max_texts is "
+            f"{max_texts}; give another folder, or raise it"
+        )
+    manifest["max_texts"] = max_texts
+    manifest.pop("num_shards", None)
 
 
 def differences(before: Any, after: Any, name: str = "") -> str:

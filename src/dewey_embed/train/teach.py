@@ -54,14 +54,15 @@ def teach(
     `num_ranks` writes every `num_ranks`-th shard.
 
     Raises:
-        TargetsError: `folder` holds targets of another recipe.
+        TargetsError: `folder` holds targets of another recipe, or of more texts.
         TeacherError: the teacher cannot be asked, or answers what is no embedding.
         ReadError: a source of the corpus cannot be read.
 
     """
     tokens_by = (start / "tokenizer.json").read_bytes()
     about = recipe.targets_about() | {"tokenizer": hashlib.sha256(tokens_by).hexdigest()[:16]}
-    targets = TargetsFolder(folder, fingerprint=fingerprint(about), about=about)
+    total = recipe.corpus.max_texts
+    targets = TargetsFolder(folder, fingerprint=fingerprint(about), about=about, max_texts=total)
     if targets.is_complete:
         return targets
     tokenizer = start_tokenizer(start)
@@ -76,14 +77,14 @@ def teach(
             answers = ask(teacher, reduction, samples, tokenizer, recipe)
         targets.write(part, number, len(texts), answers)
 
-    done = {(shard.part, shard.number) for shard in targets.shards}
+    # a shard that was the last, before the corpus grew, may have too few texts
+    done = {(shard.part, shard.number, shard.num_texts) for shard in targets.shards}
     counts: Counter[Part] = Counter()
-    total = recipe.corpus.max_texts
     with progress_bar("targets", total, "texts", show=progress) as advance:
         for turn, (part, texts) in enumerate(shards(Corpus(recipe.corpus), recipe)):
             number = counts[part]
             counts[part] += 1
-            if turn % num_ranks == rank and (part, number) not in done:
+            if turn % num_ranks == rank and (part, number, len(texts)) not in done:
                 if part == "held_out":  # first: a killed run looks only for the other one
                     write("short", number, texts, SHORT)
                 write(part, number, texts, recipe.split)

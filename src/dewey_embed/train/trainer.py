@@ -20,6 +20,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
+from dewey_embed.train.optimizer import build_optimizer
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.student import Student
@@ -29,9 +30,6 @@ BEST_METRIC = "alignment"
 
 WHOLE = "whole.json"
 """Written last into a checkpoint: without it, a kill came in between."""
-
-BALANCE_RATE = 100.0
-"""Factor on the learning rate of the two balance parameters, which have a long way to go."""
 
 LOG_STEPS = 10
 
@@ -74,16 +72,9 @@ class AlignmentTrainer(Trainer):
         return ShardShuffle(samples, self.recipe.seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The recipe's optimiser, with learning rates of their own for the token table and balance.
-
-        StableAdamW is AdamW whose update is clipped to the size of its root mean square.
-        Source: arXiv 2304.13013 §3.3; arXiv 2503.20376 §4.
-        """
+        """The recipe's optimiser."""
         if self.optimizer is None:
-            chosen, options = self.get_optimizer_cls_and_kwargs(self.args)
-            self.optimizer = chosen(
-                parameter_groups(model or self._student, self.recipe), **options
-            )
+            self.optimizer = build_optimizer(model or self._student, self.recipe, self.args)
         return self.optimizer
 
     def create_scheduler(
@@ -172,7 +163,7 @@ def arguments(
         adam_beta1=recipe.betas[0],
         adam_beta2=recipe.betas[1],
         max_grad_norm=recipe.max_grad_norm,
-        optim=recipe.optimizer,
+        optim="stable_adamw" if recipe.optimizer == "muon" else recipe.optimizer,
         bf16=recipe.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
         logging_steps=LOG_STEPS,
@@ -194,30 +185,6 @@ def arguments(
         disable_tqdm=not show,
         log_level="error",
     )
-
-
-def parameter_groups(model: nn.Module, recipe: TrainingRecipe) -> list[dict[str, Any]]:
-    """All parameters, grouped by learning rate: the token table, the balance, the rest."""
-    table: list[nn.Parameter] = []
-    balance: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        group = table if "tok_embeddings" in name else balance if "log_variances" in name else rest
-        group.append(parameter)
-    rates = {
-        "table": (table, recipe.table_learning_rate or recipe.learning_rate),
-        "balance": (balance, BALANCE_RATE * recipe.learning_rate),
-        "rest": (rest, recipe.learning_rate),
-    }
-    return [
-        {
-            "params": parameters,
-            "lr": rate,
-            "weight_decay": recipe.weight_decay if name == "rest" else 0.0,
-        }
-        for name, (parameters, rate) in rates.items()
-        if parameters
-    ]
 
 
 def mark_whole(folder: Path, *, elapsed_s: float) -> None:
