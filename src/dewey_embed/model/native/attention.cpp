@@ -7,15 +7,14 @@
 //
 // Source of the tiling: arXiv 2205.14135 (FlashAttention) §3.1, with its running maximum.
 
-#include "tasks.h"
 #include "vectors.h"
+
+#include "heads.h"
 
 namespace {
 
-constexpr int WIDTH = 64;         // of an attention head
 constexpr int PAIRS = WIDTH / 2;  // the processor multiplies bfloat16 two by two
 constexpr int RESULTS = 16;       // registers in which a product gathers what it adds up
-constexpr int KEYS = 96;          // of a tile
 constexpr float UNSEEN = -1e30f;  // score of a key that is not seen; its weight is zero
 constexpr float FAR = 32.0f;      // above a query's shift; float32 adds up weights to 2^32 as well
 
@@ -33,17 +32,6 @@ inline void rotate(const uint16_t* from, uint16_t* to, const float* cosines, con
   }
 }
 
-// One head of one sequence. `keys` are turned (tokens, WIDTH); `values` hold those of tokens 2i and
-// 2i + 1 as neighbours (tokens / 2, WIDTH, 2), a missing last one as zeros.
-struct Head {
-  const uint16_t* queries;
-  uint16_t* out;
-  const uint32_t* keys;
-  const uint32_t* values;
-  int64_t query_stride, out_stride;
-  int tokens, window;  // window: keys seen to each side, all if negative
-};
-
 // The attention of up to GROUPS · 16 neighbouring queries of a head.
 //
 // Weights are 2^(score - shift). Any shift cancels in the softmax, and it costs nothing: sums of
@@ -52,6 +40,9 @@ struct Head {
 template <int GROUPS>
 class Block {
  public:
+  using Head = ::Head<uint16_t, uint32_t>;
+  static constexpr int QUERIES = GROUPS * LANES;
+
   // Begins with the queries from `at` on; the last of them is at `end` - 1 at most.
   void start(const Head& head, int at, int end, const float* cosines, const float* sines) {
     first = at;
@@ -72,7 +63,6 @@ class Block {
   void finish(const Head& head) { store(head.out + first * head.out_stride, head.out_stride); }
 
  private:
-  static constexpr int QUERIES = GROUPS * LANES;
   static constexpr int ROWS = RESULTS / GROUPS;  // rows of a product that are worked on at a time
 
   alignas(64) uint16_t turned[QUERIES][WIDTH];
@@ -91,11 +81,11 @@ class Block {
       const int64_t token = first + i;
       rotate(head.queries + token * head.query_stride, turned[i], cosines + token * PAIRS,
              sines + token * PAIRS, scale);
-      const uint32_t* key = head.keys + token * PAIRS;
+      const uint16_t* key = head.keys + token * WIDTH;
       __m512 product = add_products(_mm512_setzero_ps(), _mm512_load_si512(turned[i]),
                                     _mm512_loadu_si512(key));
       product = add_products(product, _mm512_load_si512(turned[i] + PAIRS),
-                             _mm512_loadu_si512(key + LANES));
+                             _mm512_loadu_si512(key + PAIRS));
       own[i] = _mm512_reduce_add_ps(product);
     }
     std::fill(turned[0] + count * WIDTH, turned[0] + QUERIES * WIDTH, uint16_t{0});
@@ -128,7 +118,8 @@ class Block {
                       (head.window >= 0 && (key < first + QUERIES - 1 - head.window ||
                                             last > first + head.window));
     for (int row = 0; row < num_keys; row += ROWS) {
-      const uint32_t* some = head.keys + static_cast<int64_t>(key + row) * PAIRS;
+      const auto* some = reinterpret_cast<const uint32_t*>(head.keys) +
+                         static_cast<int64_t>(key + row) * PAIRS;
       if (edge) {
         weigh_rows<true>(some, key + row, row / 2, values);
       } else {
@@ -235,115 +226,52 @@ class Block {
   }
 };
 
-// Keys turned and values paired, of tokens [first, first + count) of a sequence, all heads.
-void prepare(const uint16_t* qkv, int heads, int first, int count, const float* cosines,
-             const float* sines, uint16_t* keys, uint32_t* values, int64_t keys_stride,
-             int64_t values_stride) {
-  const int64_t stride = static_cast<int64_t>(3) * heads * WIDTH;
-  for (int i = 0; i < count; ++i) {
-    const int64_t token = first + i;
-    const uint16_t* own = qkv + token * stride + heads * WIDTH;
-    for (int head = 0; head < heads; ++head) {
-      rotate(own + head * WIDTH, keys + head * keys_stride + token * WIDTH,
-             cosines + token * PAIRS, sines + token * PAIRS, 1.0f);
-    }
-    if (token % 2) continue;
-    const uint16_t* even = own + heads * WIDTH;
-    for (int head = 0; head < heads; ++head) {
-      uint32_t* to = values + head * values_stride + token / 2 * WIDTH;
-      for (int d = 0; d < WIDTH; ++d) {
-        const uint32_t next = i + 1 < count ? even[stride + head * WIDTH + d] : 0;
-        to[d] = even[head * WIDTH + d] | next << 16;
+// What `attend` needs to know of bfloat16.
+struct Kernel {
+  using Blocks = ::Blocks<Block, 4>;
+
+  // Pairs of values begin anew with each sequence.
+  static int64_t value_rows(int64_t rows) { return rows / 2; }
+  static int64_t first_value_row(const int32_t* starts, int s) {
+    return (static_cast<int64_t>(starts[s]) + s + 1) / 2;
+  }
+
+  // Keys turned, and values of tokens 2i and 2i + 1 as neighbours (tokens / 2, WIDTH, 2), a missing
+  // last one as zeros, of tokens [first, first + count) of a sequence, all heads.
+  static void prepare(const uint16_t* qkv, int heads, int first, int count, const float* cosines,
+                      const float* sines, uint16_t* keys, uint32_t* values, int64_t keys_stride,
+                      int64_t values_stride) {
+    const int64_t stride = static_cast<int64_t>(3) * heads * WIDTH;
+    for (int i = 0; i < count; ++i) {
+      const int64_t token = first + i;
+      const uint16_t* own = qkv + token * stride + heads * WIDTH;
+      for (int head = 0; head < heads; ++head) {
+        rotate(own + head * WIDTH, keys + head * keys_stride + token * WIDTH,
+               cosines + token * PAIRS, sines + token * PAIRS, 1.0f);
+      }
+      if (token % 2) continue;
+      const uint16_t* even = own + heads * WIDTH;
+      for (int head = 0; head < heads; ++head) {
+        uint32_t* to = values + head * values_stride + token / 2 * WIDTH;
+        for (int d = 0; d < WIDTH; ++d) {
+          const uint32_t next = i + 1 < count ? even[stride + head * WIDTH + d] : 0;
+          to[d] = even[head * WIDTH + d] | next << 16;
+        }
       }
     }
   }
-}
-
-constexpr int QUERIES = 64;  // of a full block
-constexpr int SHARED = 4;    // blocks that go through the keys together, each tile still in cache
-
-// Neighbouring queries of a head, up to SHARED blocks of them; kept by a thread from task to task.
-class Blocks {
- public:
-  void run(const Head& head, int first, int count, const float* cosines, const float* sines) {
-    const int last = first + count, num_full = (count + 31) / QUERIES;
-    for (int b = 0; b < num_full; ++b) {
-      full[b].start(head, first + b * QUERIES, last, cosines, sines);
-    }
-    const int at = first + num_full * QUERIES, rest = last - at;
-    if (rest > LANES) half.start(head, at, last, cosines, sines);
-    if (rest > 0 && rest <= LANES) quarter.start(head, at, last, cosines, sines);
-    int begin = 0, end = head.tokens;
-    if (head.window >= 0) {
-      begin = std::max(0, first - head.window) & ~1;  // values come in pairs
-      end = std::min(end, last + head.window);
-    }
-    for (int key = begin; key < end; key += KEYS) {
-      const int num_keys = std::min(KEYS, end - key);
-      for (int b = 0; b < num_full; ++b) full[b].add(head, key, num_keys);
-      if (rest > LANES) half.add(head, key, num_keys);
-      if (rest > 0 && rest <= LANES) quarter.add(head, key, num_keys);
-    }
-    for (int b = 0; b < num_full; ++b) full[b].finish(head);
-    if (rest > LANES) half.finish(head);
-    if (rest > 0 && rest <= LANES) quarter.finish(head);
-  }
-
- private:
-  Block<4> full[SHARED];
-  Block<2> half;
-  Block<1> quarter;
 };
 
 }  // namespace
 
 extern "C" {
 
-// `qkv` (T, 3, heads, 64) → `out` (T, heads, 64): attention within each of the sequences that begin
-// at `starts` (sequences + 1). `cosines` and `sines` (positions, 32). `keys` and `values` are room
-// for `rows` · 64 elements a head, rows ≥ T + sequences + 16.
+// As `attend`; `rows` are the tokens and the sequences and 16 more, at least.
 void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window,
                      uint16_t* keys, uint32_t* values, int64_t rows, int threads) {
-  const int64_t width = static_cast<int64_t>(heads) * WIDTH;
-  const int64_t keys_stride = rows * WIDTH, values_stride = rows / 2 * WIDTH;
-  // Pairs of values begin anew with each sequence.
-  const auto first_pair = [&](int s) { return static_cast<int64_t>(starts[s] + s + 1) / 2; };
-  const std::vector<Piece> parts = pieces(starts, num_sequences, 128);
-  // Blocks share tiles of keys where they see the same ones and there is work for every thread.
-  const int many = SHARED * QUERIES;
-  const bool shared = window < 0 && heads * starts[num_sequences] / many >= 4 * threads;
-  const std::vector<Piece> tasks = pieces(starts, num_sequences, shared ? many : QUERIES);
-  const int64_t num_parts = parts.size(), num_tasks = tasks.size();
-#pragma omp parallel num_threads(threads)
-  {
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < num_parts; ++i) {
-      const Piece& part = parts[i];
-      const int64_t start = starts[part.sequence];
-      prepare(qkv + start * 3 * width, heads, part.first, part.count, cosines, sines,
-              keys + start * WIDTH, values + first_pair(part.sequence) * WIDTH, keys_stride,
-              values_stride);
-    }
-    Blocks blocks;
-    // All of a head's tasks before the next head's: its keys and values stay in cache.
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < heads * num_tasks; ++i) {
-      const Piece& task = tasks[i % num_tasks];
-      const int64_t start = starts[task.sequence], head = i / num_tasks;
-      const Head one_head{
-          qkv + start * 3 * width + head * WIDTH,
-          out + start * width + head * WIDTH,
-          reinterpret_cast<const uint32_t*>(keys + head * keys_stride + start * WIDTH),
-          values + head * values_stride + first_pair(task.sequence) * WIDTH,
-          3 * width,
-          width,
-          starts[task.sequence + 1] - starts[task.sequence],
-          window,
-      };
-      blocks.run(one_head, task.first, task.count, cosines, sines);
-    }
-  }
+  attend<Kernel>(qkv, out, cosines, sines, starts, num_sequences, heads, window, keys, values, rows,
+                 threads);
 }
 
 }  // extern "C"

@@ -6,15 +6,13 @@
 // Source of the tiling: arXiv 2205.14135 (FlashAttention) §3.1, with its running maximum.
 
 #include "floats.h"
-#include "tasks.h"
+
+#include "heads.h"
 
 namespace {
 
-constexpr int WIDTH = 64;        // of an attention head
 constexpr int HALF = WIDTH / 2;  // halves are the pairs that are turned together
 constexpr int ROWS = 4;          // rows of a product that are worked on at a time
-constexpr int KEYS = 96;         // of a tile
-constexpr int SHARED = 256;      // queries that go through the keys together, tile by tile
 constexpr float FAR = 32.0f;     // above a query's shift; float32 adds up weights to 2^32 as well
 
 // One token's query or key, turned by its position's angles and scaled.
@@ -29,16 +27,6 @@ inline void rotate(const float* from, float* to, const float* cosines, const flo
   }
 }
 
-// One head of one sequence; `keys`, turned, and `values` (tokens, WIDTH).
-struct Head {
-  const float* queries;
-  float* out;
-  const float* keys;
-  const float* values;
-  int64_t query_stride, out_stride;
-  int tokens, window;  // window: keys seen to each side, all if negative
-};
-
 // The attention of up to NUM · LANES neighbouring queries of a head.
 //
 // Weights are 2^(score - shift). Any shift cancels in the softmax. It begins as the query's score
@@ -47,6 +35,7 @@ struct Head {
 template <int NUM>
 class Block {
  public:
+  using Head = ::Head<float, float>;
   static constexpr int QUERIES = NUM * LANES;
 
   // Begins with the queries from `at` on; the last of them is at `end` - 1 at most.
@@ -207,91 +196,37 @@ class Block {
   }
 };
 
-// Up to SHARED neighbouring queries of a head; kept by a thread from task to task.
-class Blocks {
- public:
-  void run(const Head& head, int first, int count, const float* cosines, const float* sines) {
-    const int last = first + count, num_full = (count + BLOCK / 2 - 1) / BLOCK;
-    const int at = first + num_full * BLOCK;
-    const int num_rest = at < last ? (last - at + LANES - 1) / LANES : 0;
-    for (int b = 0; b < num_full; ++b) full[b].start(head, first + b * BLOCK, last, cosines, sines);
-    for (int b = 0; b < num_rest; ++b) rest[b].start(head, at + b * LANES, last, cosines, sines);
-    int begin = 0, end = head.tokens;
-    if (head.window >= 0) {
-      begin = std::max(0, first - head.window);
-      end = std::min(end, last + head.window);
-    }
-    for (int key = begin; key < end; key += KEYS) {
-      const int num_keys = std::min(KEYS, end - key);
-      for (int b = 0; b < num_full; ++b) full[b].add(head, key, num_keys);
-      for (int b = 0; b < num_rest; ++b) rest[b].add(head, key, num_keys);
-    }
-    for (int b = 0; b < num_full; ++b) full[b].finish(head);
-    for (int b = 0; b < num_rest; ++b) rest[b].finish(head);
-  }
+// What `attend` needs to know of float32.
+struct Kernel {
+  using Blocks = ::Blocks<Block, GROUPS>;
 
- private:
-  Block<GROUPS> full[SHARED / BLOCK];
-  Block<1> rest[GROUPS];
+  static int64_t value_rows(int64_t rows) { return rows; }
+  static int64_t first_value_row(const int32_t* starts, int s) { return starts[s]; }
+
+  // Keys turned and values, of tokens [first, first + count) of a sequence, all heads.
+  static void prepare(const float* qkv, int heads, int first, int count, const float* cosines,
+                      const float* sines, float* keys, float* values, int64_t stride, int64_t) {
+    for (int64_t token = first; token < first + count; ++token) {
+      const float* own = qkv + (token * 3 + 1) * heads * WIDTH;
+      for (int head = 0; head < heads; ++head) {
+        const int64_t place = head * stride + token * WIDTH;
+        rotate(own + head * WIDTH, keys + place, cosines + token * HALF, sines + token * HALF, 1.0f);
+        std::copy_n(own + (heads + head) * WIDTH, WIDTH, values + place);
+      }
+    }
+  }
 };
-
-// Keys turned and values, of tokens [first, first + count) of a sequence, all heads.
-void prepare(const float* qkv, int heads, int first, int count, const float* cosines,
-             const float* sines, float* keys, float* values, int64_t stride) {
-  for (int64_t token = first; token < first + count; ++token) {
-    const float* own = qkv + (token * 3 + 1) * heads * WIDTH;
-    for (int head = 0; head < heads; ++head) {
-      const int64_t place = head * stride + token * WIDTH;
-      rotate(own + head * WIDTH, keys + place, cosines + token * HALF, sines + token * HALF, 1.0f);
-      std::copy_n(own + (heads + head) * WIDTH, WIDTH, values + place);
-    }
-  }
-}
 
 }  // namespace
 
 extern "C" {
 
-// `qkv` (T, 3, heads, 64) → `out` (T, heads, 64): attention within each of the sequences that begin
-// at `starts` (sequences + 1). `cosines` and `sines` (positions, 32). `keys` and `values` are room
-// for `rows` · 64 elements a head, rows ≥ T + 16.
+// As `attend`; `rows` are the tokens and 16 more, at least.
 void dewey_attention(const float* qkv, float* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window, float* keys,
                      float* values, int64_t rows, int threads) {
-  const int64_t width = static_cast<int64_t>(heads) * WIDTH, stride = rows * WIDTH;
-  const std::vector<Piece> parts = pieces(starts, num_sequences, 128);
-  // Blocks share tiles of keys where they see the same ones and there is work for every thread.
-  const bool shared = window < 0 && heads * starts[num_sequences] / SHARED >= 4 * threads;
-  const std::vector<Piece> tasks = pieces(starts, num_sequences, shared ? SHARED : 64);
-  const int64_t num_parts = parts.size(), num_tasks = tasks.size();
-#pragma omp parallel num_threads(threads)
-  {
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < num_parts; ++i) {
-      const Piece& part = parts[i];
-      const int64_t start = starts[part.sequence];
-      prepare(qkv + start * 3 * width, heads, part.first, part.count, cosines, sines,
-              keys + start * WIDTH, values + start * WIDTH, stride);
-    }
-    Blocks blocks;
-    // All of a head's tasks before the next head's: its keys and values stay in cache.
-#pragma omp for schedule(dynamic)
-    for (int64_t i = 0; i < heads * num_tasks; ++i) {
-      const Piece& task = tasks[i % num_tasks];
-      const int64_t start = starts[task.sequence], head = i / num_tasks;
-      const Head one_head{
-          qkv + start * 3 * width + head * WIDTH,
-          out + start * width + head * WIDTH,
-          keys + head * stride + start * WIDTH,
-          values + head * stride + start * WIDTH,
-          3 * width,
-          width,
-          starts[task.sequence + 1] - starts[task.sequence],
-          window,
-      };
-      blocks.run(one_head, task.first, task.count, cosines, sines);
-    }
-  }
+  attend<Kernel>(qkv, out, cosines, sines, starts, num_sequences, heads, window, keys, values, rows,
+                 threads);
 }
 
 }  // extern "C"
