@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mteb.models.abs_encoder import get_prompt_name
-from mteb.similarity_functions import cos_sim, pairwise_cos_sim
 from mteb.types import PromptType
 
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.eval.model_meta import model_meta
+from dewey_embed.eval.one_vector import OneVector
 from dewey_embed.index.ranking import Mode
 from dewey_embed.search import Index
 from dewey_embed.types import Document
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
-    from mteb.models.model_meta import ModelMeta
     from mteb.types import (
         Array,
         BatchedInput,
@@ -38,18 +37,13 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
 
-class DeweyEncoder:
+class DeweyEncoder(OneVector):
     """A Dewey model under mteb's `EncoderProtocol`: one vector for each text."""
 
     def __init__(self, model: Dewey, *, show: bool = False) -> None:
+        super().__init__(model_meta(model))
         self.model = model
         self._show = show
-        self._meta = model_meta(model)
-
-    @property
-    def mteb_model_meta(self) -> ModelMeta:
-        """What mteb's result files say of the model."""
-        return self._meta
 
     def encode(
         self,
@@ -69,14 +63,6 @@ class DeweyEncoder:
         texts = [text for batch in inputs for text in batch["text"]]
         name = get_prompt_name(self.model.prompts, task_metadata, prompt_type)
         return self.model.encode(texts, prompt_name=name, progress=self._show)
-
-    def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Cosines (N1, N2) of all pairs."""
-        return cos_sim(embeddings1, embeddings2)
-
-    def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Cosines (N,) of rows with the rows beside them."""
-        return pairwise_cos_sim(embeddings1, embeddings2)
 
 
 class DeweySearch(DeweyEncoder):

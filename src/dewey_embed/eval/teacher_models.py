@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from mteb.models.model_meta import ModelMeta
-from mteb.similarity_functions import cos_sim, pairwise_cos_sim
 
 from dewey_embed.errors import TaskError
+from dewey_embed.eval.one_vector import OneVector
 from dewey_embed.eval.vector_cache import Floats, VectorCache
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.splitter import split
@@ -47,20 +47,15 @@ SLICE_TEXTS = 64
 Reading = Literal["start", "windows", "chunks"]
 
 
-class TeacherModel:
+class TeacherModel(OneVector):
     """A teacher under mteb's `EncoderProtocol`: its vector of a text as it is, without a prompt.
 
     `cache` is a file of its vectors; without one they are kept in memory.
     """
 
     def __init__(self, teacher: Teacher, meta: ModelMeta, cache: Path | None) -> None:
-        self._meta = meta
+        super().__init__(meta)
         self._vectors = VectorCache(cache, teacher.embed)
-
-    @property
-    def mteb_model_meta(self) -> ModelMeta:
-        """What mteb's result files say of the model."""
-        return self._meta
 
     def encode(
         self,
@@ -79,14 +74,6 @@ class TeacherModel:
     def embed(self, texts: Sequence[str], *, label: str) -> Floats:
         """(N, D) float32, unit length; `label` stands before the progress bar."""
         return self._vectors.embed(texts, label=label)
-
-    def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Cosines (N1, N2) of all pairs."""
-        return cos_sim(embeddings1, embeddings2)
-
-    def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Cosines (N,) of rows with the rows beside them."""
-        return pairwise_cos_sim(embeddings1, embeddings2)
 
 
 class MiniLMWindows(TeacherModel):
