@@ -17,24 +17,18 @@ from dewey_embed.chunking import CharSpans, Chunked, TextStates, chunk_documents
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
-from dewey_embed.model.cores import limit_threads
-from dewey_embed.model.dewey import DeweyModel, default_dtype
+from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import whole_folder, write_model, write_tokenizer_files
-from dewey_embed.model.int8 import is_int8, to_int8
+from dewey_embed.model.int8 import is_int8
 from dewey_embed.model.locate import locate_model
 from dewey_embed.model.passes import Embedded, embed
+from dewey_embed.model.placement import Dtype, placed
 from dewey_embed.precision import cosines, narrow, to_precision
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.text.splitter import Splitter
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.types import DocumentVectors, Overflow, Precision, SingleVector, Tokens
 
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-    "int8": torch.bfloat16,  # all but the weights of layers
-}
 BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 
 Floats = NDArray[np.float32]
@@ -67,7 +61,7 @@ class Dewey:
         model: str | Path | None = None,
         *,
         device: str | None = None,
-        dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "auto",
+        dtype: Dtype = "auto",
         single_vector: SingleVector | None = None,
         truncate_dim: int | None = None,
         max_tokens: int | None = None,
@@ -94,18 +88,9 @@ class Dewey:
             raise ConfigError(
                 f"truncate_dim is {truncate_dim}; vectors have {config.embedding_dim} dimensions"
             )
-        if dtype != "auto" and dtype not in DTYPES:
-            raise ConfigError(f"dtype {dtype!r} is unknown; accepted: auto, {', '.join(DTYPES)}")
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if place.type == "cpu":
-            limit_threads()
         built = build_model(checkpoint)
         built.config = config
-        built.to(device=place, dtype=default_dtype(place) if dtype == "auto" else DTYPES[dtype])
-        if dtype == "int8":
-            to_int8(built.backbone)
-        if compile_layers:
-            built.backbone.compile_layers()
+        built = placed(built, device=device, dtype=dtype, compile_layers=compile_layers)
         tokenizer = Tokenizer.from_file(
             folder / "tokenizer.json",
             cls_token_id=config.backbone.cls_token_id,
