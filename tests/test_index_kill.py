@@ -21,7 +21,8 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from dewey_embed.index.store import COMPACT_FRAGMENTS, Store
+from dewey_embed.index.store import Store
+from dewey_embed.index.writer import COMPACT_FRAGMENTS
 from dewey_embed.search import Index
 
 KILLS = 10  # in each series

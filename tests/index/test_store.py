@@ -13,7 +13,8 @@ from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import IndexMismatchError, IndexStoreError
 from dewey_embed.index.catalogue import open_catalogue
 from dewey_embed.index.records import canonical, content_hash, storable
-from dewey_embed.index.store import COMPACT_FRAGMENTS, Store
+from dewey_embed.index.store import Store
+from dewey_embed.index.writer import COMPACT_FRAGMENTS
 from dewey_embed.types import Document
 from tests.index.conftest import record, settings
 

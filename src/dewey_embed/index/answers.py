@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dewey_embed.index.catalogue import Catalogue
 from dewey_embed.index.ranking import Question, ranked_rows
-from dewey_embed.index.store import Snapshot
+from dewey_embed.index.snapshot import Snapshot
 from dewey_embed.types import Hit, Passage
 
 

@@ -29,7 +29,7 @@ from dewey_embed.index.neighbours import (
     read_neighbours,
 )
 from dewey_embed.index.records import canonical
-from dewey_embed.index.store import SCAN_ROWS, Snapshot
+from dewey_embed.index.snapshot import SCAN_ROWS, Snapshot
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.types import MetadataValue
 

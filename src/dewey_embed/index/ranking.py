@@ -17,7 +17,7 @@ from dewey_embed.config import WHOLE_SHARE
 from dewey_embed.errors import InputError
 from dewey_embed.index.catalogue import Catalogue, Filter
 from dewey_embed.index.neighbours import Mask, Rows, Scores
-from dewey_embed.index.store import Snapshot
+from dewey_embed.index.snapshot import Snapshot
 
 Mode = Literal["multi", "single", "hybrid"]
 

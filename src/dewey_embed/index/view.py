@@ -7,7 +7,8 @@ from typing import TypeVar
 
 from dewey_embed.errors import DeweyError, IndexStoreError
 from dewey_embed.index.catalogue import Catalogue, open_catalogue, remove_stale_catalogues
-from dewey_embed.index.store import Snapshot, Store
+from dewey_embed.index.snapshot import Snapshot
+from dewey_embed.index.store import Store
 
 ATTEMPTS = 5
 

@@ -1,4 +1,4 @@
-"""A model → where it computes and in which numbers: device, dtype, int8 weights, compiled layers."""
+"""Where a model computes, and in which numbers: device, dtype, int8 weights, compiled layers."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from dewey_embed.index.catalogue import Catalogue, Filter
 from dewey_embed.index.changes import GROUP_CHARS
 from dewey_embed.index.ranking import Mode, Question, require_questions
 from dewey_embed.index.settings import IndexSettings, changed_options
-from dewey_embed.index.store import Snapshot, Store
+from dewey_embed.index.snapshot import Snapshot
+from dewey_embed.index.store import Store
 from dewey_embed.index.view import View
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.search.update import (

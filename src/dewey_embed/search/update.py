@@ -13,7 +13,7 @@ from dewey_embed.config import EncodeOptions
 from dewey_embed.index.changes import Changes, Group
 from dewey_embed.index.records import Record
 from dewey_embed.index.settings import IndexSettings
-from dewey_embed.index.store import Writer
+from dewey_embed.index.writer import Writer
 from dewey_embed.progress import Advance
 from dewey_embed.text.reader import EXTENSIONS, STDIN, Unreadable
 from dewey_embed.types import Document, DocumentVectors
