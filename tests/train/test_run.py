@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,9 +54,37 @@ def test_a_run_logs_its_terms_and_figures_and_says_what_it_took(finished) -> Non
 def test_a_finished_run_started_again_trains_nothing_more(finished, tiny) -> None:
     folder, figures = finished
     before = load_file(folder.model / "model.safetensors")
+    took = json.loads(folder.result.read_text())
     assert train(read_recipe(tiny.recipe), folder) == figures
     after = load_file(folder.model / "model.safetensors")
     assert all(bool((before[name] == after[name]).all()) for name in before)
+    again = json.loads(folder.result.read_text())
+    assert (again["steps"], again["tokens"]) == (took["steps"], took["tokens"])
+
+
+def test_the_card_says_what_a_model_was_made_of(finished, tiny) -> None:
+    folder, figures = finished
+    text = (folder.model / "README.md").read_text()
+    assert text.startswith("---\nlibrary_name: sentence-transformers\n")
+    assert f"- Goes on from: {tiny.student}\n- Teacher: {tiny.teacher}\n- 12 steps, " in text
+    assert f"| {tiny.corpus.name} | 1.0 | not stated |" in text
+    assert f"teacher's vector of the chunk alone | {figures['chunk_cosine']:.3f} |" in text
+
+
+def test_muon_goes_on_from_a_checkpoint_bit_for_bit(finished, tiny, tmp_path: Path) -> None:
+    changes = ["training.optimizer=muon", "diagnostics.passkey_tokens=[]"]
+    recipe = read_recipe(tiny.recipe, changes)
+    whole = RunFolder(tmp_path / "whole", finished[0].targets)
+    train(recipe, whole)
+    broken = RunFolder(tmp_path / "broken", whole.targets)
+    shutil.copytree(whole.path, broken.path)
+    for written in ("checkpoints/checkpoint-12", "model"):
+        shutil.rmtree(broken.path / written)
+    train(recipe, broken)
+    expected, found = (load_file(run.model / "model.safetensors") for run in (whole, broken))
+    assert all(bool((found[name] == expected[name]).all()) for name in expected)
+    plain = load_file(finished[0].model / "model.safetensors")
+    assert any(bool((plain[name] != expected[name]).any()) for name in expected)
 
 
 def test_the_run_of_another_recipe_is_refused_with_the_difference(finished, tiny) -> None:

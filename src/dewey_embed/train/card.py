@@ -18,7 +18,7 @@ FIGURES = {
 def card(result: Mapping[str, Any]) -> str:
     """Markdown with the hub's front matter, for `result` as `finish` in run.py makes it."""
     recipe, figures, machine = result["recipe"], result["figures"], result["machine"]
-    teacher = recipe["teacher"]
+    teacher, base = recipe["teacher"], recipe["base"]
     lines = [
         "---",
         "library_name: sentence-transformers",
@@ -34,6 +34,7 @@ def card(result: Mapping[str, Any]) -> str:
         "",
         "## Training",
         f"- Command: `{result['command']}`",
+        *([f"- Goes on from: {base['checkpoint']}"] if base else []),
         f"- Teacher: {teacher.get('model') or teacher.get('name')}",
         f"- {result['steps']:,} steps, {result['tokens']:,} tokens of the student, "
         f"{result['train_hours']:.2f} hours; the best checkpoint is that of step "

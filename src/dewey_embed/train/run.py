@@ -26,7 +26,8 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from dewey_embed.errors import RunError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
@@ -44,7 +45,7 @@ from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import Student
 from dewey_embed.train.targets import TargetsFolder, differences
 from dewey_embed.train.teach import asker, teach
-from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint
+from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint, step_of
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
 
@@ -131,17 +132,25 @@ def train(
         callbacks=[_Log(folder.log, recipe)],
         show=show,
     )
-    torch.set_flush_denormal(True)  # the smallest numbers are a hundred times slower on a CPU
-    try:
-        with kept_memory():
-            trainer.train(resume_from_checkpoint=str(last[0]) if last else None)
-    finally:
-        torch.set_flush_denormal(False)
+    if last is not None and run.share(step_of(last[0])) >= 1.0:  # Trainer would take one more step
+        trainer.state = TrainerState.load_from_json(str(last[0] / TRAINER_STATE_NAME))
+    else:
+        _train(trainer, last[0] if last else None)
     figures: dict[str, float] = {}
     if state.is_main_process:
         figures = finish(recipe, folder, trainer, run, tokenizer)
     state.wait_for_everyone()
     return figures
+
+
+def _train(trainer: AlignmentTrainer, checkpoint: Path | None) -> None:
+    """Train to the end, from a checkpoint if there is one."""
+    torch.set_flush_denormal(True)  # the smallest numbers are a hundred times slower on a CPU
+    try:
+        with kept_memory():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def max_steps(recipe: Recipe, num_samples: int) -> int:
@@ -188,7 +197,7 @@ def finish(
     model.load_state_dict(
         {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
     )
-    step = int(Path(best).name.rpartition("-")[2])
+    step = step_of(Path(best))
     figures = next(
         {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
         for entry in reversed(trainer.state.log_history)

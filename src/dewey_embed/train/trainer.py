@@ -207,6 +207,11 @@ def last_whole_checkpoint(folder: Path) -> tuple[Path, float] | None:
             shutil.rmtree(checkpoint)
     if not whole:
         return None
-    newest = max(whole, key=lambda path: int(path.name.rpartition("-")[2]))
+    newest = max(whole, key=step_of)
     elapsed = json.loads((newest / WHOLE).read_text(encoding="utf-8"))["elapsed_s"]
     return newest, float(elapsed)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The steps after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
