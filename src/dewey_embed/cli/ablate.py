@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import options
 from dewey_embed.cli.training import Set
 
 
@@ -15,11 +16,10 @@ def ablate(
     *,
     output: Annotated[
         Path | None,
-        typer.Option(
+        options.option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",
-            show_envvar=True,
             help="Where runs and results lie; default: runs/ablate-NAME, after the grid's file.",
         ),
     ] = None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,8 @@ from dewey_embed.cli import options
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from dewey_embed.cli.outputs import Output
+    from dewey_embed.encoder import Dewey
     from dewey_embed.text.reader import Unreadable
     from dewey_embed.types import Document, DocumentVectors
 
@@ -23,19 +26,16 @@ def encode(
     *,
     output: Annotated[
         Path,
-        typer.Option(
+        options.option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",
-            show_envvar=True,
             help="A .parquet, .npz or .jsonl file; - for JSON lines on standard output.",
         ),
     ],
     chunks: Annotated[
         bool,
-        typer.Option(
-            "--chunks", envvar="DEWEY_CHUNKS", show_envvar=True, help="Write each chunk, too."
-        ),
+        options.option("--chunks", envvar="DEWEY_CHUNKS", help="Write each chunk, too."),
     ] = False,
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
@@ -52,56 +52,79 @@ def encode(
     from dewey_embed.cli.outputs import open_output
     from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.encoder import Dewey
-    from dewey_embed.errors import ReadError
     from dewey_embed.text.reader import read_documents
 
     writer = open_output(output, chunks=chunks)
     items = read_documents(
-        docs,
-        text_fields=text_field or (),
-        id_field=id_field,
-        title_field=title_field,
+        docs, text_fields=text_field or (), id_field=id_field, title_field=title_field,
         stdin_extension=stdin_extension,
-    )
+    )  # fmt: skip
     dewey = Dewey.load(model)
-    faults: list[Unreadable] = []
-    num_documents = num_chunks = 0
+    made = Made(str(output), dewey.embedding_dim, dewey.name)
+    how = {
+        "chunk_tokens": options.sizes(chunk_tokens) or CHUNK_TOKENS,
+        "chunk_overlap": options.sizes(chunk_overlap),
+        "splitter": splitter.value if splitter else "tokens",
+        "overflow": overflow.value if overflow else "windows",
+        "progress": not json,
+    }
+    _write_all(made, writer, items, dewey, how)
+    _report(made, as_json=json)
+
+
+@dataclass
+class Made:
+    """What a run has made so far, and what it could not read."""
+
+    output: str
+    embedding_dim: int
+    model: str
+    num_documents: int = 0
+    num_chunks: int = 0
+    faults: list[Unreadable] = field(default_factory=list)
+
+
+def _write_all(
+    made: Made,
+    writer: Output,
+    items: Iterator[Document | Unreadable],
+    dewey: Dewey,
+    how: dict[str, Any],
+) -> None:
+    """Encode and write all documents; `made` is then full.
+
+    Raises:
+        ReadError: there was none that could be read.
+
+    """
+    from dewey_embed.errors import ReadError
+
     with writer:
-        for group in _groups(items, faults):
-            texts = [document.text for document in group]
-            encoded = dewey.encode_document(
-                texts,
-                chunk_tokens=options.sizes(chunk_tokens) or CHUNK_TOKENS,
-                chunk_overlap=options.sizes(chunk_overlap),
-                splitter=splitter.value if splitter else "tokens",
-                overflow=overflow.value if overflow else "windows",
-                progress=not json,
-            )
+        for group in _groups(items, made.faults):
+            encoded = dewey.encode_document([document.text for document in group], **how)
             for document, vectors in zip(group, encoded, strict=True):
                 _say_if_longer(document, vectors, dewey.max_tokens)
                 writer.write(document, vectors)
-                num_documents += 1
-                num_chunks += len(vectors.spans)
-        if not num_documents:
-            options.list_faults(faults)
+                made.num_documents += 1
+                made.num_chunks += len(vectors.spans)
+        if not made.num_documents:
+            options.list_faults(made.faults)
             raise ReadError("nothing was encoded: no document could be read; nothing was written")
-    unreadable = [fault for fault in faults if not fault.skipped]
-    options.list_faults(unreadable, [fault for fault in faults if fault.skipped])
-    if json and str(output) != "-":
-        options.print_json(
-            {
-                "output": str(output),
-                "num_documents": num_documents,
-                "num_chunks": num_chunks,
-                "embedding_dim": dewey.embedding_dim,
-                "model": dewey.name,
-                "unreadable": [str(fault) for fault in unreadable],
-            }
-        )
-    elif str(output) != "-":
+
+
+def _report(made: Made, *, as_json: bool) -> None:
+    """Say what was made, and what could not be read, which is the exit status too."""
+    unreadable = [fault for fault in made.faults if not fault.skipped]
+    options.list_faults(unreadable, [fault for fault in made.faults if fault.skipped])
+    if made.output == "-":
+        pass  # the vectors themselves are what is printed
+    elif as_json:
+        facts = {name: value for name, value in vars(made).items() if name != "faults"}
+        options.print_json({**facts, "unreadable": [str(fault) for fault in unreadable]})
+    else:
         typer.echo(
-            f"{output}: {num_documents:,} documents, {num_chunks:,} chunks, "
-            f"{dewey.embedding_dim} dimensions"
+            f"{made.output}: {made.num_documents:,} documents, {made.num_chunks:,} chunks, "
+            f"{made.embedding_dim} dimensions"
         )
     if unreadable:
         raise typer.Exit(options.EXIT_UNREADABLE)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dewey_embed.cli import options
+
+if TYPE_CHECKING:
+    from dewey_embed.search import Index
+    from dewey_embed.search.update import IndexReport
 
 
 def index(
@@ -18,9 +22,7 @@ def index(
     *,
     index: Annotated[
         Path,
-        typer.Option(
-            "--index", "-i", envvar="DEWEY_INDEX", show_envvar=True, help="The index's folder."
-        ),
+        options.option("--index", "-i", envvar="DEWEY_INDEX", help="The index's folder."),
     ],
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
@@ -33,9 +35,8 @@ def index(
     stdin_extension: options.StdinExtension = ".txt",
     group_chars: Annotated[
         int,
-        typer.Option(
+        options.option(
             envvar="DEWEY_GROUP_CHARS",
-            show_envvar=True,
             min=1,
             help="Characters committed at once: the most that a killed run has to do again.",
         ),
@@ -66,19 +67,19 @@ def index(
         progress=not json,
         group_chars=group_chars,
     )
+    _report(opened, report, as_json=json)
+
+
+def _report(opened: Index, report: IndexReport, *, as_json: bool) -> None:
+    """Say what became of the index, and what could not be read, which is the exit status too."""
     options.list_faults(report.unreadable, report.skipped)
-    if json:
-        options.print_json(
-            {
-                "index": str(index),
-                **asdict(report),
-                "num_documents": len(opened),
-                "num_chunks": opened.num_chunks,
-            }
-        )
+    num_documents, num_chunks = len(opened), opened.num_chunks
+    if as_json:
+        facts = {"num_documents": num_documents, "num_chunks": num_chunks}
+        options.print_json({"index": str(opened.path), **asdict(report), **facts})
     else:
         typer.echo(
-            f"{index}: {len(opened):,} documents, {opened.num_chunks:,} chunks "
+            f"{opened.path}: {num_documents:,} documents, {num_chunks:,} chunks "
             f"({report.num_added:,} added, {report.num_changed:,} changed, "
             f"{report.num_removed:,} removed, {report.num_unchanged:,} unchanged)"
         )

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 EXIT_UNREADABLE = 3
 GROUP_CHARS = 400_000
+
+option = partial(typer.Option, show_envvar=True)
+"""An option that `--help` lists with its environment variable."""
 
 
 class Splitter(StrEnum):
@@ -37,87 +41,76 @@ class Overflow(StrEnum):
 
 Model = Annotated[
     str | None,
-    typer.Option(
+    option(
         envvar="DEWEY_MODEL",
-        show_envvar=True,
         metavar="MODEL",
         help="A model folder or Hugging Face id. Default: the index's own, or the embedded mini.",
     ),
 ]
 ChunkTokens = Annotated[
     list[int] | None,
-    typer.Option(
+    option(
         envvar="DEWEY_CHUNK_TOKENS",
-        show_envvar=True,
         min=1,
         help="Tokens of a chunk; give it again for a second size. Default: 128.",
     ),
 ]
 ChunkOverlap = Annotated[
     list[int] | None,
-    typer.Option(
+    option(
         envvar="DEWEY_CHUNK_OVERLAP",
-        show_envvar=True,
         min=0,
         help="Tokens that a chunk shares with the next. Default: a quarter of its size.",
     ),
 ]
 SplitterOption = Annotated[
     Splitter | None,
-    typer.Option(
+    option(
         "--splitter",
         envvar="DEWEY_SPLITTER",
-        show_envvar=True,
         help="Cut every so many tokens, at paragraphs and sentences, or at words. Default: tokens.",
     ),
 ]
 OverflowOption = Annotated[
     Overflow | None,
-    typer.Option(
+    option(
         "--overflow",
         envvar="DEWEY_OVERFLOW",
-        show_envvar=True,
         help="A text longer than the model takes is read in overlapping windows, truncated, or "
         "an error. Default: windows.",
     ),
 ]
 TextField = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         envvar="DEWEY_TEXT_FIELD",
-        show_envvar=True,
         help="Field of a JSONL record that holds its text; give it again to join several.",
     ),
 ]
 IdField = Annotated[
     str | None,
-    typer.Option(
+    option(
         envvar="DEWEY_ID_FIELD",
-        show_envvar=True,
         help="Field of a JSONL record that names it. Default: _id or id, else file and line.",
     ),
 ]
 TitleField = Annotated[
     str | None,
-    typer.Option(
+    option(
         envvar="DEWEY_TITLE_FIELD",
-        show_envvar=True,
         help="Field of a JSONL record that is its title. Default: title.",
     ),
 ]
 StdinExtension = Annotated[
     str,
-    typer.Option(
+    option(
         envvar="DEWEY_STDIN_EXTENSION",
-        show_envvar=True,
         help="What standard input is read as: .txt, .jsonl, .html, ...",
     ),
 ]
 Json = Annotated[
     bool,
-    typer.Option(
-        "--json", envvar="DEWEY_JSON", show_envvar=True, help="Print JSON and nothing else."
-    ),
+    option("--json", envvar="DEWEY_JSON", help="Print JSON and nothing else."),
 ]
 
 

@@ -21,44 +21,39 @@ def plan(
     *,
     hardware: Annotated[
         str,
-        typer.Option(
+        options.option(
             envvar="DEWEY_HARDWARE",
-            show_envvar=True,
             help='What it runs on: "8xH100", "L4", "cpu"; an unknown name lists all.',
         ),
     ],
     price_per_hour: Annotated[
         float | None,
-        typer.Option(
+        options.option(
             envvar="DEWEY_PRICE_PER_HOUR",
-            show_envvar=True,
             min=0,
             help="Price of one device for an hour, in any currency.",
         ),
     ] = None,
     texts: Annotated[
         int | None,
-        typer.Option(
+        options.option(
             envvar="DEWEY_TEXTS",
-            show_envvar=True,
             min=1,
             help="Texts of the corpus. Default: corpus.max_texts.",
         ),
     ] = None,
     text_tokens: Annotated[
         int | None,
-        typer.Option(
+        options.option(
             envvar="DEWEY_TEXT_TOKENS",
-            show_envvar=True,
             min=1,
             help="Mean tokens of a text. Default: as many as its crops take.",
         ),
     ] = None,
     teacher_parameters: Annotated[
         float | None,
-        typer.Option(
+        options.option(
             envvar="DEWEY_TEACHER_PARAMETERS",
-            show_envvar=True,
             min=1,
             help="The teacher's parameters without its embedding table, such as 7.1e9. "
             "Default: by its name, where we know it.",
@@ -66,10 +61,9 @@ def plan(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option(
+        options.option(
             "--set",
             envvar="DEWEY_SET",
-            show_envvar=True,
             metavar="SECTION.KEY=VALUE",
             help="A value in place of the recipe's; may be given again.",
         ),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import options
 from dewey_embed.cli.options import say
 
 MOST_TOLD = 5
@@ -22,19 +23,17 @@ def report(
     *,
     output: Annotated[
         list[Path] | None,
-        typer.Option(
+        options.option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",
-            show_envvar=True,
             help="A .html or .md file to write; give it again for a second one.",
         ),
     ] = None,
     plots: Annotated[
         Path | None,
-        typer.Option(
+        options.option(
             envvar="DEWEY_PLOTS",
-            show_envvar=True,
             help="A folder for every plot as PNG and SVG; Markdown then links to them.",
         ),
     ] = None,

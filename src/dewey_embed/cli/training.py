@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import options
+
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")]
 Set = Annotated[
     list[str] | None,
@@ -14,15 +16,15 @@ Set = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    typer.Option(
-        "--output", "-o", envvar="DEWEY_OUTPUT", show_envvar=True,
+    options.option(
+        "--output", "-o", envvar="DEWEY_OUTPUT",
         help="The run's folder; default: runs/NAME, after the recipe's file.",
     ),
 ]  # fmt: skip
 TargetsOption = Annotated[
     Path | None,
-    typer.Option(
-        "--targets", envvar="DEWEY_TARGETS", show_envvar=True,
+    options.option(
+        "--targets", envvar="DEWEY_TARGETS",
         help="Where the teacher's vectors lie; default: within the run's folder.",
     ),
 ]  # fmt: skip

@@ -7,17 +7,18 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import options
+
 
 def warm_start(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")],
     *,
     output: Annotated[
         Path,
-        typer.Option(
+        options.option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",
-            show_envvar=True,
             help="The model's folder; an older model there is replaced when the new one is whole.",
         ),
     ],
