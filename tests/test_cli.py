@@ -90,9 +90,13 @@ def test_importing_the_package_imports_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("command", ["index", "search", "encode", "info"])
+COMMANDS = ("index", "search", "encode", "info", "warm-start", "teach", "train", "plan", "ablate",
+            "eval", "report", "audit length", "audit baseline", "audit alignment", "audit cost")  # fmt: skip
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_has_its_environment_variable_in_the_help(command):
-    output = done(command, "--help", COLUMNS="300", TERMINAL_WIDTH="300")
+    output = done(*command.split(), "--help", COLUMNS="400", TERMINAL_WIDTH="400")
     lines = [line for line in output.splitlines() if line.lstrip("│ *").startswith(("--", "-k"))]
     assert lines
     for line in lines:
@@ -110,6 +114,12 @@ def test_options_come_from_the_environment(docs, index):
     assert "chunk_tokens=(32,)" in result.stderr
     assert "not with chunk_tokens=(64,)" in result.stderr
     assert result.stderr.startswith("dewey: error: ")
+
+
+def test_an_option_without_a_variable_of_its_own_has_one_after_its_command(tmp_path):
+    result = dewey("eval", "bm25", DEWEY_EVAL_SUITE=str(tmp_path / "nowhere"))
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    assert f"no suite '{tmp_path / 'nowhere'}'" in result.stderr
     assert result.stderr.count("\n") == 1
 
 

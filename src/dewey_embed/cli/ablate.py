@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli import options
 from dewey_embed.cli.training import Set
 
 
@@ -16,7 +15,7 @@ def ablate(
     *,
     output: Annotated[
         Path | None,
-        options.option(
+        typer.Option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",

@@ -29,7 +29,8 @@ app = typer.Typer(
     "names them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # options that name no variable have one after their command, such as DEWEY_EVAL_SUITE
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DEWEY"},
 )
 app.command("index")(index)
 app.command("search")(search)

@@ -26,7 +26,7 @@ def encode(
     *,
     output: Annotated[
         Path,
-        options.option(
+        typer.Option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",
@@ -35,7 +35,7 @@ def encode(
     ],
     chunks: Annotated[
         bool,
-        options.option("--chunks", envvar="DEWEY_CHUNKS", help="Write each chunk, too."),
+        typer.Option("--chunks", envvar="DEWEY_CHUNKS", help="Write each chunk, too."),
     ] = False,
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,

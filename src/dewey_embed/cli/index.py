@@ -22,7 +22,7 @@ def index(
     *,
     index: Annotated[
         Path,
-        options.option("--index", "-i", envvar="DEWEY_INDEX", help="The index's folder."),
+        typer.Option("--index", "-i", envvar="DEWEY_INDEX", help="The index's folder."),
     ],
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
@@ -35,7 +35,7 @@ def index(
     stdin_extension: options.StdinExtension = ".txt",
     group_chars: Annotated[
         int,
-        options.option(
+        typer.Option(
             envvar="DEWEY_GROUP_CHARS",
             min=1,
             help="Characters committed at once: the most that a killed run has to do again.",

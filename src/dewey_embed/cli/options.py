@@ -6,7 +6,6 @@ import json
 import sys
 from collections import Counter
 from enum import StrEnum
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 
 EXIT_UNREADABLE = 3
 GROUP_CHARS = 400_000
-
-option = partial(typer.Option, show_envvar=True)
-"""An option that `--help` lists with its environment variable."""
 
 
 class Splitter(StrEnum):
@@ -41,7 +37,7 @@ class Overflow(StrEnum):
 
 Model = Annotated[
     str | None,
-    option(
+    typer.Option(
         envvar="DEWEY_MODEL",
         metavar="MODEL",
         help="A model folder or Hugging Face id. Default: the index's own, or the embedded mini.",
@@ -49,7 +45,7 @@ Model = Annotated[
 ]
 ChunkTokens = Annotated[
     list[int] | None,
-    option(
+    typer.Option(
         envvar="DEWEY_CHUNK_TOKENS",
         min=1,
         help="Tokens of a chunk; give it again for a second size. Default: 128.",
@@ -57,7 +53,7 @@ ChunkTokens = Annotated[
 ]
 ChunkOverlap = Annotated[
     list[int] | None,
-    option(
+    typer.Option(
         envvar="DEWEY_CHUNK_OVERLAP",
         min=0,
         help="Tokens that a chunk shares with the next. Default: a quarter of its size.",
@@ -65,7 +61,7 @@ ChunkOverlap = Annotated[
 ]
 SplitterOption = Annotated[
     Splitter | None,
-    option(
+    typer.Option(
         "--splitter",
         envvar="DEWEY_SPLITTER",
         help="Cut every so many tokens, at paragraphs and sentences, or at words. Default: tokens.",
@@ -73,7 +69,7 @@ SplitterOption = Annotated[
 ]
 OverflowOption = Annotated[
     Overflow | None,
-    option(
+    typer.Option(
         "--overflow",
         envvar="DEWEY_OVERFLOW",
         help="A text longer than the model takes is read in overlapping windows, truncated, or "
@@ -82,35 +78,35 @@ OverflowOption = Annotated[
 ]
 TextField = Annotated[
     list[str] | None,
-    option(
+    typer.Option(
         envvar="DEWEY_TEXT_FIELD",
         help="Field of a JSONL record that holds its text; give it again to join several.",
     ),
 ]
 IdField = Annotated[
     str | None,
-    option(
+    typer.Option(
         envvar="DEWEY_ID_FIELD",
         help="Field of a JSONL record that names it. Default: _id or id, else file and line.",
     ),
 ]
 TitleField = Annotated[
     str | None,
-    option(
+    typer.Option(
         envvar="DEWEY_TITLE_FIELD",
         help="Field of a JSONL record that is its title. Default: title.",
     ),
 ]
 StdinExtension = Annotated[
     str,
-    option(
+    typer.Option(
         envvar="DEWEY_STDIN_EXTENSION",
         help="What standard input is read as: .txt, .jsonl, .html, ...",
     ),
 ]
 Json = Annotated[
     bool,
-    option("--json", envvar="DEWEY_JSON", help="Print JSON and nothing else."),
+    typer.Option("--json", envvar="DEWEY_JSON", help="Print JSON and nothing else."),
 ]
 
 

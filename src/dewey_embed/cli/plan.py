@@ -21,14 +21,14 @@ def plan(
     *,
     hardware: Annotated[
         str,
-        options.option(
+        typer.Option(
             envvar="DEWEY_HARDWARE",
             help='What it runs on: "8xH100", "L4", "cpu"; an unknown name lists all.',
         ),
     ],
     price_per_hour: Annotated[
         float | None,
-        options.option(
+        typer.Option(
             envvar="DEWEY_PRICE_PER_HOUR",
             min=0,
             help="Price of one device for an hour, in any currency.",
@@ -36,7 +36,7 @@ def plan(
     ] = None,
     texts: Annotated[
         int | None,
-        options.option(
+        typer.Option(
             envvar="DEWEY_TEXTS",
             min=1,
             help="Texts of the corpus. Default: corpus.max_texts.",
@@ -44,7 +44,7 @@ def plan(
     ] = None,
     text_tokens: Annotated[
         int | None,
-        options.option(
+        typer.Option(
             envvar="DEWEY_TEXT_TOKENS",
             min=1,
             help="Mean tokens of a text. Default: as many as its crops take.",
@@ -52,7 +52,7 @@ def plan(
     ] = None,
     teacher_parameters: Annotated[
         float | None,
-        options.option(
+        typer.Option(
             envvar="DEWEY_TEACHER_PARAMETERS",
             min=1,
             help="The teacher's parameters without its embedding table, such as 7.1e9. "
@@ -61,7 +61,7 @@ def plan(
     ] = None,
     overrides: Annotated[
         list[str] | None,
-        options.option(
+        typer.Option(
             "--set",
             envvar="DEWEY_SET",
             metavar="SECTION.KEY=VALUE",

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli import options
 from dewey_embed.cli.options import say
 
 MOST_TOLD = 5
@@ -23,7 +22,7 @@ def report(
     *,
     output: Annotated[
         list[Path] | None,
-        options.option(
+        typer.Option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",
@@ -32,7 +31,7 @@ def report(
     ] = None,
     plots: Annotated[
         Path | None,
-        options.option(
+        typer.Option(
             envvar="DEWEY_PLOTS",
             help="A folder for every plot as PNG and SVG; Markdown then links to them.",
         ),

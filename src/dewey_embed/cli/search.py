@@ -40,21 +40,21 @@ def search(
         typer.Argument(help="What to look for; - or nothing: one question a line from stdin."),
     ] = None,
     *,
-    k: Annotated[int, options.option("-k", envvar="DEWEY_K", min=1, help="Documents.")] = 5,
+    k: Annotated[int, typer.Option("-k", envvar="DEWEY_K", min=1, help="Documents.")] = 5,
     mode: Annotated[
         Mode,
-        options.option(
+        typer.Option(
             envvar="DEWEY_MODE",
             help="Rank by chunks and words, by each document's best chunk, or by its one vector.",
         ),
     ] = Mode.hybrid,
     passages: Annotated[
         int,
-        options.option(envvar="DEWEY_PASSAGES", min=0, help="Passages of each document."),
+        typer.Option(envvar="DEWEY_PASSAGES", min=0, help="Passages of each document."),
     ] = 3,
     filter: Annotated[  # noqa: A002 - the option's name
         list[str] | None,
-        options.option(
+        typer.Option(
             envvar="DEWEY_FILTER",
             metavar="KEY=VALUE",
             help="Metadata that documents must have; a key given again takes any of its values.",

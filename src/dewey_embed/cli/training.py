@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli import options
-
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")]
 Set = Annotated[
     list[str] | None,
@@ -16,14 +14,14 @@ Set = Annotated[
 ]
 Output = Annotated[
     Path | None,
-    options.option(
+    typer.Option(
         "--output", "-o", envvar="DEWEY_OUTPUT",
         help="The run's folder; default: runs/NAME, after the recipe's file.",
     ),
 ]  # fmt: skip
 TargetsOption = Annotated[
     Path | None,
-    options.option(
+    typer.Option(
         "--targets", envvar="DEWEY_TARGETS",
         help="Where the teacher's vectors lie; default: within the run's folder.",
     ),

@@ -7,15 +7,13 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli import options
-
 
 def warm_start(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")],
     *,
     output: Annotated[
         Path,
-        options.option(
+        typer.Option(
             "--output",
             "-o",
             envvar="DEWEY_OUTPUT",
