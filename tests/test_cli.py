@@ -90,8 +90,10 @@ def test_importing_the_package_imports_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
-COMMANDS = ("index", "search", "encode", "info", "warm-start", "teach", "train", "plan", "ablate",
-            "eval", "report", "audit length", "audit baseline", "audit alignment", "audit cost")  # fmt: skip
+COMMANDS = (
+    "index", "search", "encode", "info", "warm-start", "teach", "train", "plan", "ablate", "eval",
+    "report", "audit length", "audit baseline", "audit alignment", "audit cost",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS)
