@@ -116,13 +116,13 @@ def test_options_come_from_the_environment(docs, index):
     assert "chunk_tokens=(32,)" in result.stderr
     assert "not with chunk_tokens=(64,)" in result.stderr
     assert result.stderr.startswith("dewey: error: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_an_option_without_a_variable_of_its_own_has_one_after_its_command(tmp_path):
     result = dewey("eval", "bm25", DEWEY_EVAL_SUITE=str(tmp_path / "nowhere"))
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
     assert f"no suite '{tmp_path / 'nowhere'}'" in result.stderr
-    assert result.stderr.count("\n") == 1
 
 
 def test_search_prints_documents_and_passages_with_their_characters(docs, index):

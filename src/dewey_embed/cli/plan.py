@@ -3,71 +3,69 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dewey_embed.cli import options
+from dewey_embed.cli.training import RecipeFile, Set
 
 if TYPE_CHECKING:
     from dewey_embed.train.plan import Plan
 
 DERIVED = ("student_flops", "tokens_per_second", "device_hours", "cost")
 
+HardwareName = Annotated[
+    str,
+    typer.Option(
+        envvar="DEWEY_HARDWARE",
+        help='What it runs on: "8xH100", "L4", "cpu"; an unknown name lists all.',
+    ),
+]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        envvar="DEWEY_PRICE_PER_HOUR",
+        min=0,
+        help="Price of one device for an hour, in any currency.",
+    ),
+]
+Texts = Annotated[
+    int | None,
+    typer.Option(
+        envvar="DEWEY_TEXTS",
+        min=1,
+        help="Texts of the corpus. Default: corpus.max_texts.",
+    ),
+]
+TextTokens = Annotated[
+    int | None,
+    typer.Option(
+        envvar="DEWEY_TEXT_TOKENS",
+        min=1,
+        help="Mean tokens of a text. Default: as many as its crops take.",
+    ),
+]
+TeacherParameters = Annotated[
+    float | None,
+    typer.Option(
+        envvar="DEWEY_TEACHER_PARAMETERS",
+        min=1,
+        help="The teacher's parameters without its embedding table, such as 7.1e9. "
+        "Default: by its name, where we know it.",
+    ),
+]
+
 
 def plan(
-    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")],
+    recipe: RecipeFile,
     *,
-    hardware: Annotated[
-        str,
-        typer.Option(
-            envvar="DEWEY_HARDWARE",
-            help='What it runs on: "8xH100", "L4", "cpu"; an unknown name lists all.',
-        ),
-    ],
-    price_per_hour: Annotated[
-        float | None,
-        typer.Option(
-            envvar="DEWEY_PRICE_PER_HOUR",
-            min=0,
-            help="Price of one device for an hour, in any currency.",
-        ),
-    ] = None,
-    texts: Annotated[
-        int | None,
-        typer.Option(
-            envvar="DEWEY_TEXTS",
-            min=1,
-            help="Texts of the corpus. Default: corpus.max_texts.",
-        ),
-    ] = None,
-    text_tokens: Annotated[
-        int | None,
-        typer.Option(
-            envvar="DEWEY_TEXT_TOKENS",
-            min=1,
-            help="Mean tokens of a text. Default: as many as its crops take.",
-        ),
-    ] = None,
-    teacher_parameters: Annotated[
-        float | None,
-        typer.Option(
-            envvar="DEWEY_TEACHER_PARAMETERS",
-            min=1,
-            help="The teacher's parameters without its embedding table, such as 7.1e9. "
-            "Default: by its name, where we know it.",
-        ),
-    ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            envvar="DEWEY_SET",
-            metavar="SECTION.KEY=VALUE",
-            help="A value in place of the recipe's; may be given again.",
-        ),
-    ] = None,
+    hardware: HardwareName,
+    price_per_hour: Price = None,
+    texts: Texts = None,
+    text_tokens: TextTokens = None,
+    teacher_parameters: TeacherParameters = None,
+    overrides: Set = None,
     json: options.Json = False,
 ) -> None:
     """Say what a training run takes: tokens, hours, disk, memory, money."""

@@ -10,8 +10,11 @@ import typer
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Another value for this run: section.key=value. Repeatable."),
-]
+    typer.Option(
+        "--set", envvar="DEWEY_SET", metavar="SECTION.KEY=VALUE",
+        help="A value in place of the recipe's; may be given again.",
+    ),
+]  # fmt: skip
 Output = Annotated[
     Path | None,
     typer.Option(

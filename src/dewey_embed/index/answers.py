@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dewey_embed.index.catalogue import Catalogue
 from dewey_embed.index.ranking import Question, ranked_rows
 from dewey_embed.index.snapshot import Snapshot
-from dewey_embed.types import Hit, Passage
+from dewey_embed.types import Document, Hit, Passage
 
 
 def answer(question: Question, snapshot: Snapshot, catalogue: Catalogue) -> list[Hit]:
@@ -30,6 +30,18 @@ def ranked_ids(
     rows = pa.array([row for each in ranked for row, _ in each], pa.int64())
     ids = iter(catalogue.documents["id"].take(rows).to_pylist())
     return [[(next(ids), score) for _, score in each] for each in ranked]
+
+
+def stored_document(document_id: str, snapshot: Snapshot, catalogue: Catalogue) -> Document | None:
+    """The document with this id, as it is in the index; None if there is none."""
+    [row] = catalogue.find([document_id])
+    if row is None:
+        return None
+    columns = ["id", "root", "source", "title", "text"]
+    row_id = catalogue.documents["row_id"][row].as_py()
+    [values] = snapshot.rows([row_id], columns)
+    fields = {name: values[name] for name in columns}
+    return Document(**fields, metadata=catalogue.metadata(row))
 
 
 def _hits(

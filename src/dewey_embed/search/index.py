@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import InputError
-from dewey_embed.index.answers import answer, ranked_ids
+from dewey_embed.index.answers import answer, ranked_ids, stored_document
 from dewey_embed.index.catalogue import Catalogue, Filter
 from dewey_embed.index.changes import GROUP_CHARS
 from dewey_embed.index.ranking import Mode, Question, require_questions
 from dewey_embed.index.settings import IndexSettings, changed_options
-from dewey_embed.index.snapshot import Snapshot
 from dewey_embed.index.store import Store
 from dewey_embed.index.view import View
 from dewey_embed.progress import Advance, progress_bar
+from dewey_embed.search.models import load_model
 from dewey_embed.search.update import (
     IndexReport,
     Meter,
@@ -108,28 +108,9 @@ class Index:
 
         """
         if self._loaded is None:
-            self._loaded = self._load()
+            made = None if self._store is None else self._store.settings
+            self._loaded = load_model(self._model, made, self.path)
         return self._loaded
-
-    def _load(self) -> Dewey:
-        """The model given, or the one that made the index, checked against it."""
-        from dewey_embed.encoder import Dewey
-
-        made = None if self._store is None else self._store.settings
-        if isinstance(self._model, Dewey):
-            model = self._model
-        elif made is None:
-            model = Dewey.load(self._model)
-        else:
-            model = Dewey.load(
-                made.model if self._model is None else self._model,
-                single_vector=made.single_vector,
-                max_tokens=made.max_tokens,
-                truncate_dim=made.truncate_dim,
-            )
-        if made is not None:
-            made.require_model(model.name, model.fingerprint, self.path)
-        return model
 
     def add(
         self,
@@ -263,18 +244,7 @@ class Index:
             InputError: there is none.
 
         """
-
-        def fetch(snapshot: Snapshot, catalogue: Catalogue) -> Document | None:
-            [row] = catalogue.find([document_id])
-            if row is None:
-                return None
-            columns = ["id", "root", "source", "title", "text"]
-            row_id = catalogue.documents["row_id"][row].as_py()
-            [values] = snapshot.rows([row_id], columns)
-            fields = {name: values[name] for name in columns}
-            return Document(**fields, metadata=catalogue.metadata(row))
-
-        found = self._viewed().read(fetch, nothing=None)
+        found = self._viewed().read(partial(stored_document, document_id), nothing=None)
         if found is None:
             raise InputError(f"no document {document_id!r} in index {self.path}")
         return found
@@ -309,7 +279,7 @@ class Index:
         where: Filter | None = None,
         vectors: NDArray[np.float32] | None = None,
     ) -> list[Question]:
-        """The queries with their vectors (Q, D), checked; the model makes those not known."""
+        """The queries with their vectors, checked; the model makes those not known."""
         require_questions(queries, k, mode, passages)
         width = self._existing().settings.embedding_dim
         if vectors is None:

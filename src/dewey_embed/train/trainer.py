@@ -163,6 +163,7 @@ def arguments(
         adam_beta1=recipe.betas[0],
         adam_beta2=recipe.betas[1],
         max_grad_norm=recipe.max_grad_norm,
+        # theirs to build, but for Muon, of which they know nothing (optimizer.py)
         optim="stable_adamw" if recipe.optimizer == "muon" else recipe.optimizer,
         bf16=recipe.precision == "bfloat16",
         use_cpu=not torch.cuda.is_available(),
