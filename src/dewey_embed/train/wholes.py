@@ -11,9 +11,9 @@ import numpy as np
 
 from dewey_embed.text.splitter import split
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.recipe import TeacherRecipe
 from dewey_embed.train.samples import Sample
 from dewey_embed.train.targets import Floats
+from dewey_embed.train.teachers.recipe import TeacherRecipe
 from dewey_embed.train.teachers.teacher import Teacher, embed_unique
 
 

@@ -25,15 +25,14 @@ from dewey_embed.eval.peers import OPENAI, ST
 from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.diagnostics import Floats, HeldOut
-from dewey_embed.train.recipe import (
-    CorpusRecipe,
+from dewey_embed.train.recipe import CorpusRecipe, FilesSource
+from dewey_embed.train.samples import Draw, Sample
+from dewey_embed.train.teachers.recipe import (
     EndpointTeacher,
-    FilesSource,
     PackageTeacher,
     SentenceTransformersTeacher,
     TeacherRecipe,
 )
-from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.teachers.teacher import Teacher, embed_unique, open_teacher
 from dewey_embed.train.wholes import whole_vectors
 from dewey_embed.types import DocumentVectors

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dewey_embed.errors import MissingDependencyError, TeacherError
-from dewey_embed.train.recipe import EndpointTeacher
 from dewey_embed.train.targets import Floats
 from dewey_embed.train.teachers.answers import batch_name, checked
+from dewey_embed.train.teachers.recipe import EndpointTeacher
 
 if TYPE_CHECKING:
     from openai.types import CreateEmbeddingResponse

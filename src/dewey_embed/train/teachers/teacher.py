@@ -11,8 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from dewey_embed.train import recipe as recipes
 from dewey_embed.train.targets import Floats
+from dewey_embed.train.teachers import recipe as recipes
 from dewey_embed.train.teachers.answers import batch_name, checked
 
 
