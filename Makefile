@@ -44,9 +44,12 @@ bench: $(READY)
 results: $(READY)
 	$(BIN)/dewey report benchmarks/results -o docs/results.md -o report.html --plots docs/results
 
-# The embedded default's whole run: targets, training, runs/mini/model. Goes on where it was stopped.
+# The embedded default's two runs, to runs/mini_continued/model. Go on where they were stopped.
 train: $(READY)
 	$(BIN)/dewey train recipes/mini.toml
+	test -d runs/mini_continued/targets || \
+		{ mkdir -p runs/mini_continued && cp -r runs/mini/targets runs/mini_continued/targets; }
+	$(BIN)/dewey train recipes/mini_continued.toml
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index
