@@ -14,7 +14,7 @@ from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.targets import MANIFEST, Targets, TargetsFolder
+from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder
 from dewey_embed.train.teach import teach
 
 from .conftest import MINI, RECIPE, write_corpus
@@ -115,7 +115,7 @@ class TestShards:
     def test_another_format_is_refused(self, folder):
         manifest = json.loads((folder.path / MANIFEST).read_text())
         (folder.path / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
-        with pytest.raises(TargetsError, match="format 99, this version reads 1; write them again"):
+        with pytest.raises(TargetsError, match=f"format 99, this version reads {FORMAT}"):
             open_folder(folder.path)
 
     @pytest.mark.parametrize("damage", ["cut short", "garbage", "missing", "a column missing"])

@@ -54,13 +54,3 @@ def single_vectors(cls_BD: Tensor, mean_BD: Tensor, kind: SingleVector) -> Tenso
     if kind == "mean":
         return mean_BD
     return F.normalize(cls_BD + mean_BD, dim=-1)
-
-
-def default_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware multiplies it faster than float32, else float32."""
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return torch.bfloat16 if has.get("amx_bf16") or has.get("avx512_bf16") else torch.float32
-    return torch.float32

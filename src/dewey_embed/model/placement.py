@@ -8,7 +8,7 @@ import torch
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.cores import limit_threads
-from dewey_embed.model.dewey import DeweyModel, default_dtype
+from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.int8 import to_int8
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -43,3 +43,13 @@ def placed(
     if compile_layers:
         model.backbone.compile_layers()
     return model
+
+
+def default_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the hardware multiplies it faster than float32, else float32."""
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu":
+        has = torch.cpu.get_capabilities()
+        return torch.bfloat16 if has.get("amx_bf16") or has.get("avx512_bf16") else torch.float32
+    return torch.float32

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dewey_embed.model.dewey import default_dtype
+from dewey_embed.model.placement import default_dtype
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator

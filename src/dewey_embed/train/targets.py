@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from dewey_embed.errors import TargetsError
 from dewey_embed.train.samples import Draw, Sample
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 Part = Literal["train", "held_out", "short"]
 """`held_out` is never trained on; `short` are the first words of held-out texts."""

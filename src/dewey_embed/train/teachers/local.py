@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dewey_embed.errors import ConfigError, MissingDependencyError, TeacherError
-from dewey_embed.model.dewey import default_dtype
+from dewey_embed.model.placement import default_dtype
 from dewey_embed.train.targets import Floats
 from dewey_embed.train.teachers.answers import batch_name, checked
 from dewey_embed.train.teachers.recipe import SentenceTransformersTeacher

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dewey_embed.errors import MissingDependencyError
-from dewey_embed.model.dewey import default_dtype
+from dewey_embed.model.placement import default_dtype
 from dewey_embed.train.targets import Floats
 from dewey_embed.train.warm_start import teacher_folder
 
