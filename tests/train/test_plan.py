@@ -17,7 +17,7 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.packing import pack
 from dewey_embed.train.corpus import CorpusText
 from dewey_embed.train.hardware import DEVICES, Hardware
-from dewey_embed.train.plan import check_against, chunks_of, make_plan
+from dewey_embed.train.plan import SENTENCE_LENGTH, check_against, chunks_of, make_plan
 from dewey_embed.train.recipe import Recipe, SplitRecipe
 from dewey_embed.train.samples import cut_samples
 from dewey_embed.train.shape import student_shape
@@ -202,6 +202,9 @@ def test_amounts_follow_the_recipe():
     # 150 tokens fill neither crop, so each text is one sample of 150 + CLS and SEP.
     short = planned(several, text_tokens=150).amounts
     assert (short.samples, short.tokens) == (1000, 152_000)
+    half = planned(a_recipe(split=split | {"sentences": 0.5, "crops_per_text": 2})).amounts
+    assert half.samples == 2000
+    assert half.tokens == 1000 * SENTENCE_LENGTH + 250 * 402 + 750 * 202
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.train.corpus import CorpusText
 from dewey_embed.train.recipe import SplitRecipe
-from dewey_embed.train.samples import NUM_SPECIAL, cut_samples
+from dewey_embed.train.samples import NUM_SPECIAL, SENTENCE_TOKENS, cut_samples
 from dewey_embed.train.start import start_tokenizer
 from tests.text.conftest import HARD
 
@@ -177,6 +177,49 @@ class TestChunks:
         assert len(some.spans) == min(max_chunks, len(every.spans))
         assert set(some.spans) <= set(every.spans)
         assert some.spans == sorted(some.spans)
+
+
+class TestSentences:
+    @given(text=texts, recipe=recipes)
+    @settings(max_examples=120, deadline=None)
+    def test_a_sentence_is_a_slice_of_one_line_and_no_two_overlap(self, text, recipe):
+        samples = cut(text, recipe.model_copy(update={"sentences": 1.0}))
+        assert len(samples) <= recipe.crops_per_text
+        end = 0
+        for sample in samples:
+            start = sample.draw.crop_start
+            assert start >= end
+            end = start + len(sample.text)
+            assert text[start:end] == sample.text
+            assert "\n" not in sample.text
+        sizes = [len(own) + NUM_SPECIAL for own in TOKENIZER.encode([s.text for s in samples])]
+        assert all(SENTENCE_TOKENS[0] <= size <= SENTENCE_TOKENS[1] for size in sizes)
+
+    def test_sentences_end_where_they_end(self):
+        text = (
+            "# The sea\n\nThe tide comes at 6.30 in the morning. Is it high? \tBirds call, e.g."
+            " terns! 潮が満ちる。鳥が鳴く。 All of the stones lie under\nthe water at noon"
+        )
+        found = cut(text, SplitRecipe(sentences=1.0, crops_per_text=20))
+        assert [sample.text for sample in found] == [
+            "# The sea", "The tide comes at 6.30 in the morning.", "Is it high?",
+            "Birds call, e.g.", "terns!", "潮が満ちる。", "鳥が鳴く。",
+            "All of the stones lie under", "the water at noon",
+        ]  # fmt: skip
+
+    def test_a_text_without_a_sentence_of_that_size_gives_none(self):
+        assert cut("word " * 500, SplitRecipe(sentences=1.0)) == []
+        assert cut("No. No. No.", SplitRecipe(sentences=1.0)) == []
+
+    def test_they_come_in_the_recipes_share(self):
+        recipe = SplitRecipe(sentences=0.3, crop_tokens={128: 1.0}, crops_per_text=1)
+        drawn = [cut(prose(200, seed), recipe)[0].draw.crop_tokens for seed in range(400)]
+        assert abs(drawn.count(SENTENCE_TOKENS[1]) / 400 - 0.3) < 0.07  # three deviations
+
+    def test_without_them_the_same_crops_are_drawn_as_ever(self):
+        recipe = SplitRecipe(crop_tokens={64: 1.0}, crop_from="anywhere")
+        starts = [cut(prose(500, seed), recipe)[0].draw.crop_start for seed in range(3)]
+        assert starts == [65, 2096, 649]
 
 
 class TestChance:

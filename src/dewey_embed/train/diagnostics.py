@@ -140,8 +140,8 @@ def warnings(figures: Mapping[str, float], recipe: DiagnosticsRecipe) -> list[st
                   "training.learning_rate")  # fmt: skip
         elif name == "short_cls_cosine":
             check(name, value < recipe.min_short_cls_cosine, recipe.min_short_cls_cosine,
-                  "CLS suffers on short texts: raise loss.cosine_cls, or add short texts with "
-                  "split.crop_tokens")  # fmt: skip
+                  "CLS suffers on short texts: raise loss.cosine_cls, or add sentences with "
+                  "split.sentences")  # fmt: skip
         elif name.startswith("passkey/"):
             check(name, value < recipe.min_passkey_accuracy, recipe.min_passkey_accuracy,
                   "lost at this length: add longer split.crop_tokens, or raise "

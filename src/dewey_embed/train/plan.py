@@ -156,17 +156,23 @@ def check_against(plan: Plan, measured_tokens_per_second: float) -> float:
     return plan.tokens_per_second / measured_tokens_per_second
 
 
+SENTENCE_LENGTH = 26
+"""Tokens of a sentence in the mean, CLS and SEP among them, over the sources of mini.toml."""
+
+
 def crops_per_text(split: SplitRecipe, text_tokens: int | None) -> list[tuple[int, float]]:
     """Lengths of samples with CLS and SEP, and how many of each a text gives in the mean."""
-    total = sum(split.crop_tokens.values())
+    share = (1 - split.sentences) / sum(split.crop_tokens.values())
     crops = []
+    if split.sentences:
+        crops.append((SENTENCE_LENGTH, split.sentences * split.crops_per_text))
     for length, weight in split.crop_tokens.items():
         room, count = length - NUM_SPECIAL, split.crops_per_text
         if text_tokens is not None:
             count = max(1, min(count, text_tokens // room))
             room = min(room, text_tokens)
         if weight:
-            crops.append((room + NUM_SPECIAL, weight / total * count))
+            crops.append((room + NUM_SPECIAL, weight * share * count))
     return crops
 
 

@@ -2,10 +2,13 @@
 
 Crops are cut by the student's tokens and chunks by the encoder's own splitters. All that is drawn
 comes from the recipe's seed and the text itself, so every process and every run draws the same.
+
+Ours are samples that are one sentence: queries are as short as that, and a crop is not.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -20,6 +23,16 @@ from dewey_embed.train.recipe import SplitRecipe
 
 NUM_SPECIAL = 2
 """CLS and SEP, which stand around every crop."""
+
+SENTENCE = re.compile(r"\S(?:[^\n.!?。！？]|[.!?](?!\s))*[.!?。！？]?")
+"""A line's stretch up to a full stop; what is no sentence after all is as good as a query."""
+
+SENTENCE_TOKENS = (5, 64)
+"""Fewest and most tokens of a sentence, CLS and SEP among them, that is made a sample."""
+
+TRIED_FOR_ONE = 4
+"""Sentences drawn for each that is wanted: some are too short, as an abbreviation is, or too long.
+"""
 
 Key = TypeVar("Key")
 
@@ -51,10 +64,14 @@ class Sample:
 
 
 def cut_samples(text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe) -> list[Sample]:
-    """The samples of one text; none for a text without tokens."""
+    """The samples of one text; none for one without tokens, or without the sentences it is for."""
     random = np.random.default_rng([recipe.seed, int(text.id, 16)])
-    crop_tokens = _draw(random, recipe.crop_tokens)
-    crops = _crops(text.text, tokenizer, recipe, random, crop_tokens)
+    if recipe.sentences and random.random() < recipe.sentences:
+        crop_tokens = SENTENCE_TOKENS[1]
+        crops = _sentences(text.text, tokenizer, recipe, random)
+    else:
+        crop_tokens = _draw(random, recipe.crop_tokens)
+        crops = _crops(text.text, tokenizer, recipe, random, crop_tokens)
     samples = []
     for number, (char_start, char_end) in enumerate(crops):
         crop = text.text[char_start:char_end]
@@ -64,6 +81,23 @@ def cut_samples(text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe) -> 
             draw = Draw(char_start, crop_tokens, splitter, size, overlap)
             samples.append(Sample(f"{text.id}-{number}", text.source, crop, spans, draw))
     return samples
+
+
+def _sentences(
+    text: str, tokenizer: Tokenizer, recipe: SplitRecipe, random: Generator
+) -> list[tuple[int, int]]:
+    """Characters of each of some sentences, in order; fewer where the text has no more."""
+    found = [match.span() for match in SENTENCE.finditer(text)]
+    tried = min(len(found), TRIED_FOR_ONE * recipe.crops_per_text)
+    drawn = [found[i] for i in random.choice(len(found), tried, replace=False)] if found else []
+    fewest, most = SENTENCE_TOKENS
+    tokens = tokenizer.encode([text[start:end] for start, end in drawn])
+    fit = [
+        span
+        for span, each in zip(drawn, tokens, strict=True)
+        if fewest <= len(each) + NUM_SPECIAL <= most
+    ]
+    return sorted(fit[: recipe.crops_per_text])
 
 
 def _crops(
