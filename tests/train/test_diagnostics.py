@@ -152,7 +152,7 @@ class TestWarnings:
             ("chunk_cosine", 0.61, 0.59, "training.learning_rate"),
             ("extra_tightness", 0.14, 0.16, "loss.similarity_chunks"),
             ("rank_ratio", 0.51, 0.49, "loss.similarity_chunks"),
-            ("short_cls_cosine", 0.51, 0.49, "split.crop_tokens"),
+            ("short_cls_cosine", 0.51, 0.49, "split.sentences"),
             ("passkey/8192", 0.5, 0.49, "split.crop_tokens"),
         ],
     )
