@@ -1,26 +1,23 @@
-"""Work begun in another process gives what it would have given here."""
+"""Work begun in another process gives what it would have given here.
+
+Each case has a process of its own: a process with threads, such as one that runs tests, is not to
+be forked.
+"""
 
 import os
-import time
-from functools import partial
+import subprocess
+import sys
 
 import pytest
 
+PREAMBLE = """
+import os
+import threading
+import time
+from functools import partial
+
 from dewey_embed.cli.ahead import begun
 from dewey_embed.errors import IndexMismatchError
-
-FORKS = hasattr(os, "fork")
-
-
-def raised(message):
-    raise IndexMismatchError(message)
-
-
-def unless_elsewhere(here):
-    """This process's number; another process ends without a word."""
-    if os.getpid() != here:
-        os._exit(7)
-    return here
 
 
 def slept(seconds):
@@ -28,20 +25,65 @@ def slept(seconds):
     return os.getpid()
 
 
-@pytest.mark.skipif(not FORKS, reason="this system cannot fork")
+def raised(message):
+    raise IndexMismatchError(message)
+
+
+def unless_elsewhere(here):
+    if os.getpid() != here:
+        os._exit(7)
+    return here
+
+"""
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+
+
+def check(script):
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@needs_fork
 def test_it_goes_on_while_this_process_does_something_else():
-    finish = begun(partial(slept, 1))
-    time.sleep(1)
-    started = time.perf_counter()
-    assert finish() != os.getpid()
-    assert time.perf_counter() - started < 0.9
+    check("""
+finish = begun(partial(slept, 1))
+time.sleep(1)
+started = time.perf_counter()
+assert finish() != os.getpid()
+assert time.perf_counter() - started < 0.9
+""")
 
 
 def test_what_it_raises_is_raised_where_it_is_asked_for():
-    finish = begun(partial(raised, "another model"))
-    with pytest.raises(IndexMismatchError, match="another model"):
-        finish()
+    check("""
+finish = begun(partial(raised, "another model"))
+try:
+    finish()
+except IndexMismatchError as error:
+    assert str(error) == "another model"
+else:
+    raise AssertionError("nothing raised")
+""")
 
 
 def test_work_whose_process_died_is_done_here():
-    assert begun(partial(unless_elsewhere, os.getpid()))() == os.getpid()
+    check("""
+assert begun(partial(unless_elsewhere, os.getpid()))() == os.getpid()
+""")
+
+
+def test_a_process_with_threads_is_not_forked():
+    check("""
+end = threading.Event()
+threading.Thread(target=end.wait).start()
+finish = begun(partial(slept, 0))
+end.set()
+assert finish() == os.getpid()
+""")

@@ -147,14 +147,14 @@ class TestShards:
             Targets(good.sample, good.whole, good.chunks[:-1], good.part_bounds, good.parts)
 
     def test_processes_that_write_at_once_all_get_listed(self, folder):
-        context = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("spawn")  # this process has threads
         workers = [
             context.Process(target=write_every_other, args=(folder.path, rank)) for rank in (0, 1)
         ]
         for worker in workers:
             worker.start()
         for worker in workers:
-            worker.join(30)
+            worker.join(120)
         assert [worker.exitcode for worker in workers] == [0, 0]
         assert [shard.number for shard in folder.shards] == list(range(16))
         assert all(len(folder.read(shard)) == 1 for shard in folder.shards)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,12 +21,14 @@ T = TypeVar("T")
 def begun(work: Callable[[], T]) -> Callable[[], T]:
     """A function that gives what `work`, begun now beside this process, returns or raises.
 
-    Only for work that imports what it needs, and before this process has any threads. Where
-    processes cannot be forked, or the one that was ends without an answer, the work is done here,
-    when it is asked for.
+    Only for work that imports what it needs. Where processes cannot be forked, or this one already
+    has threads, or the one that was forked ends without an answer, the work is done here, when it
+    is asked for.
     """
     # macOS has fork, but its own libraries may fail in a process made by it.
     if sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods():
+        return work
+    if _num_threads() > 1:  # a lock that another thread holds would be held in the fork for ever
         return work
     context = multiprocessing.get_context("fork")
     pipe, far_end = context.Pipe(duplex=False)
@@ -42,6 +46,14 @@ def begun(work: Callable[[], T]) -> Callable[[], T]:
         raise outcome
 
     return finish
+
+
+def _num_threads() -> int:
+    """The number of this process's threads; those that libraries made are only counted on Linux."""
+    try:
+        return sum(1 for _ in Path("/proc/self/task").iterdir())
+    except OSError:
+        return threading.active_count()
 
 
 def _answer(pipe: Connection, work: Callable[[], T]) -> None:

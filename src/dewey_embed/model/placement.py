@@ -51,5 +51,8 @@ def default_dtype(device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     if device.type == "cpu":
         has = torch.cpu.get_capabilities()
-        return torch.bfloat16 if has.get("amx_bf16") or has.get("avx512_bf16") else torch.float32
+        # Without AMX, oneDNN's bfloat16 products take twice float32's time on an Intel processor,
+        # and half of it on an AMD one (docs/log.md).
+        by_vectors = has.get("avx512_bf16") and "Intel" not in has.get("cpu_name", "")
+        return torch.bfloat16 if has.get("amx_bf16") or by_vectors else torch.float32
     return torch.float32
