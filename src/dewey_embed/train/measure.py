@@ -60,7 +60,7 @@ class HeldOutMeasure:
             filler = [one.sample.text for one in self.held_out]
             for length in self.recipe.passkey_tokens:
                 if length <= student.model.config.max_tokens:
-                    with torch.autocast(device.type, default_dtype(device)):
+                    with _precision(device):
                         accuracy = passkey_accuracy(student.model, self.tokenizer, filler, length)
                     figures[f"passkey/{length}"] = accuracy
         self.evaluations += 1
@@ -80,7 +80,7 @@ class HeldOutMeasure:
                     name: value.to(device) if isinstance(value, torch.Tensor) else value
                     for name, value in batch.items()
                 }
-                with torch.autocast(device.type, default_dtype(device)):
+                with _precision(device):
                     vectors = student(**moved, vectors_only=True)
                 whose = np.repeat(np.arange(len(some)), [len(one.sample.spans) for one in some])
                 row = (
@@ -97,3 +97,9 @@ class HeldOutMeasure:
                 texts_before += len(some)
                 advance(len(some))
         return HeldOut(*(np.concatenate(part) for part in parts))
+
+
+def _precision(device: torch.device) -> torch.autocast:
+    """The context in which a student is measured: what the hardware multiplies fastest."""
+    dtype = default_dtype(device)
+    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
