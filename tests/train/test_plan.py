@@ -202,9 +202,10 @@ def test_amounts_follow_the_recipe():
     # 150 tokens fill neither crop, so each text is one sample of 150 + CLS and SEP.
     short = planned(several, text_tokens=150).amounts
     assert (short.samples, short.tokens) == (1000, 152_000)
-    half = planned(a_recipe(split=split | {"sentences": 0.5, "crops_per_text": 2})).amounts
-    assert half.samples == 2000
-    assert half.tokens == 1000 * SENTENCE_LENGTH + 250 * 402 + 750 * 202
+    sentences = {"sentences": 0.5, "sentences_per_text": 3, "crops_per_text": 2}
+    half = planned(a_recipe(split=split | sentences)).amounts
+    assert half.samples == 1500 + 1000
+    assert half.tokens == 1500 * SENTENCE_LENGTH + 250 * 402 + 750 * 202
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Targets of whole texts and of parts of chunks, against naive computation."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -74,6 +76,14 @@ class TestWholes:
         np.testing.assert_allclose(wholes[1], WordTeacher().embed([short.text])[0], atol=1e-6)
         np.testing.assert_array_equal(wholes[0], wholes[2])
         np.testing.assert_allclose(np.linalg.norm(wholes, axis=1), 1, atol=1e-6)
+
+    def test_a_text_that_is_one_chunk_is_not_asked_about_again(self, tokenizer):
+        sample = sample_of("c", [" ".join(WORDS[:4])])
+        [vector] = vectors = WordTeacher().embed(sample.chunks())
+        recipe = PackageTeacher(kind="package", max_tokens=10, long_texts="truncate")
+        nobody = SimpleNamespace(name="nobody", dim=24)  # has no `embed`
+        [whole] = whole_vectors(nobody, [sample], [vectors], tokenizer, recipe)
+        np.testing.assert_allclose(whole, vector, atol=1e-6)
 
 
 class TestParts:

@@ -165,7 +165,7 @@ def crops_per_text(split: SplitRecipe, text_tokens: int | None) -> list[tuple[in
     share = (1 - split.sentences) / sum(split.crop_tokens.values())
     crops = []
     if split.sentences:
-        crops.append((SENTENCE_LENGTH, split.sentences * split.crops_per_text))
+        crops.append((SENTENCE_LENGTH, split.sentences * split.sentences_per_text))
     for length, weight in split.crop_tokens.items():
         room, count = length - NUM_SPECIAL, split.crops_per_text
         if text_tokens is not None:

@@ -43,7 +43,7 @@ from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import Student
-from dewey_embed.train.targets import TargetsFolder, differences
+from dewey_embed.train.targets import Targets, TargetsFolder, differences
 from dewey_embed.train.teach import asker, teach
 from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint, step_of
 
@@ -248,18 +248,24 @@ def _measure(
     show: bool,
 ) -> HeldOutMeasure:
     """The held-out figures of this run; some training texts where nothing was held out."""
-    limit = recipe.diagnostics.held_out_samples
+    most = recipe.diagnostics.held_out_samples
     parts = {shard.part for shard in targets.shards if shard.num_samples}
     held = SampleSet(targets, "held_out" if "held_out" in parts else "train")
     short = SampleSet(targets, "short") if "short" in parts else None
     return HeldOutMeasure(
-        [held[i] for i in range(min(limit, len(held)))],
-        [short[i] for i in range(min(limit, len(short)))] if short is not None else [],
+        spread(held, most),
+        spread(short, most) if short is not None else [],
         collator,
         tokenizer,
         recipe.diagnostics,
         show=show,
     )
+
+
+def spread(samples: SampleSet, most: int) -> list[Targets]:
+    """At most so many samples, evenly spread, so that they come from as many texts as they can."""
+    count = min(most, len(samples))
+    return [samples[number * len(samples) // count] for number in range(count)]
 
 
 class _Log(TrainerCallback):

@@ -88,7 +88,7 @@ def _sentences(
 ) -> list[tuple[int, int]]:
     """Characters of each of some sentences, in order; fewer where the text has no more."""
     found = [match.span() for match in SENTENCE.finditer(text)]
-    tried = min(len(found), TRIED_FOR_ONE * recipe.crops_per_text)
+    tried = min(len(found), TRIED_FOR_ONE * recipe.sentences_per_text)
     drawn = [found[i] for i in random.choice(len(found), tried, replace=False)] if found else []
     fewest, most = SENTENCE_TOKENS
     tokens = tokenizer.encode([text[start:end] for start, end in drawn])
@@ -97,7 +97,7 @@ def _sentences(
         for span, each in zip(drawn, tokens, strict=True)
         if fewest <= len(each) + NUM_SPECIAL <= most
     ]
-    return sorted(fit[: recipe.crops_per_text])
+    return sorted(fit[: recipe.sentences_per_text])
 
 
 def _crops(

@@ -33,13 +33,14 @@ def whole_vectors(
     owners: list[int] = []
     whole = np.zeros((len(samples), teacher.dim), np.float64)
     for row, tokens in enumerate(tokenizer.encode([sample.text for sample in samples])):
-        sample = samples[row]
-        if len(tokens) <= recipe.max_tokens:
+        sample, parts = samples[row], list[tuple[int, int]]()
+        if sample.spans == [(0, len(sample.text))]:  # as of a sentence: nobody is asked twice
+            whole[row] = chunk_vectors[row][0]
+        elif len(tokens) <= recipe.max_tokens:
             parts = [(0, len(sample.text))]
         elif recipe.long_texts == "mean_of_chunks":
             lengths = np.array([end - start for start, end in sample.spans], np.float64)
             whole[row] = lengths @ chunk_vectors[row]
-            continue
         else:
             windows = split(sample.text, tokens, chunk_tokens=recipe.max_tokens)
             if recipe.long_texts == "truncate":
