@@ -63,12 +63,14 @@ measure: $(READY)
 	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(FOUND)/audits/cost.json
 	$(MAKE) results
 
-# The embedded default's three runs, to runs/mini_third/model. Go on where they were stopped.
+# The embedded default's four runs, to runs/mini_fourth/model. Go on where they were stopped.
 train: $(READY)
 	$(BIN)/dewey train recipes/mini.toml --max-minutes 60
 	$(BIN)/dewey train recipes/mini_continued.toml
 	$(BIN)/dewey train recipes/mini_continued.toml --output runs/mini_third \
 		--set base.checkpoint=runs/mini_continued/model --set corpus.seed=22 --set split.seed=22
+	$(BIN)/dewey train recipes/mini_continued.toml --output runs/mini_fourth \
+		--set base.checkpoint=runs/mini_third/model --set corpus.seed=23 --set split.seed=23
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index

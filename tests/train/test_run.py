@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from dewey_embed import Dewey
 from dewey_embed.errors import ConfigError, RunError, TargetsError
 from dewey_embed.train.recipe_file import read_recipe
-from dewey_embed.train.run import RunFolder, train
+from dewey_embed.train.run import RunFolder, spread, train
 
 # A tiny student after twelve steps is far from its teacher, and is warned about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
@@ -137,6 +137,11 @@ def test_targets_can_be_asked_for_on_the_fly(tiny, finished, tmp_path: Path) -> 
         for targets in (folder.targets, stored.targets)
     ]
     assert sizes[0] < sizes[1]
+
+
+def test_held_out_samples_are_spread_over_all_there_are() -> None:
+    assert spread(range(10), 4) == [0, 2, 5, 7]
+    assert spread(range(3), 5) == [0, 1, 2]
 
 
 def test_parts_need_a_teacher_that_has_them(tiny, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Answer
 from dewey_embed.train.corpus import Corpus, CorpusText
+from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.parts import chunk_and_part_vectors
 from dewey_embed.train.recipe import Recipe, SplitRecipe, fingerprint
 from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
@@ -80,7 +81,8 @@ def teach(
     # a shard that was the last, before the corpus grew, may have too few texts
     done = {(shard.part, shard.number, shard.num_texts) for shard in targets.shards}
     counts: Counter[Part] = Counter()
-    with progress_bar("targets", total, "texts", show=progress) as advance:
+    bar = progress_bar("targets", total, "texts", show=progress)
+    with kept_memory(), bar as advance:
         for turn, (part, texts) in enumerate(shards(Corpus(recipe.corpus), recipe)):
             number = counts[part]
             counts[part] += 1
