@@ -81,7 +81,10 @@ def test_the_shipped_training_is_a_page(repository) -> None:
     assert f"{values['steps']:,} steps" in page.summary
     chunks, cls = page.plots[0].series
     assert chunks.y[0] == values["figures"]["chunk_cosine_in/0-256"]
-    assert cls.x[-1] == "1,024–4,096"
+    measured = [name for name in values["figures"] if name.startswith("cls_cosine/")]
+    assert list(cls.y) == [values["figures"][name] for name in measured]
+    low, high = measured[-1].removeprefix("cls_cosine/").split("-")
+    assert cls.x[-1] == f"{int(low):,}–{int(high):,}"
 
 
 @pytest.mark.parametrize("damage", [{"figures": {"a": "b"}}, {"machine": None}, {"steps": None}])
