@@ -63,7 +63,7 @@ measure: $(READY)
 	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(FOUND)/audits/cost.json
 	$(MAKE) results
 
-# The embedded default's four runs, to runs/mini_fourth/model. Go on where they were stopped.
+# The embedded default's five runs, to runs/mini_fifth/model. Go on where they were stopped.
 train: $(READY)
 	$(BIN)/dewey train recipes/mini.toml --max-minutes 60
 	$(BIN)/dewey train recipes/mini_continued.toml
@@ -71,6 +71,8 @@ train: $(READY)
 		--set base.checkpoint=runs/mini_continued/model --set corpus.seed=22 --set split.seed=22
 	$(BIN)/dewey train recipes/mini_continued.toml --output runs/mini_fourth \
 		--set base.checkpoint=runs/mini_third/model --set corpus.seed=23 --set split.seed=23
+	$(BIN)/dewey train recipes/mini_continued.toml --output runs/mini_fifth \
+		--set base.checkpoint=runs/mini_fourth/model --set corpus.seed=24 --set split.seed=24
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index
