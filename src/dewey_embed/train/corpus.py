@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -162,7 +163,7 @@ def _files(source: FilesSource, seed: int) -> IterableDataset:
             f"{source.path}: texts in one kind of file and conversations in another; "
             "make each kind a source of its own"
         ) from None
-    return _labelled(whole.shuffle(seed=seed).to_iterable_dataset(), source.path)
+    return _labelled(whole.shuffle(seed=seed).to_iterable_dataset(), source.path, source.matching)
 
 
 def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
@@ -180,7 +181,7 @@ def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
             "check corpus.sources.id, subset and split, or give local files"
         ) from None
     shuffled = column.shuffle(seed=recipe.seed, buffer_size=source.shuffle_buffer)
-    return _labelled(shuffled, source.id)
+    return _labelled(shuffled, source.id, source.matching)
 
 
 def _cause(error: Exception) -> str:
@@ -199,15 +200,23 @@ def _column(dataset: Any, column: str, name: str) -> Any:
     return chosen if column == "text" else chosen.rename_column(column, "text")
 
 
-def _labelled(stream: IterableDataset, name: str) -> IterableDataset:
-    """The stream with its texts joined, so that all sources mix, and where they came from."""
+def _labelled(
+    stream: IterableDataset, name: str, matching: re.Pattern[str] | None
+) -> IterableDataset:
+    """The stream with its texts joined, so that all sources mix, and where they came from.
+
+    Where there is something to be `matching`, the other texts are left out.
+    """
     from datasets import Features, Value
 
     label = name if name.count("/") == 1 else Path(name).name.split(".")[0].rstrip("*_") or name
-    return stream.map(
+    texts = stream.map(
         lambda row: {"text": joined(row["text"]), "source": label},
         features=Features({"text": Value("string"), "source": Value("string")}),
     )
+    if matching is None:
+        return texts
+    return texts.filter(lambda row: row["text"] is not None and matching.search(row["text"]))
 
 
 def _by_builder(source: FilesSource) -> dict[str, list[str]]:

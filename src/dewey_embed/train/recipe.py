@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -98,11 +99,16 @@ class BaseRecipe(Settings):
 
 
 class FilesSource(Settings):
-    """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob."""
+    """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob.
+
+    Only texts in which `matching` is found are taken. So one file can be two sources: all of it,
+    and, with a weight of its own, what is on a subject.
+    """
 
     kind: Literal["files"] = "files"
     path: str
     text: str = "text"
+    matching: re.Pattern[str] | None = None
     weight: float = Field(default=1.0, gt=0)
     licence: str = ""
 
@@ -115,6 +121,7 @@ class HubSource(Settings):
     subset: str | None = None
     split: str = "train"
     text: str = "text"
+    matching: re.Pattern[str] | None = None
     weight: float = Field(default=1.0, gt=0)
     licence: str = ""
     shuffle_buffer: int = Field(default=10_000, gt=0)
