@@ -183,3 +183,20 @@ def test_documents_come_from_an_inverted_file_as_from_all_vectors(clustered):
         np.testing.assert_allclose(scores, best[rows], atol=1e-5)
         same += len(set(rows.tolist()) & set(np.argsort(-best, kind="stable")[:10].tolist()))
     assert same >= 98
+
+
+@pytest.mark.parametrize("num", [450, 900, 1000])
+def test_where_most_documents_are_wanted_they_are_exact(clustered, num):
+    vectors, neighbours, _ = clustered
+    starts = np.linspace(0, len(vectors), 901).astype(np.int64)
+    query = vectors[7].astype(np.float32)
+    allowed = np.arange(len(vectors)) % 3 > 0
+    for mask in (None, allowed):
+        rows, scores = best_documents(neighbours, starts, query, num, mask)
+        every = neighbours.scores(slice(None), query)
+        best = np.maximum.reduceat(
+            every if mask is None else np.where(mask, every, -9), starts[:-1]
+        )
+        order = np.argsort(-best, kind="stable")[:num]
+        np.testing.assert_array_equal(rows, order)
+        np.testing.assert_array_equal(scores, best[order])

@@ -118,7 +118,12 @@ class TestMistakes:
         [
             ("seed = 1", "sed = 1", "warm_start.sed", "teacher, seed, row_length, weight_std"),
             ("max_tokens = 128", "tokens = 128", "teacher.tokens", "max_tokens, long_texts"),
-            ("weight = 2.0", "wieght = 2.0", "corpus.sources.1.wieght", "kind, path, text, matching, weight"),
+            (
+                "weight = 2.0",
+                "wieght = 2.0",
+                "corpus.sources.1.wieght",
+                "kind, path, text, matching, weight",
+            ),
             ("batch_samples", "batch_size", "training.batch_size", "batch_samples, epochs"),
             ("[split]", "[spilt]", "spilt", "corpus, split, teacher"),
         ],

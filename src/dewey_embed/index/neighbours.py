@@ -20,6 +20,9 @@ from dewey_embed.index.inverted import Inverted, read_inverted
 EXACT_LIMIT = 50_000
 """Up to so many vectors every one is compared."""
 
+_BLOCK = 16_384
+"""Rows of a large table that are made float32 at a time."""
+
 _SPARE = 16
 _ROUGHLY = 1e-5
 """A product of all vectors at once adds up in an order of its own: so far off it may be. So many
@@ -59,9 +62,8 @@ class Neighbours:
         """
         if len(self) == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        rough = self.rough_scores(query, allowed)
-        if rough is not None:
-            found = highest(rough, num + _SPARE)
+        if self.is_compared_whole:
+            found = highest(self.rough_scores(query, allowed), num + _SPARE)
         elif allowed is not None and allowed.sum() <= EXACT_LIMIT:
             found = np.flatnonzero(allowed)
         else:
@@ -73,13 +75,20 @@ class Neighbours:
         order = np.argsort(-scores, kind="stable")[:num]
         return rows[order], scores[order]
 
-    def rough_scores(
-        self, query: NDArray[np.float32], allowed: Mask | None = None
-    ) -> Scores | None:
-        """About the scores (N,) of all rows, -inf of those not allowed; `None` if they are many."""
-        if self._inverted is not None:
-            return None
-        rough: Scores = self._table @ query
+    @property
+    def is_compared_whole(self) -> bool:
+        """Whether every row is compared with a query, for there are not many."""
+        return self._inverted is None
+
+    def rough_scores(self, query: NDArray[np.float32], allowed: Mask | None = None) -> Scores:
+        """About the scores (N,) of all rows, -inf of those not allowed."""
+        if self.is_compared_whole:
+            rough: Scores = self._table @ query
+        else:
+            rough = np.empty(len(self), np.float32)
+            for start in range(0, len(self), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                rough[block] = self.vectors[block].astype(np.float32) @ query
         if allowed is not None:
             rough[~allowed] = -np.inf
         return rough
@@ -107,11 +116,12 @@ def best_documents(
     """The `num` documents whose best chunk scores highest, best first, with that score.
 
     Document i owns the chunks `starts[i]` to `starts[i + 1]`; `allowed` (C,) says which chunks may
-    answer. One long document can own all of the nearest chunks: four times as many are fetched
-    until `num` documents are found, or there are no more.
+    answer. Where most documents are wanted all chunks are compared. Else, as one long document can
+    own all of the nearest chunks, four times as many are fetched until `num` documents are found,
+    or there are no more.
     """
-    rough = neighbours.rough_scores(query, allowed)
-    if rough is not None:
+    if neighbours.is_compared_whole or 2 * num >= len(starts) - 1:
+        rough = neighbours.rough_scores(query, allowed)
         rows, scores = _best_chunks(neighbours, starts, query, num, rough)
         return _first_of_each(starts, rows, scores, num)
     fetch = max(64, 4 * num)
