@@ -17,7 +17,13 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.packing import pack
 from dewey_embed.train.corpus import CorpusText
 from dewey_embed.train.hardware import DEVICES, Hardware
-from dewey_embed.train.plan import SENTENCE_LENGTH, check_against, chunks_of, make_plan
+from dewey_embed.train.plan import (
+    CLAUSE_LENGTH,
+    SENTENCE_LENGTH,
+    check_against,
+    chunks_of,
+    make_plan,
+)
 from dewey_embed.train.recipe import Recipe, SplitRecipe
 from dewey_embed.train.samples import cut_samples
 from dewey_embed.train.shape import student_shape
@@ -206,6 +212,8 @@ def test_amounts_follow_the_recipe():
     half = planned(a_recipe(split=split | sentences)).amounts
     assert half.samples == 1500 + 1000
     assert half.tokens == 1500 * SENTENCE_LENGTH + 250 * 402 + 750 * 202
+    clauses = planned(a_recipe(split=split | sentences | {"clauses": 1.0})).amounts
+    assert half.tokens - clauses.tokens == 1500 * (SENTENCE_LENGTH - CLAUSE_LENGTH)
 
 
 @pytest.mark.parametrize(

@@ -180,10 +180,12 @@ class TestChunks:
 
 
 class TestSentences:
+    @pytest.mark.parametrize("clauses", [0.0, 0.5, 1.0])
     @given(text=texts, recipe=recipes)
     @settings(max_examples=120, deadline=None)
-    def test_a_sentence_is_a_slice_of_one_line_and_no_two_overlap(self, text, recipe):
-        samples = cut(text, recipe.model_copy(update={"sentences": 1.0, "sentences_per_text": 3}))
+    def test_a_sentence_is_a_slice_of_one_line_and_no_two_overlap(self, clauses, text, recipe):
+        changed = {"sentences": 1.0, "sentences_per_text": 3, "clauses": clauses}
+        samples = cut(text, recipe.model_copy(update=changed))
         assert len(samples) <= 3
         end = 0
         for sample in samples:
@@ -206,6 +208,24 @@ class TestSentences:
             "Birds call, e.g.", "terns!", "潮が満ちる。", "鳥が鳴く。",
             "All of the stones lie under", "the water at noon",
         ]  # fmt: skip
+
+    def test_a_clause_ends_where_a_comma_or_a_bracket_parts_it_from_the_next(self):
+        text = "The tide (of the North Sea), birds calling at dawn: all is as it was before."
+        recipe = SplitRecipe(sentences=1.0, sentences_per_text=20, clauses=1.0)
+        found = {
+            each.text
+            for seed in range(40)
+            for each in cut(text, recipe.model_copy(update={"seed": seed}))
+        }
+        assert found == {
+            "of the North Sea", "birds calling at dawn", "all is as it was before."
+        }  # fmt: skip
+
+    def test_clauses_come_in_the_recipes_share(self):
+        text = "All of the old stones lie there, in the deep water. " * 400
+        recipe = SplitRecipe(sentences=1.0, sentences_per_text=400, clauses=0.25)
+        whole = [each.text.endswith(".") and "," in each.text for each in cut(text, recipe)]
+        assert abs(sum(whole) / 400 - 0.75) < 0.07  # three deviations
 
     def test_a_text_without_a_sentence_of_that_size_gives_none(self):
         assert cut("word " * 500, SplitRecipe(sentences=1.0)) == []

@@ -159,13 +159,17 @@ def check_against(plan: Plan, measured_tokens_per_second: float) -> float:
 SENTENCE_LENGTH = 26
 """Tokens of a sentence in the mean, CLS and SEP among them, over the sources of mini.toml."""
 
+CLAUSE_LENGTH = 14
+"""The same of a clause."""
+
 
 def crops_per_text(split: SplitRecipe, text_tokens: int | None) -> list[tuple[int, float]]:
     """Lengths of samples with CLS and SEP, and how many of each a text gives in the mean."""
     share = (1 - split.sentences) / sum(split.crop_tokens.values())
     crops = []
     if split.sentences:
-        crops.append((SENTENCE_LENGTH, split.sentences * split.sentences_per_text))
+        length = round(SENTENCE_LENGTH + split.clauses * (CLAUSE_LENGTH - SENTENCE_LENGTH))
+        crops.append((length, split.sentences * split.sentences_per_text))
     for length, weight in split.crop_tokens.items():
         room, count = length - NUM_SPECIAL, split.crops_per_text
         if text_tokens is not None:

@@ -143,7 +143,8 @@ class SplitRecipe(Settings):
     """How a text becomes samples: crops of it, each cut into chunks. Sizes in student tokens.
 
     The share `sentences` of the texts gives single sentences, at most `sentences_per_text` of them
-    each, for the sake of queries, not crops.
+    each, for the sake of queries, not crops; the share `clauses` of these are cut down to one of
+    their clauses, for queries that are titles and keywords.
     """
 
     crop_tokens: dict[int, float] = Field(default_factory=lambda: {2048: 1.0})
@@ -151,6 +152,7 @@ class SplitRecipe(Settings):
     crop_from: Literal["start", "anywhere"] = "start"
     sentences: Share = 0.0
     sentences_per_text: int = Field(default=6, gt=0)
+    clauses: Share = 0.0
     splitters: dict[SplitterName, float] = Field(default_factory=lambda: dict(PAPER_SPLITTERS))
     chunk_tokens: tuple[int, int] = (64, 500)
     overlap: tuple[Share, Share] = (0.3, 0.6)

@@ -3,7 +3,8 @@
 Crops are cut by the student's tokens and chunks by the encoder's own splitters. All that is drawn
 comes from the recipe's seed and the text itself, so every process and every run draws the same.
 
-Ours are samples that are one sentence: queries are as short as that, and a crop is not.
+Ours are samples that are one sentence, or one clause of it: queries are as short as the one,
+titles and keywords as the other, and a crop is as short as neither.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ NUM_SPECIAL = 2
 SENTENCE = re.compile(r"\S(?:[^\n.!?。！？]|[.!?](?!\s))*[.!?。！？]?")
 """A line's stretch up to a full stop; what is no sentence after all is as good as a query."""
 
+CLAUSE = re.compile(r"[^\s,;:()\[\]\"“”—][^,;:()\[\]\"“”—]*(?<!\s)")
+"""A stretch without a comma or what else parts a sentence: in a list each of the things listed."""
+
 SENTENCE_TOKENS = (5, 64)
-"""Fewest and most tokens of a sentence, CLS and SEP among them, that is made a sample."""
+"""Fewest and most tokens of a sentence or clause, CLS and SEP among them, that is made a sample."""
 
 TRIED_FOR_ONE = 4
 """Sentences drawn for each that is wanted: some are too short, as an abbreviation is, or too long.
@@ -86,10 +90,15 @@ def cut_samples(text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe) -> 
 def _sentences(
     text: str, tokenizer: Tokenizer, recipe: SplitRecipe, random: Generator
 ) -> list[tuple[int, int]]:
-    """Characters of each of some sentences, in order; fewer where the text has no more."""
+    """Characters of each of some sentences or clauses, in order; fewer where there are no more."""
     found = [match.span() for match in SENTENCE.finditer(text)]
     tried = min(len(found), TRIED_FOR_ONE * recipe.sentences_per_text)
     drawn = [found[i] for i in random.choice(len(found), tried, replace=False)] if found else []
+    if recipe.clauses:
+        drawn = [
+            _clause(text, span, random) if random.random() < recipe.clauses else span
+            for span in drawn
+        ]
     fewest, most = SENTENCE_TOKENS
     tokens = tokenizer.encode([text[start:end] for start, end in drawn])
     fit = [
@@ -98,6 +107,12 @@ def _sentences(
         if fewest <= len(each) + NUM_SPECIAL <= most
     ]
     return sorted(fit[: recipe.sentences_per_text])
+
+
+def _clause(text: str, sentence: tuple[int, int], random: Generator) -> tuple[int, int]:
+    """Characters of one of a sentence's clauses, each as likely; itself where it has none."""
+    clauses = [match.span() for match in CLAUSE.finditer(text, *sentence)]
+    return clauses[int(random.integers(len(clauses)))] if clauses else sentence
 
 
 def _crops(
