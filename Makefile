@@ -63,16 +63,21 @@ measure: $(READY)
 	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(FOUND)/audits/cost.json
 	$(MAKE) results
 
-# The embedded default's five runs, to runs/mini_fifth/model. Go on where they were stopped.
-train: $(READY)
+# The embedded default's seven runs, to runs/mini_seventh/model. Go on where they were stopped.
+train: $(READY) runs/software_docs.parquet
 	$(BIN)/dewey train recipes/mini.toml --max-minutes 60
 	$(BIN)/dewey train recipes/mini_continued.toml
-	$(BIN)/dewey train recipes/mini_continued.toml --output runs/mini_third \
-		--set base.checkpoint=runs/mini_continued/model --set corpus.seed=22 --set split.seed=22
-	$(BIN)/dewey train recipes/mini_continued.toml --output runs/mini_fourth \
-		--set base.checkpoint=runs/mini_third/model --set corpus.seed=23 --set split.seed=23
-	$(BIN)/dewey train recipes/mini_continued.toml --output runs/mini_fifth \
-		--set base.checkpoint=runs/mini_fourth/model --set corpus.seed=24 --set split.seed=24
+	from=mini_continued; seed=21; \
+	for to in mini_third mini_fourth mini_fifth mini_sixth mini_seventh; do \
+		seed=$$((seed + 1)); \
+		$(BIN)/dewey train recipes/mini_continued.toml --output runs/$$to \
+			--set base.checkpoint=runs/$$from/model \
+			--set corpus.seed=$$seed --set split.seed=$$seed || exit 1; \
+		from=$$to; \
+	done
+
+runs/software_docs.parquet: $(READY) recipes/software_docs.py
+	$(BIN)/python recipes/software_docs.py --output $@
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index
