@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from dewey_embed import Dewey
 from dewey_embed.errors import ConfigError, RunError, TargetsError
+from dewey_embed.train.card import card
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
 
@@ -69,6 +70,9 @@ def test_the_card_says_what_a_model_was_made_of(finished, tiny) -> None:
     assert f"- Goes on from: {tiny.student}\n- Teacher: {tiny.teacher}\n- 12 steps, " in text
     assert f"| {tiny.corpus.name} | 1.0 | not stated |" in text
     assert f"teacher's vector of the chunk alone | {figures['chunk_cosine']:.3f} |" in text
+    result = json.loads(folder.result.read_text())
+    result["recipe"]["corpus"]["sources"][0]["matching"] = "tide"
+    assert f"| {tiny.corpus.name}, what matches | 1.0 | not stated |" in card(result)
 
 
 def test_muon_goes_on_from_a_checkpoint_bit_for_bit(finished, tiny, tmp_path: Path) -> None:

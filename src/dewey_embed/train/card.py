@@ -72,7 +72,6 @@ def card(result: Mapping[str, Any]) -> str:
 
 
 def _name(source: Mapping[str, Any]) -> str:
-    """What a source is called: its id on the hub, or its file's name."""
-    if source["kind"] == "hub":
-        return str(source["id"])
-    return str(source["path"]).rpartition("/")[2]
+    """What a source is called: its id on the hub, or its file's name; and if it is only a part."""
+    name = source["id"] if source["kind"] == "hub" else str(source["path"]).rpartition("/")[2]
+    return f"{name}, what matches" if source.get("matching") else str(name)
