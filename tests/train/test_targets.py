@@ -14,7 +14,7 @@ from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder
+from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder, differences
 from dewey_embed.train.teach import teach
 
 from .conftest import MINI, RECIPE, write_corpus
@@ -111,6 +111,17 @@ class TestShards:
         with pytest.raises(TargetsError, match=message):
             open_folder(folder.path, "def", other)
         assert open_folder(folder.path).shards == []
+
+    def test_a_key_of_a_later_version_is_no_difference_while_it_is_off(self, folder):
+        assert (
+            differences({"sources": [{"path": "a"}]}, {"sources": [{"path": "a", "m": None}]}) == ""
+        )
+        assert differences({"sources": [{"path": "a"}]}, {"sources": [{"path": "b"}]})
+        off, on = ({**ABOUT, "split": {"seed": 1, "clauses": share}} for share in (0.0, 0.5))
+        folder.write("train", 0, 1, [random_targets(0)])
+        assert len(open_folder(folder.path, "def", off).shards) == 1
+        with pytest.raises(TargetsError, match=r"\(split\.clauses: None, now 0\.5\)"):
+            open_folder(folder.path, "def", on)
 
     def test_another_format_is_refused(self, folder):
         manifest = json.loads((folder.path / MANIFEST).read_text())

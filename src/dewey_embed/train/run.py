@@ -73,9 +73,9 @@ class RunFolder:
         kept = self.path / "recipe.json"
         if kept.exists():
             before = json.loads(kept.read_text(encoding="utf-8"))
-            if before != now:
+            if differ := differences(before, now):
                 raise RunError(
-                    f"{self.path}: is a run of another recipe ({differences(before, now)}); "
+                    f"{self.path}: is a run of another recipe ({differ}); "
                     "give another --output, or put the recipe back as it was"
                 )
             return

@@ -200,9 +200,9 @@ def _same_recipe(
             f"{path}: targets of format {manifest.get('format')}, this version reads {FORMAT}; "
             "write them again in another folder"
         )
-    if manifest["recipe"] != fingerprint:
+    if manifest["recipe"] != fingerprint and (differ := differences(manifest["about"], about)):
         raise TargetsError(
-            f"{path}: holds targets of another recipe ({differences(manifest['about'], about)}); "
+            f"{path}: holds targets of another recipe ({differ}); "
             "give another folder, or put the recipe back as it was"
         )
 
@@ -222,13 +222,22 @@ def _grow(path: Path, manifest: dict[str, Any], max_texts: int | None) -> None:
 
 
 def differences(before: Any, after: Any, name: str = "") -> str:
-    """What differs between two recipes' values, as `key: before, now after`."""
+    """What differs between two recipes' values, as `key: before, now after`; "" if nothing does.
+
+    A key that one of them lacks is of a later version: it differs only where it does something, for
+    hours of teaching and training must outlive an upgrade. So a new key is off at 0, None or empty.
+    """
     if isinstance(before, dict) and isinstance(after, dict):
         found = [
             differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
             for key in sorted(before.keys() | after.keys())
+            if (key in before and key in after) or before.get(key) or after.get(key)
         ]
         return "; ".join(part for part in found if part)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        items = [differences(old, new, f"{name}[{place}]") for place, (old, new) in pairs]
+        return "; ".join(part for part in items if part)
     return "" if before == after else f"{name}: {before}, now {after}"
 
 
