@@ -272,7 +272,10 @@ class TestOrder:
 
     def test_chunks_lie_in_the_packed_row_where_the_texts_own_tokens_say(self, tokenizer):
         samples = [random_targets(number) for number in (3, 0, 6)]
-        packed, rows = pack_samples(samples, tokenizer)
+        texts = [one.sample for one in samples]
+        tokens = tokenizer.encode([text.text for text in texts])
+        bounds = [one.part_bounds for one in samples]
+        packed, rows = pack_samples(texts, tokens, bounds, tokenizer)
         ids, starts, ends, part_starts = [], [], [], []
         for one in samples:
             [own] = tokenizer.encode([one.sample.text])

@@ -5,10 +5,9 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from dewey_embed.errors import ConfigError, TeacherError
-from dewey_embed.train.parts import PartTeacher
 from dewey_embed.train.teachers.answers import batch_name, checked
 from dewey_embed.train.teachers.recipe import PackageTeacher, SentenceTransformersTeacher
-from dewey_embed.train.teachers.teacher import embed_unique, open_teacher
+from dewey_embed.train.teachers.teacher import PartTeacher, embed_unique, open_teacher
 from dewey_embed.train.warm_start import teacher_folder
 
 TEXTS = [

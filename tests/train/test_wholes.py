@@ -1,15 +1,11 @@
-"""Targets of whole texts and of parts of chunks, against naive computation."""
+"""Targets of whole texts, against naive computation."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from dewey_embed.errors import ConfigError
-from dewey_embed.train.parts import chunk_and_part_vectors
-from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.teachers.minilm import MiniLM
 from dewey_embed.train.teachers.recipe import PackageTeacher
 from dewey_embed.train.wholes import whole_vectors
 
@@ -20,11 +16,6 @@ from .test_targets import WORDS, sample_of, unit
 @pytest.fixture(scope="module")
 def tokenizer():
     return start_tokenizer(MINI)
-
-
-@pytest.fixture(scope="module")
-def mini_lm():
-    return MiniLM(max_tokens=254, device="cpu")
 
 
 class WordTeacher:
@@ -84,50 +75,3 @@ class TestWholes:
         nobody = SimpleNamespace(name="nobody", dim=24)  # has no `embed`
         [whole] = whole_vectors(nobody, [sample], [vectors], tokenizer, recipe)
         np.testing.assert_allclose(whole, vector, atol=1e-6)
-
-
-class TestParts:
-    TEXTS = ("The lighthouse keeper writes down every ship.", "Naïve café, 3,14159 tides a day.")
-
-    def answer(self, mini_lm, tokenizer, part_tokens, *samples):
-        samples = samples or (sample_of("a", self.TEXTS),)
-        return chunk_and_part_vectors(mini_lm, samples, tokenizer, part_tokens)
-
-    @pytest.mark.parametrize("part_tokens", [1, 3, 4])
-    def test_parts_tile_their_chunks_and_together_give_their_vectors(
-        self, mini_lm, tokenizer, part_tokens
-    ):
-        [(vectors, bounds, parts)] = self.answer(mini_lm, tokenizer, part_tokens)
-        np.testing.assert_allclose(vectors, mini_lm.embed(self.TEXTS), atol=2e-2)
-        sizes = [len(own) for own in tokenizer.encode(list(self.TEXTS))]
-        tiles = [
-            (low, min(low + part_tokens, end))
-            for end, size in zip(np.cumsum(sizes), sizes, strict=True)
-            for low in range(end - size, end, part_tokens)
-        ]
-        assert bounds.tolist() == [list(tile) for tile in tiles]
-        np.testing.assert_allclose(np.linalg.norm(parts, axis=1), 1, atol=1e-5)
-        for row, first in enumerate((0, sizes[0])):
-            mine = (bounds[:, 0] >= first) & (bounds[:, 0] < first + sizes[row])
-            mean = unit((bounds[mine, 1] - bounds[mine, 0]) @ parts[mine])
-            assert mean @ vectors[row] > 0.95
-
-    def test_one_part_as_long_as_its_chunk_is_the_chunk(self, mini_lm, tokenizer):
-        [(vectors, bounds, parts)] = self.answer(mini_lm, tokenizer, 500)
-        assert len(bounds) == 2
-        np.testing.assert_allclose(parts, vectors, atol=1e-5)
-
-    def test_a_chunk_that_the_teacher_reads_otherwise_has_no_parts(self, mini_lm, tokenizer):
-        cut, whole = (0, 7), (15, 21)  # through "lighthouse"; "keeper"
-        draw = Draw(0, 64, "tokens", 4, 0)
-        sample = Sample("c", "here", self.TEXTS[0], [cut, whole], draw)
-        other, answer = self.answer(mini_lm, tokenizer, 2, sample_of("a", self.TEXTS), sample)
-        vectors, bounds, parts = answer
-        np.testing.assert_allclose(vectors, mini_lm.embed(["The lig", "keeper"]), atol=2e-2)
-        assert bounds.tolist() == [[2, 3]]
-        np.testing.assert_allclose(parts, vectors[1:], atol=1e-5)
-        assert len(other[1]) > 2
-
-    def test_a_teacher_that_gives_no_parts_is_refused(self, tokenizer):
-        with pytest.raises(ConfigError, match="the teacher words only gives whole vectors"):
-            chunk_and_part_vectors(WordTeacher(), [sample_of("a", self.TEXTS)], tokenizer, 4)

@@ -18,6 +18,9 @@ More of them cost memory, fewer cost time: with every 64th, chunks took five to 
 SLICE_TOKENS = 8192
 """Tokens turned to float32 at a time, so that summing a long row needs little memory."""
 
+PLACES_AT_ONCE = {"cpu": 256, "cuda": 16_384}
+"""Places whose blocks are gathered at a time: of a core's cache, or enough to fill a GPU."""
+
 
 class RunningSums:
     """Sums of hidden states over any range of tokens, without touching the tokens between.
@@ -43,10 +46,15 @@ class RunningSums:
 
         The pairs may lie on the host while the states are on a GPU, which then waits for nothing.
         """
-        places, inverse = torch.unique(torch.cat((starts_C, ends_C)), return_inverse=True)
+        places = torch.cat((starts_C, ends_C))
         device = self.hidden_TH.device
+        if places.is_cuda:  # to say how many are unique it would have to be waited for
+            inverse = torch.arange(len(places), device=device)
+        else:
+            places, inverse = torch.unique(places, return_inverse=True)
         places, inverse = (x.to(device, non_blocking=True) for x in (places, inverse))
-        before = torch.cat([self._before(part) for part in places.split(256)])
+        step = PLACES_AT_ONCE.get(device.type, PLACES_AT_ONCE["cuda"])
+        before = torch.cat([self._before(part) for part in places.split(step)])
         end: Tensor = before[inverse[len(starts_C) :]]
         return end - before[inverse[: len(starts_C)]]
 

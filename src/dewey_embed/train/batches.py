@@ -20,7 +20,10 @@ from dewey_embed.errors import TargetsError
 from dewey_embed.model.packing import Packed, pack
 from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.targets import Part, Targets, TargetsFolder
+from dewey_embed.train.questions import Questions
+from dewey_embed.train.samples import Sample
+from dewey_embed.train.targets import Int, Part, Targets, TargetsFolder
+from dewey_embed.types import Tokens
 
 OPEN_SHARDS = 16
 """Shards whose samples are shuffled together; more mix better and need more memory."""
@@ -95,37 +98,61 @@ class Rows:
     part_ends: Tensor
 
 
-def pack_samples(samples: Sequence[Targets], tokenizer: Tokenizer) -> tuple[Packed, Rows]:
-    """The texts as one packed row, CLS and SEP around each, and where their chunks lie in it."""
-    tokens = tokenizer.encode([one.sample.text for one in samples])
+def pack_samples(
+    samples: Sequence[Sample],
+    tokens: Sequence[Tokens],
+    part_bounds: Sequence[Int],
+    tokenizer: Tokenizer,
+) -> tuple[Packed, Rows]:
+    """The texts as one packed row, CLS and SEP around each, and where their chunks lie in it.
+
+    `tokens` are the samples', `part_bounds` (P, 2) the parts of each in them.
+    """
     head, tail = np.array([tokenizer.cls_token_id]), np.array([tokenizer.sep_token_id])
     packed = pack([np.concatenate((head, own.ids, tail)) for own in tokens])
     chunks, parts = [], []
-    for one, own, origin in zip(samples, tokens, packed.starts, strict=True):
-        spans = spans_from_characters(own, one.sample.spans, num_chars=len(one.sample.text))
+    for sample, own, inner, origin in zip(samples, tokens, part_bounds, packed.starts, strict=True):
+        spans = spans_from_characters(own, sample.spans, num_chars=len(sample.text))
         bounds = np.array([(span.token_start, span.token_end) for span in spans], np.int64)
         chunks.append(bounds.reshape(-1, 2) + origin + NUM_HEAD)
-        parts.append(one.part_bounds + origin + NUM_HEAD)
+        parts.append(inner + origin + NUM_HEAD)
     starts, ends = torch.from_numpy(np.concatenate(chunks)).unbind(1)
     part_starts, part_ends = torch.from_numpy(np.concatenate(parts)).unbind(1)
     return packed, Rows(starts, ends, part_starts, part_ends)
 
 
-Answer = Callable[[Sequence[Targets]], Sequence[Targets]]
-"""Asks the teacher for the targets of samples that have none."""
+Ask = Callable[[Sequence[Sample], Sequence[Tokens]], Questions]
+"""What the teacher is to be asked about samples that have no targets, given their tokens."""
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+"""A batch with questions → the batch with their answers as its targets."""
 
 
 class Collator:
-    """Samples → the tensors that `Student` takes, on the host."""
+    """Samples → the tensors that `Student` takes, on the host; any process may do it.
 
-    def __init__(self, tokenizer: Tokenizer, answer: Answer | None = None) -> None:
-        self._tokenizer, self._answer = tokenizer, answer
+    With `ask` they are without targets, and what the teacher is to be asked is under `asked`.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, ask: Ask | None = None) -> None:
+        self._tokenizer, self._ask = tokenizer, ask
 
     def __call__(self, samples: Sequence[Targets]) -> dict[str, Any]:
         """One batch: `ids` (T,), `lengths` (B,), where vectors lie, and their targets (·, D)."""
-        if self._answer is not None:
-            samples = self._answer(samples)
-        packed, rows = pack_samples(samples, self._tokenizer)
+        texts = [one.sample for one in samples]
+        tokens = self._tokenizer.encode([text.text for text in texts])
+        bounds = [one.part_bounds for one in samples]
+        if self._ask is None:
+            targets: dict[str, Any] = {
+                "part_targets": torch.from_numpy(np.concatenate([one.parts for one in samples])),
+                "cls_targets": torch.from_numpy(np.stack([one.whole for one in samples])),
+                "chunk_targets": torch.from_numpy(np.concatenate([one.chunks for one in samples])),
+            }
+        else:
+            asked = self._ask(texts, tokens)
+            targets = {"asked": asked}
+            bounds = asked.parts.bounds if asked.parts is not None else bounds
+        packed, rows = pack_samples(texts, tokens, bounds, self._tokenizer)
         return {
             "ids": packed.ids_T,
             "lengths": packed.lengths,
@@ -133,7 +160,5 @@ class Collator:
             "ends": rows.ends,
             "part_starts": rows.part_starts,
             "part_ends": rows.part_ends,
-            "part_targets": torch.from_numpy(np.concatenate([one.parts for one in samples])),
-            "cls_targets": torch.from_numpy(np.stack([one.whole for one in samples])),
-            "chunk_targets": torch.from_numpy(np.concatenate([one.chunks for one in samples])),
+            **targets,
         }

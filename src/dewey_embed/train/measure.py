@@ -11,7 +11,7 @@ from torch import nn
 from dewey_embed.model.placement import default_dtype
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.batches import Collator
+from dewey_embed.train.batches import Answer, Collator
 from dewey_embed.train.diagnostics import (
     HeldOut,
     alignment_figures,
@@ -40,11 +40,12 @@ class HeldOutMeasure:
         tokenizer: Tokenizer,
         recipe: DiagnosticsRecipe,
         *,
+        answer: Answer | None = None,
         show: bool = False,
     ) -> None:
         self.held_out, self.short = held_out, short
         self.collator, self.tokenizer = collator, tokenizer
-        self.recipe, self.show = recipe, show
+        self.recipe, self.answer, self.show = recipe, answer, show
         self.evaluations = 0
 
     def __call__(self, student: nn.Module, step: int) -> dict[str, float]:
@@ -80,14 +81,16 @@ class HeldOutMeasure:
                     name: value.to(device) if isinstance(value, torch.Tensor) else value
                     for name, value in batch.items()
                 }
+                if self.answer is not None:
+                    moved = self.answer(moved)
                 with _precision(device):
                     vectors = student(**moved, vectors_only=True)
                 whose = np.repeat(np.arange(len(some)), [len(one.sample.spans) for one in some])
                 row = (
                     vectors["cls"].cpu().numpy(),
-                    batch["cls_targets"].numpy(),
+                    moved["cls_targets"].cpu().numpy(),
                     vectors["chunks"].cpu().numpy(),
-                    batch["chunk_targets"].numpy(),
+                    moved["chunk_targets"].cpu().numpy(),
                     whose + texts_before,
                     (batch["ends"] - batch["starts"]).numpy(),
                     np.array(batch["lengths"]) - 2,

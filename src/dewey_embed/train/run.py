@@ -44,7 +44,7 @@ from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import Student
 from dewey_embed.train.targets import Targets, TargetsFolder, differences
-from dewey_embed.train.teach import asker, teach
+from dewey_embed.train.teach import Asker, teach
 from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint, step_of
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
@@ -118,8 +118,8 @@ def train(
     last = last_whole_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
     state.wait_for_everyone()
     run = Progress(steps, max_minutes=max_minutes, elapsed_s=last[1] if last else 0.0)
-    answer = asker(recipe, tokenizer, targets.path) if recipe.targets.on_the_fly else None
-    collator = Collator(tokenizer, answer)
+    asker = Asker(recipe, tokenizer, targets.path) if recipe.targets.on_the_fly else None
+    collator = Collator(tokenizer, asker.ask if asker else None)
     show = progress and state.is_main_process
     trainer = AlignmentTrainer(
         student(recipe, folder.start),
@@ -127,7 +127,8 @@ def train(
         collator,
         recipe,
         folder.checkpoints,
-        measure=_measure(recipe, targets, collator, tokenizer, show=show),
+        answer=asker.answer if asker else None,
+        measure=_measure(recipe, targets, collator, asker, tokenizer, show=show),
         progress=run,
         callbacks=[_Log(folder.log, recipe)],
         show=show,
@@ -243,6 +244,7 @@ def _measure(
     recipe: Recipe,
     targets: TargetsFolder,
     collator: Collator,
+    asker: Asker | None,
     tokenizer: Tokenizer,
     *,
     show: bool,
@@ -258,6 +260,7 @@ def _measure(
         collator,
         tokenizer,
         recipe.diagnostics,
+        answer=asker.answer if asker else None,
         show=show,
     )
 

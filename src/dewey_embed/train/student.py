@@ -71,11 +71,11 @@ def repacked(ids: Tensor, lengths: tuple[int, ...]) -> Packed:
 
     One more sequence fills it up to a round length, and takes part in nothing.
     """
-    device = ids.device
     if fill := -len(ids) % ROUND_TOKENS:
         ids, lengths = F.pad(ids, (0, fill)), (*lengths, fill)
-    sizes = torch.tensor(lengths)
+    sizes = torch.tensor(lengths).to(ids.device, non_blocking=True)
     ends = sizes.cumsum(0)
-    positions = torch.arange(len(ids)) - torch.repeat_interleave(ends - sizes, sizes)
-    cu_seqlens = torch.cat((torch.zeros(1, dtype=torch.int32), ends.to(torch.int32)))
-    return Packed(ids, positions.to(device), cu_seqlens.to(device), tuple(lengths))
+    first = torch.repeat_interleave(ends - sizes, sizes, output_size=len(ids))
+    positions = torch.arange(len(ids), device=ids.device) - first
+    cu_seqlens = F.pad(ends, (1, 0)).to(torch.int32)
+    return Packed(ids, positions, cu_seqlens, tuple(lengths))

@@ -9,29 +9,32 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.batches import Answer
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.memory import kept_memory
-from dewey_embed.train.parts import chunk_and_part_vectors
+from dewey_embed.train.questions import Questions, answers, questions
 from dewey_embed.train.recipe import Recipe, SplitRecipe, fingerprint
 from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.targets import Floats, Int, Part, Targets, TargetsFolder
+from dewey_embed.train.teachers.answers import batch_name, checked
 from dewey_embed.train.teachers.teacher import Teacher, embed_unique, open_teacher
-from dewey_embed.train.wholes import whole_vectors
+from dewey_embed.types import Tokens
 
 REDUCTION = "reduction.npz"
 STRUCTURE_CHUNKS = 2000
 """Chunks on which it is measured how much of the teacher's similarities a reduction keeps."""
 
+NO_PARTS: Int = np.empty((0, 2), np.int64)
 
 SHORT = SplitRecipe(
     crop_tokens={32: 1.0}, splitters={"words": 1.0}, chunk_tokens=(32, 32), overlap=(0.0, 0.0)
@@ -124,47 +127,56 @@ def ask(
     recipe: Recipe,
 ) -> list[Targets]:
     """Every sample with its targets: its whole text's, and one for each chunk."""
-    answers = _chunk_vectors(teacher, samples, tokenizer, recipe)
-    wholes = whole_vectors(
-        teacher, samples, [chunks for chunks, _, _ in answers], tokenizer, recipe.teacher
+    tokens = tokenizer.encode([sample.text for sample in samples])
+    asked = questions(samples, tokens, teacher, recipe)
+    where = batch_name(teacher.name, asked.texts)
+    wholes, chunks, parts = (
+        reduction.apply(checked(rows.cpu().numpy(), len(rows), teacher.dim, where))
+        for rows in answers(teacher, asked)
     )
-    return [
-        Targets(
-            sample, reduction.apply(whole[None])[0], reduction.apply(chunks),
-            bounds, reduction.apply(parts),
-        )
-        for sample, whole, (chunks, bounds, parts) in zip(samples, wholes, answers, strict=True)
-    ]  # fmt: skip
+    bounds = [NO_PARTS] * len(samples) if asked.parts is None else asked.parts.bounds
+    targets = []
+    chunk, part = 0, 0
+    for sample, whole, own in zip(samples, wholes, bounds, strict=True):
+        chunk_end, part_end = chunk + len(sample.spans), part + len(own)
+        targets.append(Targets(sample, whole, chunks[chunk:chunk_end], own, parts[part:part_end]))
+        chunk, part = chunk_end, part_end
+    return targets
 
 
-def _chunk_vectors(
-    teacher: Teacher, samples: Sequence[Sample], tokenizer: Tokenizer, recipe: Recipe
-) -> list[tuple[Floats, Int, Floats]]:
-    """For each sample its chunks' vectors, and its parts' bounds and vectors if asked for."""
-    if recipe.targets.part_tokens is not None:
-        return chunk_and_part_vectors(teacher, samples, tokenizer, recipe.targets.part_tokens)
-    vectors = embed_unique(teacher, [chunk for sample in samples for chunk in sample.chunks()])
-    bounds = np.cumsum([0, *(len(sample.spans) for sample in samples)])
-    no_bounds = np.empty((0, 2), np.int64)
-    return [(vectors[low:high], no_bounds, vectors[:0]) for low, high in pairwise(bounds)]
+class Asker:
+    """Asks a recipe's teacher while training, for targets that nobody has stored."""
 
+    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> None:
+        self._recipe = recipe
+        self._teacher = open_teacher(recipe.teacher)
+        self._reduction = reduction_of(recipe, tokenizer, self._teacher, folder)
 
-def asker(recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> Answer:
-    """A function that asks the teacher for the targets of samples that have none on disk."""
-    teacher = open_teacher(recipe.teacher)
-    reduction = reduction_of(recipe, tokenizer, teacher, folder)
+    def ask(self, samples: Sequence[Sample], tokens: Sequence[Tokens]) -> Questions:
+        """What the teacher is to be asked about the samples."""
+        return questions(samples, tokens, self._teacher, self._recipe)
 
-    def answer(samples: Sequence[Targets]) -> list[Targets]:
-        return ask(teacher, reduction, [one.sample for one in samples], tokenizer, recipe)
+    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with its targets in place of its questions, on the device of its ids."""
+        asked: Questions = batch["asked"]
+        rest = {name: value for name, value in batch.items() if name != "asked"}
+        found = (self._reduced(rows) for rows in answers(self._teacher, asked))
+        device = batch["ids"].device
+        names = ("cls_targets", "chunk_targets", "part_targets")
+        return rest | {name: rows.to(device) for name, rows in zip(names, found, strict=True)}
 
-    return answer
+    def _reduced(self, rows: Tensor) -> Tensor:
+        """The rows at the student's size; on the host where there is anything to do."""
+        if self._reduction.kind == "none":
+            return rows
+        return torch.from_numpy(self._reduction.apply(rows.cpu().numpy()))
 
 
 def untaught(sample: Sample) -> Targets:
     """A sample whose targets are asked for during training: vectors of no dimensions."""
     nothing = np.empty((0, 0), np.float32)
     chunks = np.empty((len(sample.spans), 0), np.float32)
-    return Targets(sample, nothing.ravel(), chunks, np.empty((0, 2), np.int64), nothing)
+    return Targets(sample, nothing.ravel(), chunks, NO_PARTS, nothing)
 
 
 def reduction_of(recipe: Recipe, tokenizer: Tokenizer, teacher: Teacher, folder: Path) -> Reduction:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
+from dewey_embed.model.cores import usable_cores
+from dewey_embed.train.batches import Answer, Collator, SampleSet, ShardShuffle
 from dewey_embed.train.optimizer import build_optimizer
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
 from dewey_embed.train.schedule import Progress
@@ -48,12 +49,14 @@ class AlignmentTrainer(Trainer):
         recipe: Recipe,
         folder: Path,
         *,
+        answer: Answer | None,
         measure: Measure,
         progress: Progress,
         callbacks: list[TrainerCallback],
         show: bool,
     ) -> None:
         self.recipe, self.measure, self.progress = recipe.training, measure, progress
+        self._answer = answer
         self._student, self._folder = student, folder
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         super().__init__(
@@ -99,7 +102,7 @@ class AlignmentTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch; its terms are kept for the log."""
-        terms = model(**inputs)
+        terms = model(**(self._answer(inputs) if self._answer is not None else inputs))
         for name, value in terms.items():
             self._terms[name].append(value.detach())
         return (terms["loss"], terms) if return_outputs else terms["loss"]
@@ -177,15 +180,29 @@ def arguments(
         greater_is_better=True,
         seed=recipe.seed,
         dataloader_drop_last=True,
+        **_workers(),
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         include_num_input_tokens_seen="all",
+        logging_nan_inf_filter=False,  # which hides NaN, and makes a GPU wait at every step
         ddp_find_unused_parameters=False,
         average_tokens_across_devices=False,
         report_to=["tensorboard"],
         disable_tqdm=not show,
         log_level="error",
     )
+
+
+def _workers() -> dict[str, Any]:
+    """Processes that make batches while a GPU works on others; a CPU has no time to spare."""
+    if not torch.cuda.is_available():
+        return {}
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return {
+        "dataloader_num_workers": max(1, usable_cores() // devices - 1),
+        "dataloader_prefetch_factor": 4,
+        "dataloader_persistent_workers": True,
+    }
 
 
 def mark_whole(folder: Path, *, elapsed_s: float) -> None:

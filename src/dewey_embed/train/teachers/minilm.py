@@ -1,7 +1,8 @@
 """all-MiniLM-L6-v2 from the package of its weights: the teacher that needs no network.
 
-This is the hot path of `dewey teach` on a CPU: texts of like length go together, with hardly any
-padding, in bfloat16 where the processor multiplies it faster.
+This is the hot path of `dewey teach` on a CPU, and of training where the teacher is asked on the
+way: texts of like length go together, with hardly any padding, in bfloat16 where the hardware
+multiplies it faster; and what it says of tokens stays where it said it.
 """
 
 from __future__ import annotations
@@ -11,17 +12,17 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tokenizers
 import torch
+import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from dewey_embed.errors import MissingDependencyError
 from dewey_embed.model.placement import default_dtype
-from dewey_embed.train.targets import Floats
+from dewey_embed.train.targets import Floats, Int
+from dewey_embed.train.teachers.teacher import NUM_SPECIAL, TokenRows
 from dewey_embed.train.warm_start import teacher_folder
 
-BATCH_TOKENS = 6144
-"""Tokens of a batch, padding included: more no longer makes it faster on two cores."""
-
-NUM_SPECIAL = 2
+BATCH_TOKENS = {"cpu": 6144, "cuda": 65_536}
+"""Tokens of a batch, padding included: more no longer makes it faster, on two cores or one GPU."""
 
 
 class MiniLM:
@@ -56,54 +57,90 @@ class MiniLM:
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """(N, 384) float32, unit length: the mean over all tokens' states, CLS and SEP included."""
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        for rows, states, mask in self._passes([e.ids for e in self._encode(texts)]):
-            means = (states * mask).sum(1)
-            vectors[rows] = torch.nn.functional.normalize(means, dim=-1).cpu().numpy()
+        vectors: Floats = self.embed_rows(self.tokenize(texts), None)[0].cpu().numpy()
         return vectors
 
-    def embed_parts(
-        self, texts: Sequence[str], part_tokens: int
-    ) -> tuple[Floats, list[int], list[Floats]]:
-        """As `embed`, with every text's number of tokens, and unit means over its parts.
+    def tokenize(self, texts: Sequence[str]) -> TokenRows:
+        """The texts as its model reads them, each from CLS to SEP."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        lengths = np.array([len(encoding) for encoding in encodings], np.int64)
+        ids = np.empty(int(lengths.sum()), np.int64)
+        end = 0
+        for encoding, length in zip(encodings, lengths.tolist(), strict=True):
+            ids[end : end + length] = encoding.ids
+            end += length
+        return TokenRows(ids, lengths)
+
+    @torch.no_grad()  # not inference_mode: what is answered takes part in a loss
+    def embed_rows(self, rows: TokenRows, part_tokens: int | None) -> tuple[Tensor, Tensor]:
+        """(N, K) and (P, K) float32, unit length, where its model is: texts, and all their parts.
 
         What CLS and SEP add to a text's mean is shared out evenly among its tokens, so that the
         mean of all tokens is the text's vector, whatever its parts.
         """
-        ids = [encoding.ids for encoding in self._encode(texts)]
-        vectors = np.empty((len(texts), self.dim), np.float32)
-        sizes = [len(row) - NUM_SPECIAL for row in ids]
-        parts: list[Floats] = [np.empty((0, self.dim), np.float32)] * len(texts)
-        for rows, states, mask in self._passes(ids):
-            means = (states * mask).sum(1)
-            vectors[rows] = torch.nn.functional.normalize(means, dim=-1).cpu().numpy()
-            own = (states * mask)[:, 1:]
-            for place, row in enumerate(rows):
-                size = sizes[row]
-                special = states[place, 0] + states[place, size + 1]
-                tokens = own[place, :size] + special / max(1, size)
-                inner = torch.stack([part.sum(0) for part in tokens.split(part_tokens)])
-                parts[row] = torch.nn.functional.normalize(inner, dim=-1).cpu().numpy()
-        return vectors, sizes, parts
+        counts = 0 * rows.lengths if part_tokens is None else -(-rows.sizes // part_tokens)
+        first_of = np.concatenate(([0], np.cumsum(counts)))
+        vectors = torch.empty((len(rows.lengths), self.dim), device=self.device)
+        parts = torch.empty((int(first_of[-1]), self.dim), device=self.device)
+        for numbers, states_NTH, mask_NT1 in self._passes(rows):
+            states_NTH.mul_(mask_NT1)
+            vectors[self._there(numbers)] = F.normalize(states_NTH.sum(1), dim=-1)
+            if part_tokens is None:
+                continue
+            places = _places(
+                first_of, counts, numbers, -(-(states_NTH.shape[1] - 1) // part_tokens)
+            )
+            sums = _part_sums(states_NTH, self._there(rows.sizes[numbers]), part_tokens)
+            where, kept = (self._there(place) for place in places)
+            parts[where] = F.normalize(sums.flatten(0, 1)[kept], dim=-1)
+        return vectors, parts
 
-    def _encode(self, texts: Sequence[str]) -> list[tokenizers.Encoding]:
-        encodings: list[tokenizers.Encoding] = self._tokenizer.encode_batch(list(texts))
-        return encodings
+    def _there(self, array: Int) -> Tensor:
+        """The array on the model's device; from pinned memory, or a GPU's queue would run dry."""
+        host = torch.from_numpy(array)
+        if self.device.type == "cuda":
+            host = host.pin_memory()
+        return host.to(self.device, non_blocking=True)
 
-    @torch.inference_mode()
-    def _passes(self, ids: Sequence[Sequence[int]]) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    def _passes(self, rows: TokenRows) -> Iterator[tuple[Int, Tensor, Tensor]]:
         """Batches of rows of like length: their numbers, states (N, T, H) and mask (N, T, 1)."""
-        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        room = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cuda"])
+        order = np.argsort(-rows.lengths, kind="stable")
+        starts = np.concatenate(([0], np.cumsum(rows.lengths)))[:-1]
+        ids = self._there(rows.ids)
         first = 0
         while first < len(order):
-            longest = len(ids[order[first]])
-            rows = order[first : first + max(1, BATCH_TOKENS // longest)]
-            first += len(rows)
-            table = torch.zeros((len(rows), longest), dtype=torch.long)
-            mask = torch.zeros((len(rows), longest), dtype=torch.long)
-            for place, row in enumerate(rows):
-                table[place, : len(ids[row])] = torch.tensor(ids[row])
-                mask[place, : len(ids[row])] = 1
-            inputs = {"input_ids": table.to(self.device), "attention_mask": mask.to(self.device)}
-            states = self._model(**inputs).last_hidden_state.float()
-            yield rows, states, inputs["attention_mask"].unsqueeze(2)
+            longest = int(rows.lengths[order[first]])
+            numbers = order[first : first + max(1, room // longest)]
+            first += len(numbers)
+            begin, size = (
+                self._there(each[numbers]).unsqueeze(1) for each in (starts, rows.lengths)
+            )
+            column = torch.arange(longest, device=self.device)
+            mask_NT = column < size
+            table_NT = torch.where(mask_NT, ids[(begin + column).clamp(max=len(ids) - 1)], 0)
+            # Given (N, T), transformers asks a GPU whether anything is masked, and waits for it.
+            mask_N11T = mask_NT[:, None, None]
+            with torch.autocast(self.device.type, enabled=False):
+                states = self._model(input_ids=table_NT, attention_mask=mask_N11T)
+            yield numbers, states.last_hidden_state.float(), mask_NT.unsqueeze(2)
+
+
+def _part_sums(states_NTH: Tensor, sizes_N: Tensor, part_tokens: int) -> Tensor:
+    """(N, J, H): sums over every `part_tokens` tokens, each with its share of CLS and SEP."""
+    rows = torch.arange(len(sizes_N), device=sizes_N.device)
+    special_NH = states_NTH[:, 0] + states_NTH[rows, sizes_N + 1]
+    share_N1H = (special_NH / sizes_N.clamp(min=1).unsqueeze(1)).unsqueeze(1)
+    column = torch.arange(states_NTH.shape[1] - 1, device=sizes_N.device)
+    is_token_NT1 = (column < sizes_N.unsqueeze(1)).unsqueeze(2)
+    own_NTH = (states_NTH[:, 1:] + share_N1H) * is_token_NT1
+    filled = F.pad(own_NTH, (0, 0, 0, -own_NTH.shape[1] % part_tokens))
+    sums: Tensor = filled.unflatten(1, (-1, part_tokens)).sum(2)
+    return sums
+
+
+def _places(first_of: Int, counts: Int, numbers: Int, widest: int) -> tuple[Int, Int]:
+    """Where a batch's parts go among all parts (P,), and which of its N·J sums they are (P,)."""
+    column = np.arange(widest)
+    real_NJ = column < counts[numbers][:, None]
+    return (first_of[numbers][:, None] + column)[real_NJ], np.flatnonzero(real_NJ)

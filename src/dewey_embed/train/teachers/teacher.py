@@ -7,13 +7,18 @@ with a name, a width and `embed` is one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
-from dewey_embed.train.targets import Floats
+from dewey_embed.train.targets import Floats, Int
 from dewey_embed.train.teachers import recipe as recipes
 from dewey_embed.train.teachers.answers import batch_name, checked
+
+NUM_SPECIAL = 2
+"""CLS and SEP, which stand around every text."""
 
 
 class Teacher(Protocol):
@@ -24,6 +29,37 @@ class Teacher(Protocol):
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """(N, K) float32, unit length, in the order of the texts."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRows:
+    """Texts as a teacher reads them: `ids` (T,) of all one after another, `lengths` (N,); int64."""
+
+    ids: Int
+    lengths: Int
+
+    @property
+    def sizes(self) -> Int:
+        """(N,) tokens of each text without CLS and SEP."""
+        sizes: Int = self.lengths - NUM_SPECIAL
+        return sizes
+
+
+@runtime_checkable
+class PartTeacher(Protocol):
+    """A teacher that pools by mean, and can say what it pooled."""
+
+    def tokenize(self, texts: Sequence[str]) -> TokenRows:
+        """The texts as its model reads them; needs no device, so that any process may do it."""
+        ...
+
+    def embed_rows(self, rows: TokenRows, part_tokens: int | None) -> tuple[Tensor, Tensor]:
+        """(N, K) and (P, K) float32, unit length, where its model is: texts, and their parts.
+
+        A text has ⌈size/part_tokens⌉ of them, part j of its tokens from j·part_tokens on, and
+        those of all texts come one after another; without `part_tokens` there are none.
+        """
         ...
 
 

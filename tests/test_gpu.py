@@ -1,0 +1,102 @@
+"""What runs on a CUDA device gives what it gives on the CPU: encoding, training, the teacher."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from dewey_embed import Dewey
+from dewey_embed.model.placement import default_dtype
+from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.run import RunFolder, student, train
+from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.teach import teach
+from dewey_embed.train.teachers.minilm import MiniLM
+from tests.train.conftest import tiny as tiny  # noqa: PLC0414 - a fixture
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+    pytest.mark.filterwarnings("ignore:.*the limit:UserWarning"),
+]
+
+TEXTS = ["The patents belong to Ms. Okafor's heirs. " * n for n in (1, 9, 60, 300)]
+
+
+@pytest.mark.parametrize("max_tokens", [4096, 500], ids=["whole", "windows"])
+def test_documents_are_encoded_as_on_the_cpu(tiny, tmp_path, max_tokens) -> None:
+    start = start_folder(read_recipe(tiny.recipe), tmp_path / "start")
+    there, here = (
+        Dewey.load(start, device=device, dtype=dtype, max_tokens=max_tokens)
+        for device, dtype in (("cuda", "auto"), ("cpu", "float32"))
+    )
+    assert default_dtype(torch.device("cuda")) == torch.bfloat16
+    pairs = (model.encode_document(TEXTS, chunk_tokens=64) for model in (there, here))
+    for ours, expected in zip(*pairs, strict=True):
+        assert ours.spans == expected.spans
+        assert (ours.chunks * expected.chunks).sum(1).min() > 0.995
+        assert ours.vector @ expected.vector > 0.995
+
+
+def test_a_batch_that_memory_does_not_hold_is_read_in_halves(tiny, tmp_path) -> None:
+    start = start_folder(read_recipe(tiny.recipe), tmp_path / "start")
+    model = Dewey.load(start, device="cuda", dtype="float32")
+    once = model.encode_document(TEXTS * 8, chunk_tokens=64)
+    passes, forward = [], model.model.backbone.forward
+
+    def small(packed):
+        passes.append(len(packed.ids_T))
+        if len(packed.ids_T) > 8000:
+            raise torch.OutOfMemoryError("no room")
+        return forward(packed)
+
+    model.model.backbone.forward = small
+    again = model.encode_document(TEXTS * 8, chunk_tokens=64)
+    assert max(passes) > 8000 > min(passes)
+    for ours, expected in zip(again, once, strict=True):
+        np.testing.assert_allclose(ours.chunks, expected.chunks, atol=2e-3)
+
+
+def test_a_teacher_says_there_what_it_says_here() -> None:
+    there, here = (MiniLM(max_tokens=254, device=device) for device in ("cuda", "cpu"))
+    texts = [" ".join(text.split()[:150]) for text in TEXTS] * 3
+    assert (there.embed(texts) * here.embed(texts)).sum(1).min() > 0.999
+    rows = there.tokenize(texts)
+    parts = [teacher.embed_rows(rows, 8)[1].cpu() for teacher in (there, here)]
+    assert (parts[0] * parts[1]).sum(1).min() > 0.99
+
+
+def test_a_step_has_the_gradients_of_the_cpu(tiny, tmp_path) -> None:
+    recipe = read_recipe(tiny.recipe)
+    start = start_folder(recipe, tmp_path / "start")
+    samples = SampleSet(teach(recipe, start, tmp_path / "targets"), "train")
+    batch = Collator(start_tokenizer(start))([samples[i] for i in range(6)])
+    found = {}
+    for device in ("cuda", "cpu"):
+        model = student(recipe, start).to(device)
+        moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            model(**moved)["loss"].backward()
+        found[device] = {name: p.grad.cpu() for name, p in model.named_parameters()}
+    for name, expected in found["cpu"].items():
+        cosine = torch.nn.functional.cosine_similarity(
+            found["cuda"][name].flatten(), expected.flatten(), dim=0
+        )
+        assert cosine > 0.97, name
+
+
+def test_a_run_asks_its_teacher_on_the_way_and_its_batches_are_made_by_workers(
+    tiny, tmp_path
+) -> None:
+    changes = ["targets.on_the_fly=true", 'training.precision="bfloat16"']
+    folder = RunFolder(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        figures = train(read_recipe(tiny.recipe, changes), folder)
+    result = json.loads(folder.result.read_text())
+    assert result["machine"]["devices"]
+    assert result["figures"] == figures
+    assert figures["chunk_cosine"] > -1

@@ -1,0 +1,148 @@
+"""What a teacher is asked about samples, and what its answers become, against naive computation."""
+
+import numpy as np
+import pytest
+import torch
+
+from dewey_embed.errors import ConfigError
+from dewey_embed.train.questions import answers, questions
+from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.reduce import fit_reduction
+from dewey_embed.train.samples import Draw, Sample
+from dewey_embed.train.start import start_tokenizer
+from dewey_embed.train.teach import ask
+from dewey_embed.train.teachers import minilm
+from dewey_embed.train.teachers.minilm import MiniLM
+
+from .conftest import MINI
+from .test_targets import sample_of, unit
+from .test_wholes import WordTeacher
+
+TEXTS = ("The lighthouse keeper writes down every ship.", "Naïve café, 3,14159 tides a day.")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return start_tokenizer(MINI)
+
+
+@pytest.fixture(scope="module")
+def mini_lm():
+    return MiniLM(max_tokens=254, device="cpu")
+
+
+@pytest.fixture
+def recipe(tiny):
+    """A recipe that asks for parts of so many tokens, or for none."""
+
+    def of(part_tokens):
+        changes = [] if part_tokens is None else [f"targets.part_tokens={part_tokens}"]
+        return read_recipe(tiny.recipe, changes)
+
+    return of
+
+
+class TestQuestions:
+    def asked(self, tokenizer, samples, recipe, teacher=None):
+        tokens = tokenizer.encode([sample.text for sample in samples])
+        return questions(samples, tokens, teacher or WordTeacher(), recipe)
+
+    def test_every_text_is_asked_about_once(self, tokenizer, recipe):
+        twice = sample_of("a", ["the tide comes in", "birds call at dawn", "the tide comes in"])
+        single = sample_of("b", ["birds call at dawn"])
+        asked = self.asked(tokenizer, [twice, single], recipe(None))
+        assert asked.texts == ["the tide comes in", "birds call at dawn", twice.text]
+        assert asked.rows.tolist() == [0, 1, 0, 1, 2]
+        found = answers(WordTeacher(), asked)
+        expected = WordTeacher().embed([*twice.chunks(), *single.chunks()])
+        np.testing.assert_allclose(found.chunks, expected, atol=1e-6)
+        wholes = WordTeacher().embed([twice.text, single.text])
+        np.testing.assert_allclose(found.cls, wholes, atol=1e-6)
+        assert found.parts.shape == (0, 24)
+
+    def test_answers_of_many_passes_come_in_the_order_of_the_samples(
+        self, tokenizer, mini_lm, recipe, monkeypatch
+    ):
+        words = [
+            "the",
+            "tide",
+            "comes",
+            "in",
+            "over",
+            "stones",
+            "and",
+            "birds",
+            "call",
+            "at",
+            "dawn",
+        ]
+        chunks = [" ".join((words * 3)[: 2 + 5 * n % 29]) + f" {n}" for n in range(12)]
+        samples = [sample_of(f"s{n}", chunks[n : n + 3]) for n in range(0, 12, 3)]
+        together = self.asked(tokenizer, samples, recipe(4), mini_lm)
+        at_once = answers(mini_lm, together)
+        monkeypatch.setitem(minilm.BATCH_TOKENS, "cpu", 40)
+        for one, other in zip(at_once, answers(mini_lm, together), strict=True):
+            torch.testing.assert_close(one, other, atol=2e-2, rtol=0)
+        part = 0
+        for sample, bounds in zip(samples, together.parts.bounds, strict=True):
+            [alone] = ask(mini_lm, fit_reduction("none", np.empty((0, 384)), 384), [sample],
+                          tokenizer, recipe(4))  # fmt: skip
+            np.testing.assert_array_equal(alone.part_bounds, bounds)
+            mine = at_once.parts[part : part + len(bounds)]
+            np.testing.assert_allclose(alone.parts, mine, atol=2e-2)
+            part += len(bounds)
+        assert part == len(at_once.parts)
+
+
+class TestParts:
+    @pytest.fixture
+    def answer(self, mini_lm, tokenizer, recipe):
+        """The targets of samples, with parts of so many tokens."""
+        same = fit_reduction("none", np.empty((0, 384), np.float32), 384)
+
+        def of(part_tokens, *samples):
+            samples = samples or (sample_of("a", TEXTS),)
+            targets = ask(mini_lm, same, samples, tokenizer, recipe(part_tokens))
+            return [(one.chunks, one.part_bounds, one.parts) for one in targets]
+
+        return of
+
+    @pytest.mark.parametrize("part_tokens", [1, 3, 4])
+    def test_parts_tile_their_chunks_and_together_give_their_vectors(
+        self, mini_lm, tokenizer, answer, part_tokens
+    ):
+        [(vectors, bounds, parts)] = answer(part_tokens)
+        np.testing.assert_allclose(vectors, mini_lm.embed(TEXTS), atol=2e-2)
+        sizes = [len(own) for own in tokenizer.encode(list(TEXTS))]
+        tiles = [
+            (low, min(low + part_tokens, end))
+            for end, size in zip(np.cumsum(sizes), sizes, strict=True)
+            for low in range(end - size, end, part_tokens)
+        ]
+        assert bounds.tolist() == [list(tile) for tile in tiles]
+        np.testing.assert_allclose(np.linalg.norm(parts, axis=1), 1, atol=1e-5)
+        for row, first in enumerate((0, sizes[0])):
+            mine = (bounds[:, 0] >= first) & (bounds[:, 0] < first + sizes[row])
+            mean = unit((bounds[mine, 1] - bounds[mine, 0]) @ parts[mine])
+            assert mean @ vectors[row] > 0.95
+
+    def test_one_part_as_long_as_its_chunk_is_the_chunk(self, answer):
+        [(vectors, bounds, parts)] = answer(500)
+        assert len(bounds) == 2
+        np.testing.assert_allclose(parts, vectors, atol=1e-5)
+
+    def test_a_chunk_that_the_teacher_reads_otherwise_has_no_parts(self, mini_lm, answer):
+        cut, whole = (0, 7), (15, 21)  # through "lighthouse"; "keeper"
+        draw = Draw(0, 64, "tokens", 4, 0)
+        sample = Sample("c", "here", TEXTS[0], [cut, whole], draw)
+        other, (vectors, bounds, parts) = answer(2, sample_of("a", TEXTS), sample)
+        np.testing.assert_allclose(vectors, mini_lm.embed(["The lig", "keeper"]), atol=2e-2)
+        assert bounds.tolist() == [[2, 3]]
+        np.testing.assert_allclose(parts, vectors[1:], atol=1e-5)
+        assert len(other[1]) > 2
+
+    def test_a_teacher_that_gives_no_parts_is_refused(self, tokenizer, recipe):
+        sample = sample_of("a", TEXTS)
+        tokens = tokenizer.encode([sample.text])
+        with pytest.raises(ConfigError, match="the teacher words only gives whole vectors"):
+            questions([sample], tokens, WordTeacher(), recipe(4))
