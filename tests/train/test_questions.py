@@ -15,7 +15,7 @@ from dewey_embed.train.teachers import minilm
 from dewey_embed.train.teachers.minilm import MiniLM
 
 from .conftest import MINI
-from .test_targets import sample_of, unit
+from .test_targets import WORDS, sample_of, unit
 from .test_wholes import WordTeacher
 
 TEXTS = ("The lighthouse keeper writes down every ship.", "Naïve café, 3,14159 tides a day.")
@@ -63,20 +63,7 @@ class TestQuestions:
     def test_answers_of_many_passes_come_in_the_order_of_the_samples(
         self, tokenizer, mini_lm, recipe, monkeypatch
     ):
-        words = [
-            "the",
-            "tide",
-            "comes",
-            "in",
-            "over",
-            "stones",
-            "and",
-            "birds",
-            "call",
-            "at",
-            "dawn",
-        ]
-        chunks = [" ".join((words * 3)[: 2 + 5 * n % 29]) + f" {n}" for n in range(12)]
+        chunks = [" ".join((WORDS * 3)[: 2 + 5 * n % 29]) + f" {n}" for n in range(12)]
         samples = [sample_of(f"s{n}", chunks[n : n + 3]) for n in range(0, 12, 3)]
         together = self.asked(tokenizer, samples, recipe(4), mini_lm)
         at_once = answers(mini_lm, together)
