@@ -5,14 +5,17 @@ import pytest
 import torch
 
 from dewey_embed.errors import ConfigError
+from dewey_embed.train.batches import Collator
 from dewey_embed.train.questions import answers, questions
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.reduce import fit_reduction
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.teach import ask
+from dewey_embed.train.teach import Asker, ask, untaught
 from dewey_embed.train.teachers import minilm
 from dewey_embed.train.teachers.minilm import MiniLM
+from dewey_embed.train.teachers.recipe import PackageTeacher
+from dewey_embed.train.teachers.teacher import open_teacher
 
 from .conftest import MINI
 from .test_targets import WORDS, sample_of, unit
@@ -113,6 +116,19 @@ class TestParts:
             mean = unit((bounds[mine, 1] - bounds[mine, 0]) @ parts[mine])
             assert mean @ vectors[row] > 0.95
 
+    def test_parts_are_the_teachers_own_states_in_their_order(self, mini_lm, tokenizer, answer):
+        [(_, bounds, parts)] = answer(3)
+        expected = []
+        for text in TEXTS:
+            ids = torch.from_numpy(mini_lm.tokenize([text]).ids)
+            with torch.no_grad():
+                states = mini_lm._model(ids.unsqueeze(0)).last_hidden_state[0].float()
+            own = states[1:-1] + (states[0] + states[-1]) / (len(ids) - 2)
+            expected += [part.sum(0) for part in own.split(3)]
+        expected = unit(torch.stack(expected).numpy())
+        assert len(bounds) == len(expected)
+        assert (parts * expected).sum(1).min() > 0.995
+
     def test_one_part_as_long_as_its_chunk_is_the_chunk(self, answer):
         [(vectors, bounds, parts)] = answer(500)
         assert len(bounds) == 2
@@ -133,3 +149,22 @@ class TestParts:
         tokens = tokenizer.encode([sample.text])
         with pytest.raises(ConfigError, match="the teacher words only gives whole vectors"):
             questions([sample], tokens, WordTeacher(), recipe(4))
+
+
+def test_a_batch_answered_on_the_way_is_the_batch_of_stored_targets(tiny, tokenizer, tmp_path):
+    recipe = read_recipe(tiny.recipe, ["targets.part_tokens=4", "base.vector_size=384"])
+    recipe = recipe.model_copy(update={"teacher": PackageTeacher(kind="package", max_tokens=96)})
+    asker = Asker(recipe, tokenizer, tmp_path)
+    samples = [sample_of("a", TEXTS), sample_of("b", TEXTS[:1])]
+    same = fit_reduction("none", np.empty((0, 384), np.float32), 384)
+    teacher = open_teacher(recipe.teacher)
+    stored = Collator(tokenizer)(ask(teacher, same, samples, tokenizer, recipe))
+    asked = Collator(tokenizer, asker.ask)([untaught(sample) for sample in samples])
+    answered = asker.answer(asked)
+    assert answered.keys() == stored.keys()
+    assert len(stored["part_starts"]) == len(stored["part_targets"]) > 0
+    for name, expected in stored.items():
+        if name == "lengths":
+            assert answered[name] == expected
+        else:
+            torch.testing.assert_close(answered[name], expected)
