@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, TeacherError
+from dewey_embed.train import teach
 from dewey_embed.train.batches import Collator
 from dewey_embed.train.questions import answers, questions
 from dewey_embed.train.recipe_file import read_recipe
@@ -168,3 +169,19 @@ def test_a_batch_answered_on_the_way_is_the_batch_of_stored_targets(tiny, tokeni
             assert answered[name] == expected
         else:
             torch.testing.assert_close(answered[name], expected)
+
+
+def test_an_answer_that_is_no_vector_is_refused_before_it_is_trained_on(
+    tiny, tokenizer, tmp_path, monkeypatch
+):
+    recipe = read_recipe(tiny.recipe, ["targets.part_tokens=4", "base.vector_size=384"])
+    recipe = recipe.model_copy(update={"teacher": PackageTeacher(kind="package", max_tokens=96)})
+    broken = MiniLM(max_tokens=96, device="cpu")
+    with torch.no_grad():
+        broken._model.embeddings.word_embeddings.weight[tokenizer.encode(["tide"])[0].ids] = np.nan
+    monkeypatch.setattr(teach, "open_teacher", lambda *_, **__: broken)
+    asker = Asker(recipe, tokenizer, tmp_path)
+    samples = [untaught(sample_of("a", ["A ship comes in.", "The tide comes in."]))]
+    batch = Collator(tokenizer, asker.ask)(samples)
+    with pytest.raises(TeacherError, match=r"MiniLM.*'A ship.*got NaN or infinity for text"):
+        asker.answer(batch)

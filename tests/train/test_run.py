@@ -12,9 +12,13 @@ from safetensors.torch import load_file
 
 from dewey_embed import Dewey
 from dewey_embed.errors import ConfigError, RunError, TargetsError
+from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
+from dewey_embed.train.start import start_tokenizer
+from dewey_embed.train.teach import teach
+from dewey_embed.train.trainer import last_whole_checkpoint
 
 # A tiny student after twelve steps is far from its teacher, and is warned about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
@@ -50,6 +54,17 @@ def test_a_run_logs_its_terms_and_figures_and_says_what_it_took(finished) -> Non
     assert result["tokens"] > 0
     assert result["machine"]["torch"]
     assert list(folder.checkpoints.glob("runs/*/events.*"))  # TensorBoard
+
+
+def test_the_tokens_of_a_run_are_those_of_its_batches(finished, tiny) -> None:
+    folder, _ = finished
+    recipe = read_recipe(tiny.recipe)
+    samples = SampleSet(teach(recipe, folder.start, folder.targets), "train")
+    collator = Collator(start_tokenizer(folder.start))
+    first = list(ShardShuffle(samples, recipe.training.seed))[: 12 * 4]
+    batches = [collator([samples[i] for i in first[step : step + 4]]) for step in range(0, 48, 4)]
+    result = json.loads(folder.result.read_text())
+    assert result["tokens"] == sum(len(batch["ids"]) for batch in batches)
 
 
 def test_a_finished_run_started_again_trains_nothing_more(finished, tiny) -> None:
@@ -141,6 +156,29 @@ def test_targets_can_be_asked_for_on_the_fly(tiny, finished, tmp_path: Path) -> 
         for targets in (folder.targets, stored.targets)
     ]
     assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize(
+    ("save_steps", "evaluate_steps", "said"),
+    [(1, 12, r"^step 2: the loss was nan in 1 of the last 2 steps; the checkpoint of step 1 "),
+     (12, 6, r"^step 6: the loss was nan in 5 of the last 6 steps; none is saved\. Lower "),
+     (12, 12, r"^step 10: the loss was nan in 9 of the last 10 steps; none is saved\. Lower ")],
+    ids=["before it saves", "before it measures", "before it logs"],
+)  # fmt: skip
+def test_a_run_whose_loss_breaks_stops_and_keeps_what_was_whole(
+    tiny, finished, tmp_path: Path, save_steps, evaluate_steps, said
+) -> None:
+    changes = ["training.learning_rate=1e30", "training.optimizer=adamw_torch",
+               f"training.save_steps={save_steps}",
+               f"training.evaluate_steps={evaluate_steps}"]  # fmt: skip
+    folder = RunFolder(tmp_path, finished[0].targets)
+    with pytest.raises(RunError, match=said):
+        train(read_recipe(tiny.recipe, changes), folder)
+    kept = last_whole_checkpoint(folder.checkpoints)
+    assert (kept is None) == (save_steps == 12)
+    if kept is not None:
+        assert kept[0].name == "checkpoint-1"
+    assert not folder.model.exists()
 
 
 def test_held_out_samples_are_spread_over_all_there_are() -> None:

@@ -157,19 +157,27 @@ class Asker:
         return questions(samples, tokens, self._teacher, self._recipe)
 
     def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with its targets in place of its questions, on the device of its ids."""
+        """The batch with its targets in place of its questions, on the device of its ids.
+
+        Raises:
+            TeacherError: the teacher answers with anything but good vectors; where they are on a
+                GPU they are not looked at, which would wait for it, and a bad one breaks the loss.
+
+        """
         asked: Questions = batch["asked"]
         rest = {name: value for name, value in batch.items() if name != "asked"}
-        found = (self._reduced(rows) for rows in answers(self._teacher, asked))
+        where = batch_name(self._teacher.name, asked.texts)
+        found = (self._reduced(rows, where) for rows in answers(self._teacher, asked))
         device = batch["ids"].device
         names = ("cls_targets", "chunk_targets", "part_targets")
         return rest | {name: rows.to(device) for name, rows in zip(names, found, strict=True)}
 
-    def _reduced(self, rows: Tensor) -> Tensor:
+    def _reduced(self, rows: Tensor, where: str) -> Tensor:
         """The rows at the student's size; on the host where there is anything to do."""
-        if self._reduction.kind == "none":
+        if self._reduction.kind == "none" and rows.device.type == "cuda":
             return rows
-        return torch.from_numpy(self._reduction.apply(rows.cpu().numpy()))
+        vectors = checked(rows.cpu().numpy(), len(rows), self._teacher.dim, where)
+        return torch.from_numpy(self._reduction.apply(vectors))
 
 
 def untaught(sample: Sample) -> Targets:

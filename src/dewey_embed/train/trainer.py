@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from dewey_embed.errors import RunError
 from dewey_embed.model.cores import usable_cores
 from dewey_embed.train.batches import Answer, Collator, SampleSet, ShardShuffle
 from dewey_embed.train.optimizer import build_optimizer
@@ -108,8 +109,14 @@ class AlignmentTrainer(Trainer):
         return (terms["loss"], terms) if return_outputs else terms["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Nothing; the log has the terms' means since the last time, too."""
+        """Nothing; the log has the terms' means since the last time, too.
+
+        Raises:
+            RunError: a loss since then was no finite number.
+
+        """
         if "loss" in logs:
+            self._refuse_broken_loss()
             for name, values in self._terms.items():
                 if name != "loss":
                     logs[f"loss/{name}"] = torch.stack(values).mean().item()
@@ -122,7 +129,13 @@ class AlignmentTrainer(Trainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Held-out figures, under `eval_…`; every process measures the same samples."""
+        """Held-out figures, under `eval_…`; every process measures the same samples.
+
+        Raises:
+            RunError: as in `log`.
+
+        """
+        self._refuse_broken_loss()
         model: nn.Module = self.model_wrapped if self.is_fsdp_enabled else self._student
         model.eval()
         figures = self.measure(model, self.state.global_step)
@@ -134,7 +147,29 @@ class AlignmentTrainer(Trainer):
         )
         return metrics
 
+    def _refuse_broken_loss(self) -> None:
+        """Stop at NaN or infinity: whatever was trained by it must not become a checkpoint."""
+        losses = torch.stack(self._terms["loss"]) if self._terms["loss"] else torch.zeros(1)
+        broken = ~losses.isfinite()
+        if broken.any():
+            last = last_whole_checkpoint(self._folder)
+            kept = f"the checkpoint of step {step_of(last[0])} is kept" if last else "none is saved"
+            raise RunError(
+                f"step {self.state.global_step}: the loss was {losses[broken][0].item()} in "
+                f"{int(broken.sum())} of the last {len(losses)} steps; {kept}. Lower "
+                "training.learning_rate or raise training.warmup_steps, and where the teacher "
+                "answers in half precision run it in bfloat16 or float32"
+            )
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        """Count the tokens trained on; theirs asks the device, which has then nothing to do."""
+        if self.accelerator.num_processes > 1:
+            super()._track_num_input_tokens(inputs)  # type: ignore[no-untyped-call]
+        else:
+            self.state.num_input_tokens_seen += inputs["ids"].numel()
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._refuse_broken_loss()
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
             folder = self._folder / f"checkpoint-{self.state.global_step}"
