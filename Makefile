@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix bench results measure train clean
+.PHONY: install demo test test-all lint fix bench results measure train train-gpu clean
 
 install: $(READY)
 
@@ -63,7 +63,8 @@ measure: $(READY)
 	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(FOUND)/audits/cost.json
 	$(MAKE) results
 
-# The embedded default's seven runs, to runs/mini_seventh/model. Go on where they were stopped.
+# The embedded default's seven runs on a CPU, to runs/mini_seventh/model, and its eighth, on a GPU, to
+# runs/mini_gpu/model. Go on where they were stopped.
 train: $(READY) runs/software_docs.parquet
 	$(BIN)/dewey train recipes/mini.toml --max-minutes 60
 	$(BIN)/dewey train recipes/mini_continued.toml
@@ -75,6 +76,9 @@ train: $(READY) runs/software_docs.parquet
 			--set corpus.seed=$$seed --set split.seed=$$seed || exit 1; \
 		from=$$to; \
 	done
+
+train-gpu: $(READY) runs/software_docs.parquet
+	$(BIN)/dewey train recipes/mini_gpu.toml --max-minutes 5.6
 
 runs/software_docs.parquet: $(READY) recipes/software_docs.py
 	$(BIN)/python recipes/software_docs.py --output $@
