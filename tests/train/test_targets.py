@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import datasets.config
@@ -11,10 +13,11 @@ import pytest
 
 from dewey_embed.errors import TargetsError
 from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack_samples
+from dewey_embed.train.differences import differences
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder, differences
+from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder
 from dewey_embed.train.teach import teach
 
 from .conftest import MINI, RECIPE, write_corpus
@@ -173,7 +176,7 @@ class TestShards:
     def test_is_complete_when_all_of_the_corpus_is_there(self, folder):
         write_shards(folder, [1, 1])
         assert not folder.is_complete
-        folder.finish({"train": 3})
+        folder.finish({"train": 3}, {})
         assert not folder.is_complete
         folder.write("train", 2, 1, [random_targets(5)])
         assert folder.is_complete
@@ -198,6 +201,25 @@ class TestShards:
             (folder.path / MANIFEST).write_text(json.dumps(manifest))
             assert teach(recipe, MINI, folder.path).is_complete
             assert folder.shards == whole.shards
+
+    def test_the_rows_that_were_no_use_are_counted_and_said(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        path, corpus = tmp_path / "recipe.toml", tmp_path / "corpus.jsonl"
+        good = [{"text": f"{word} " * 100} for word in WORDS]
+        bad = [{"text": "short"}, {"text": None}, {"text": "tiny"}, good[0]]
+        corpus.write_text("".join(json.dumps(row) + "\n" for row in (*good, *bad)))
+        path.write_text(RECIPE.format(student=MINI, teacher="unused", corpus=corpus))
+        changes = ["targets.on_the_fly=true", "base.vector_size=384"]
+        left = {"no text": 1, "too short": 2, "duplicate": 1}
+        recipe = read_recipe(path, changes)
+        for _ in range(2):  # the second reads no corpus
+            assert teach(recipe, MINI, tmp_path / "run/targets").left_out == left
+        options = [part for change in changes for part in ("--set", change)]
+        done = subprocess.run(
+            [sys.executable, "-m", "dewey_embed.cli", "teach", path, "-o", tmp_path / "run",
+             *options], capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert "\nleft out of the corpus: 1 duplicate, 1 no text, 2 too short\n" in done.stdout
 
     def test_a_corpus_that_grew_is_gone_on_with(self, tmp_path, monkeypatch):
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")

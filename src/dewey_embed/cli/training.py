@@ -71,6 +71,9 @@ def teach(
         f"{sum(s.num_chunks for s in shards):,} chunks, "
         f"{sum(s.num_bytes for s in shards) / 1e6:,.1f} MB"
     )
+    if written.left_out:
+        reasons = (f"{count:,} {reason}" for reason, count in sorted(written.left_out.items()))
+        typer.echo(f"left out of the corpus: {', '.join(reasons)}")
     if read.teacher.reduce != "none" and not read.targets.on_the_fly:
         kept = kept_structure(read, run.start, run.targets)
         typer.echo(

@@ -37,13 +37,14 @@ from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
 from dewey_embed.train.diagnostics import warnings
+from dewey_embed.train.differences import differences
 from dewey_embed.train.measure import HeldOutMeasure
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import Student
-from dewey_embed.train.targets import Targets, TargetsFolder, differences
+from dewey_embed.train.targets import Targets, TargetsFolder
 from dewey_embed.train.teach import Asker, teach
 from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint, step_of
 

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dewey_embed.errors import TargetsError
+from dewey_embed.train.differences import differences
 from dewey_embed.train.samples import Draw, Sample
 
 FORMAT = 2
@@ -139,10 +140,16 @@ class TargetsFolder:
             manifest["shards"] = [*others, asdict(shard)]
         return shard
 
-    def finish(self, num_shards: dict[Part, int]) -> None:
+    @property
+    def left_out(self) -> dict[str, int]:
+        """How many rows of the corpus were no use, by why; empty until all of it was read."""
+        found: dict[str, int] = read_manifest(self.path).get("left_out", {})
+        return found
+
+    def finish(self, num_shards: dict[Part, int], left_out: dict[str, int]) -> None:
         """Nothing; the manifest then says how many shards of each part the corpus makes."""
         with self._manifest() as manifest:
-            manifest["num_shards"] = num_shards
+            manifest |= {"num_shards": num_shards, "left_out": left_out}
 
     def read(self, shard: Shard) -> list[Targets]:
         """The samples of a shard, in order.
@@ -219,26 +226,6 @@ def _grow(path: Path, manifest: dict[str, Any], max_texts: int | None) -> None:
         )
     manifest["max_texts"] = max_texts
     manifest.pop("num_shards", None)
-
-
-def differences(before: Any, after: Any, name: str = "") -> str:
-    """What differs between two recipes' values, as `key: before, now after`; "" if nothing does.
-
-    A key that one of them lacks is of a later version: it differs only where it does something, for
-    hours of teaching and training must outlive an upgrade. So a new key is off at 0, None or empty.
-    """
-    if isinstance(before, dict) and isinstance(after, dict):
-        found = [
-            differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
-            for key in sorted(before.keys() | after.keys())
-            if (key in before and key in after) or before.get(key) or after.get(key)
-        ]
-        return "; ".join(part for part in found if part)
-    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
-        pairs = enumerate(zip(before, after, strict=True))
-        items = [differences(old, new, f"{name}[{place}]") for place, (old, new) in pairs]
-        return "; ".join(part for part in items if part)
-    return "" if before == after else f"{name}: {before}, now {after}"
 
 
 def _to_table(targets: Sequence[Targets]) -> pa.Table:

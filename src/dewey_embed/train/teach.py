@@ -84,9 +84,10 @@ def teach(
     # a shard that was the last, before the corpus grew, may have too few texts
     done = {(shard.part, shard.number, shard.num_texts) for shard in targets.shards}
     counts: Counter[Part] = Counter()
+    corpus = Corpus(recipe.corpus)
     bar = progress_bar("targets", total, "texts", show=progress)
     with kept_memory(), bar as advance:
-        for turn, (part, texts) in enumerate(shards(Corpus(recipe.corpus), recipe)):
+        for turn, (part, texts) in enumerate(shards(corpus, recipe)):
             number = counts[part]
             counts[part] += 1
             if turn % num_ranks == rank and (part, number, len(texts)) not in done:
@@ -95,7 +96,7 @@ def teach(
                 write(part, number, texts, recipe.split)
             advance(len(texts))
     counts["short"] = counts["held_out"]
-    targets.finish(dict(counts))
+    targets.finish(dict(counts), dict(corpus.left_out))
     return targets
 
 
