@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils.pin_memory import pin_memory as pinned
 
 from dewey_embed import Dewey
 from dewey_embed.model.placement import default_dtype
@@ -13,9 +14,11 @@ from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, student, train
 from dewey_embed.train.start import start_folder, start_tokenizer
-from dewey_embed.train.teach import teach
+from dewey_embed.train.teach import Asker, teach, untaught
 from dewey_embed.train.teachers.minilm import MiniLM
+from dewey_embed.train.teachers.recipe import PackageTeacher
 from tests.train.conftest import tiny as tiny  # noqa: PLC0414 - a fixture
+from tests.train.test_targets import sample_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -86,6 +89,26 @@ def test_a_step_has_the_gradients_of_the_cpu(tiny, tmp_path) -> None:
             found["cuda"][name].flatten(), expected.flatten(), dim=0
         )
         assert cosine > 0.97, name
+
+
+def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
+    recipe = read_recipe(tiny.recipe, ["base.vector_size=384", "targets.part_tokens=8"])
+    recipe = recipe.model_copy(update={"teacher": PackageTeacher(kind="package", max_tokens=96)})
+    start = start_folder(recipe, tmp_path / "start")
+    tokenizer = start_tokenizer(start)
+    asker = Asker(recipe, tokenizer, tmp_path)
+    samples = [untaught(sample_of("s", [text[:400]])) for text in TEXTS]
+    batch = pinned(Collator(tokenizer, asker.ask)(samples))
+    model = student(recipe, start).cuda()
+    for mode in ("default", "error"):  # the first time, memory is got and kernels are chosen
+        moved = {k: v.cuda(non_blocking=True) if isinstance(v, torch.Tensor) else v
+                 for k, v in batch.items()}  # fmt: skip
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            with torch.autocast("cuda", torch.bfloat16):
+                model(**asker.answer(moved))["loss"].backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
 
 def test_a_run_asks_its_teacher_on_the_way_and_its_batches_are_made_by_workers(

@@ -10,7 +10,7 @@ and teacher share a tokenizer those tokens are known, and each stretch of them, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -40,6 +40,10 @@ class Parts(NamedTuple):
     rows: Tensor
     bounds: list[Int]
 
+    def pin_memory(self) -> Parts:
+        """The same, its tensor where a GPU copies from without waiting."""
+        return self._replace(rows=self.rows.pin_memory())
+
 
 @dataclass(frozen=True, slots=True)
 class Questions:
@@ -55,6 +59,15 @@ class Questions:
     num_chunks: int
     wholes: Wholes
     parts: Parts | None
+
+    def pin_memory(self) -> Questions:
+        """The same, its tensors where a GPU copies from without waiting; DataLoader asks for it."""
+        return replace(
+            self,
+            rows=self.rows.pin_memory(),
+            wholes=self.wholes.pin_memory(),
+            parts=None if self.parts is None else self.parts.pin_memory(),
+        )
 
 
 class Answers(NamedTuple):

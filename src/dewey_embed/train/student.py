@@ -50,7 +50,7 @@ class Student(nn.Module):
         """
         packed = repacked(ids, lengths)
         hidden_TH = self.model(packed)
-        first = torch.from_numpy(packed.starts[: len(lengths)]).to(ids.device)
+        first = packed.cu_seqlens[: len(lengths)]
         with torch.autocast(ids.device.type, enabled=False):
             cls = self.model.embed(hidden_TH[first])
             spans = RunningSums(hidden_TH).means(

@@ -215,8 +215,7 @@ def arguments(
         greater_is_better=True,
         seed=recipe.seed,
         dataloader_drop_last=True,
-        **_workers(),
-        dataloader_pin_memory=torch.cuda.is_available(),
+        **_feeding(),
         remove_unused_columns=False,
         include_num_input_tokens_seen="all",
         logging_nan_inf_filter=False,  # which hides NaN, and makes a GPU wait at every step
@@ -228,12 +227,17 @@ def arguments(
     )
 
 
-def _workers() -> dict[str, Any]:
-    """Processes that make batches while a GPU works on others; a CPU has no time to spare."""
+def _feeding() -> dict[str, Any]:
+    """How batches are made and reach a GPU: by other processes, and without its waiting for them.
+
+    A CPU has no time to spare for such processes.
+    """
     if not torch.cuda.is_available():
-        return {}
+        return {"dataloader_pin_memory": False}
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return {
+        "dataloader_pin_memory": True,
+        "accelerator_config": {"non_blocking": True},
         "dataloader_num_workers": max(1, usable_cores() // devices - 1),
         "dataloader_prefetch_factor": 4,
         "dataloader_persistent_workers": True,

@@ -35,6 +35,13 @@ class Wholes:
     rows: Tensor
     weights: Tensor
 
+    def pin_memory(self) -> Wholes:
+        """The same, its tensors where a GPU copies from without waiting."""
+        owners, rows, weights = (
+            part.pin_memory() for part in (self.owners, self.rows, self.weights)
+        )
+        return Wholes(self.texts, owners, rows, weights)
+
     def mean(self, vectors: Tensor, num_samples: int) -> Tensor:
         """(S, K) float32, unit length, of all rows' vectors (C + E, K)."""
         device = vectors.device
