@@ -25,6 +25,7 @@ from dewey_embed.train.plan import (
     make_plan,
 )
 from dewey_embed.train.recipe import Recipe, SplitRecipe
+from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import cut_samples
 from dewey_embed.train.shape import student_shape
 
@@ -268,6 +269,42 @@ def test_a_run_is_held_against_its_plan():
     assert plan.tokens_per_second == pytest.approx(plan.student_tokens / seconds)
     assert plan.tokens_per_second * plan.training_flops_per_token == pytest.approx(0.45 * 0.42e12)
     assert check_against(plan, plan.tokens_per_second / 2) == pytest.approx(2)
+
+
+def test_the_run_on_an_h200_was_as_fast_as_its_plan_says(repository):
+    # Measured 2026-11: recipes/mini_gpu.toml, 133,683,607 tokens in 0.09537 hours, 40,610 texts.
+    measured = 133_683_607 / (0.09537 * 3600)
+    base = [f"base.checkpoint={Dewey.load().folder}"]
+    recipe = read_recipe(repository / "recipes" / "mini_gpu.toml", base)
+    plan = planned(recipe, "H200", texts=40_610, text_tokens=3200)
+    assert check_against(plan, measured) == pytest.approx(1, rel=0.05)
+    assert plan.amounts.tokens == pytest.approx(133.7e6 / 1985 * 1421, rel=0.05)
+    assert any("measured on one H200" in note for note in plan.notes)
+    assert not any("fit" in note for note in plan.notes)  # nor did it
+    wide = planned(a_recipe(base={"checkpoint": "answerdotai/ModernBERT-base"}), "H200")
+    assert any("0.4 of peak" in note and "assumed" in note for note in wide.notes)
+
+
+def test_memory_is_planned_for_batches_as_chance_makes_them():
+    # Draws of a sample's length, put together to batches: none of 30,000 may be larger, nor the
+    # bound be far from the largest.
+    shape = student_shape(a_recipe())
+    crops, samples = [(32, 0.5), (256, 0.4), (4096, 0.1)], 64
+    bytes_of = {length: length * shape.activation_bytes(length, checkpointing=False)
+                for length, _ in crops}  # fmt: skip
+    random = np.random.default_rng(0)
+    drawn = random.choice(list(bytes_of.values()), (30_000, samples), p=[w for _, w in crops])
+    largest = drawn.sum(1).max()
+
+    def activations(samples):
+        bare, drawn = (
+            shape.peak_memory(count, crops, checkpointing=False, on_cpu=False)
+            for count in (0, samples)
+        )
+        return drawn - bare
+
+    assert largest * 0.85 < activations(samples) < largest * 1.15
+    assert activations(1) == pytest.approx(bytes_of[4096], rel=0.01)
 
 
 def test_an_endpoints_hours_are_unknown_until_its_size_is_given():

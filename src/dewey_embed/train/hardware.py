@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 from dewey_embed.errors import ConfigError
 
@@ -26,11 +26,26 @@ DEVICES: Mapping[str, tuple[float, int]] = {
     "cpu": (0.42, 24),
 }
 
-CPU_EFFICIENCY = (0.45, 0.60)
-"""Fractions of peak, student and teacher: measured 2026-11, AMD Zen 4 AVX512-BF16, two cores."""
 
-GPU_EFFICIENCY = (0.40, 0.50)
-"""Fractions of peak, student and teacher: assumed, not measured."""
+class Efficiency(NamedTuple):
+    """Fractions of a device's peak that a student in training and a teacher reach."""
+
+    student: float
+    teacher: float
+    origin: str
+
+
+ON_CPU = Efficiency(0.45, 0.60, "measured on two cores")
+"""Measured 2026-11, AMD Zen 4 AVX512-BF16, two cores."""
+
+ON_GPU = Efficiency(0.40, 0.50, "assumed, not measured")
+
+NARROW_ON_GPU = Efficiency(0.025, 0.50, "the first measured on one H200, the second assumed")
+"""Measured 2026-11 with recipes/mini_gpu.toml, 384 wide: 389,000 tokens a second, all in. So narrow
+a student keeps a GPU waiting for memory and for its next piece of work, not for products."""
+
+NARROW_UP_TO = 512
+"""Hidden size up to which that is taken to hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +77,8 @@ class Hardware:
         teraflops, gibibytes = DEVICES[name]
         return cls(name, count, teraflops * 1e12, gibibytes * GIB)
 
-    @property
-    def efficiency(self) -> tuple[float, float]:
-        """The fractions of peak that a student in training and a teacher reach."""
-        return CPU_EFFICIENCY if self.name == "cpu" else GPU_EFFICIENCY
+    def efficiency(self, hidden_size: int) -> Efficiency:
+        """The fractions of peak that a student of this width and its teacher reach."""
+        if self.name == "cpu":
+            return ON_CPU
+        return NARROW_ON_GPU if hidden_size <= NARROW_UP_TO else ON_GPU

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.train.hardware import Hardware
+from dewey_embed.train.hardware import Efficiency, Hardware
 from dewey_embed.train.recipe import Recipe, SplitRecipe
 from dewey_embed.train.samples import NUM_SPECIAL
 from dewey_embed.train.shape import student_shape
@@ -54,6 +54,7 @@ class Plan:
     """What a run takes; hours are of all devices together, None where the teacher is unknown."""
 
     hardware: Hardware
+    efficiency: Efficiency
     embedding_parameters: int
     other_parameters: int
     forward_flops_per_token: float
@@ -125,23 +126,26 @@ def make_plan(
     if (size := _teacher_size(recipe, teacher_parameters)) is not None:
         passes = student_tokens / amounts.tokens if on_the_fly else 1.0
         teacher_flops = 2 * size * amounts.teacher_tokens * passes
+    reached = hardware.efficiency(shape.backbone.hidden_size)
+    peak_flops_per_hour = hardware.count * hardware.peak_flops * 3600
     plan = Plan(
         hardware=hardware,
+        efficiency=reached,
         embedding_parameters=shape.embedding_parameters,
         other_parameters=shape.other_parameters,
         forward_flops_per_token=forward,
         training_flops_per_token=train_flops,
         amounts=amounts,
         student_tokens=student_tokens,
-        student_hours=student_tokens * train_flops / _flops_per_hour(hardware, 0),
+        student_hours=student_tokens * train_flops / (peak_flops_per_hour * reached.student),
         teacher_flops=teacher_flops,
-        teacher_hours=teacher_flops and teacher_flops / _flops_per_hour(hardware, 1),
+        teacher_hours=teacher_flops and teacher_flops / (peak_flops_per_hour * reached.teacher),
         target_bytes=target_bytes(
             amounts, 0 if on_the_fly else shape.embedding_dim, recipe.targets.part_tokens
         ),
         memory_bytes=shape.peak_memory(
             math.ceil(training.batch_samples / hardware.count),
-            max(length for length, _ in crops),
+            crops,
             checkpointing=training.gradient_checkpointing,
             on_cpu=hardware.name == "cpu",
         ),
@@ -241,11 +245,6 @@ def _student_tokens(recipe: Recipe, amounts: Amounts) -> int:
     return round(amounts.tokens * (1 - recipe.corpus.held_out) * training.epochs)
 
 
-def _flops_per_hour(hardware: Hardware, role: int) -> float:
-    """What all devices do in an hour, for the student (0) or the teacher (1)."""
-    return hardware.count * hardware.peak_flops * hardware.efficiency[role] * 3600
-
-
 def _teacher_size(recipe: Recipe, given: float | None) -> float | None:
     """Parameters of the teacher's products; None for an endpoint, whose hours are not ours."""
     teacher = recipe.teacher
@@ -268,6 +267,8 @@ def _notes(recipe: Recipe, plan: Plan, text_tokens: int | None) -> Iterator[str]
         yield "texts are taken to fill their crops, an upper bound; give --text-tokens"
     if recipe.training.precision == "float32":
         yield "training in float32 is slower and larger than this plan, which is for bfloat16"
-    student, teacher = hardware.efficiency
-    origin = "measured on two cores" if hardware.name == "cpu" else "assumed, not measured"
-    yield f"reaches {student:.0%} of peak in training, {teacher:.0%} as a teacher: {origin}"
+    reached = plan.efficiency
+    yield (
+        f"reaches {reached.student:.3g} of peak in training, {reached.teacher:.3g} as a teacher: "
+        f"{reached.origin}"
+    )

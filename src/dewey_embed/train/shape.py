@@ -7,10 +7,13 @@ V vocabulary, D width of the vectors.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from dewey_embed.config import BackboneConfig
 from dewey_embed.errors import ConfigError
@@ -26,6 +29,9 @@ BACKBONE_VOCABULARY = 50368
 
 STATE_BYTES = 16
 """A parameter in training: weight, gradient and the optimiser's two moments, all float32."""
+
+UNLIKELY = 4.0
+"""Standard deviations above the mean that memory is planned for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +113,33 @@ class Shape:
             return 4 * hidden * shape.num_hidden_layers + 2 * layer + ends
         return sum(kinds[kind] for kind in shape.layer_types) + layer + ends
 
-    def peak_memory(self, samples: int, length: int, *, checkpointing: bool, on_cpu: bool) -> int:
+    def peak_memory(
+        self,
+        samples: int,
+        crops: Sequence[tuple[int, float]],
+        *,
+        checkpointing: bool,
+        on_cpu: bool,
+    ) -> int:
         """Bytes of training on one device: its samples' activations, and what it holds anyway.
 
         That is 16 a parameter and, in mixed precision, a bfloat16 copy of each layer's products.
+        Samples are drawn from crops, (length, how many), and their activations taken to be at
+        most four standard deviations above the mean: more comes once in some 30,000 batches.
         """
-        activations = self.activation_bytes(length, checkpointing=checkpointing, on_cpu=on_cpu)
+        lengths, counts = (np.array(column, float) for column in zip(*crops, strict=True))
+        kept = lengths * [
+            self.activation_bytes(int(length), checkpointing=checkpointing, on_cpu=on_cpu)
+            for length in lengths
+        ]
+        mean = float(np.average(kept, weights=counts))
+        deviation = math.sqrt(np.average((kept - mean) ** 2, weights=counts))
+        drawn = samples * mean + UNLIKELY * math.sqrt(samples) * deviation
+        largest = float(kept.max())
+        activations = round(min(max(drawn, largest), samples * largest))
         parameters = self.embedding_parameters + self.other_parameters
         copies = 2 * self.backbone.num_hidden_layers * self._layer_products
-        return STATE_BYTES * parameters + copies + samples * length * activations
+        return STATE_BYTES * parameters + copies + activations
 
 
 def student_shape(recipe: Recipe) -> Shape:
