@@ -11,9 +11,10 @@ import pytest
 from safetensors.torch import load_file
 
 from dewey_embed import Dewey
-from dewey_embed.errors import ConfigError, RunError, TargetsError
+from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsError
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card
+from dewey_embed.train.history import HISTORY_FILE, runs_of
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
 from dewey_embed.train.start import start_tokenizer
@@ -88,6 +89,26 @@ def test_the_card_says_what_a_model_was_made_of(finished, tiny) -> None:
     result = json.loads(folder.result.read_text())
     result["recipe"]["corpus"]["sources"][0]["matching"] = "tide"
     assert f"| {tiny.corpus.name}, what matches | 1.0 | not stated |" in card(result)
+
+
+def test_a_run_tells_of_the_runs_before_it(finished, tiny, tmp_path: Path) -> None:
+    folder, _ = finished
+    first = json.loads(folder.result.read_text())
+    assert first["before"] == []
+    assert "## Runs before" not in (folder.model / "README.md").read_text()
+    changes = [f"base.checkpoint={folder.model}", "training.max_steps=2",
+               "diagnostics.passkey_tokens=[]"]  # fmt: skip
+    again = RunFolder(tmp_path, folder.targets)
+    train(read_recipe(tiny.recipe, changes), again)
+    second = json.loads(again.result.read_text())
+    assert [run["tokens"] for run in second["before"]] == [first["tokens"]]
+    text = (again.model / "README.md").read_text()
+    assert f"With these 2 runs, {first['tokens'] + second['tokens']:,} tokens, " in text
+    assert f"| `{first['command']}` | {first['tokens']:,} | " in text
+    assert [run["steps"] for run in runs_of(again.model)] == [12, 2]
+    (again.model / HISTORY_FILE).write_text('[{"command": "dewey"}]')
+    with pytest.raises(CheckpointError, match=rf"{HISTORY_FILE}: is no history .*'steps'.*mend"):
+        runs_of(again.model)
 
 
 def test_muon_goes_on_from_a_checkpoint_bit_for_bit(finished, tiny, tmp_path: Path) -> None:

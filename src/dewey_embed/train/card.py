@@ -39,10 +39,9 @@ def card(result: Mapping[str, Any]) -> str:
         f"- {result['steps']:,} steps, {result['tokens']:,} tokens of the student, "
         f"{result['train_hours']:.2f} hours; the best checkpoint is that of step "
         f"{result['best_step']:,}",
-        f"- Machine: {machine['cores']} cores ({machine['processor']}, {machine['capability']})"
-        + "".join(f", {device}" for device in machine["devices"])
-        + f"; torch {machine['torch']}",
+        f"- Machine: {_machine(machine)}; torch {machine['torch']}",
         "",
+        *_before(result),
         "## Data",
         "| source | weight | licence |",
         "|---|---|---|",
@@ -69,6 +68,34 @@ def card(result: Mapping[str, Any]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _machine(machine: Mapping[str, Any]) -> str:
+    """Cores, processor and devices."""
+    cores = f"{machine['cores']} cores ({machine['processor']}, {machine['capability']})"
+    return ", ".join((cores, *machine["devices"]))
+
+
+def _before(result: Mapping[str, Any]) -> list[str]:
+    """The runs that the model had behind it, and all of them together; nothing of a first run."""
+    before = result.get("before") or []
+    if not before:
+        return []
+    runs = [*before, result]
+    tokens, hours = (sum(run[key] for run in runs) for key in ("tokens", "train_hours"))
+    return [
+        "## Runs before",
+        f"With these {len(runs)} runs, {tokens:,} tokens, {hours:.2f} hours.",
+        "",
+        "| command | tokens | hours | machine |",
+        "|---|---|---|---|",
+        *(
+            f"| `{run['command']}` | {run['tokens']:,} | {run['train_hours']:.2f} | "
+            f"{_machine(run['machine'])} |"
+            for run in before
+        ),
+        "",
+    ]
 
 
 def _name(source: Mapping[str, Any]) -> str:

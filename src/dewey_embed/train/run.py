@@ -6,7 +6,7 @@
       start/         the model before training
       targets/       samples with their teacher's vectors (targets.py)
       checkpoints/   the Trainer's, whole ones only
-      model/         the best checkpoint as a model folder, with its card
+      model/         the best checkpoint as a model folder, with its card and history
       recipe.json    what the run was started with
       log.jsonl      every logged step and evaluation
       result.json    the last figures, the time and the machine
@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
 from dewey_embed.train.diagnostics import warnings
 from dewey_embed.train.differences import differences
+from dewey_embed.train.history import HISTORY_FILE, runs_of, with_run
 from dewey_embed.train.measure import HeldOutMeasure
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe
@@ -213,20 +215,24 @@ def finish(
         "tokens": trainer.state.num_input_tokens_seen,
         "train_hours": run.elapsed_s / 3600,
         "machine": machine(),
+        "before": runs_of(folder.start),
         "recipe": recipe.model_dump(mode="json"),
     }
     write_json(folder.result, result)
-    export(model.to(torch.bfloat16), tokenizer, folder.start, folder.model, card(result))
+    export(model.to(torch.bfloat16), tokenizer, folder.start, folder.model, result)
     return figures
 
 
-def export(model: DeweyModel, tokenizer: Tokenizer, start: Path, output: Path, readme: str) -> None:
-    """Nothing; `output` is then a model folder like its start's, with these weights and card."""
+def export(
+    model: DeweyModel, tokenizer: Tokenizer, start: Path, output: Path, result: Mapping[str, Any]
+) -> None:
+    """Nothing; `output` is then a model folder like its start's, with these weights and a card."""
     with whole_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(start, draft, model.config)
-        (draft / "README.md").write_text(readme, encoding="utf-8")
+        write_json(draft / HISTORY_FILE, with_run(result["before"], result))
+        (draft / "README.md").write_text(card(result), encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
 from dewey_embed.model.locate import locate_model
 from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.history import HISTORY_FILE, runs_of
 from dewey_embed.train.recipe import BaseRecipe, Recipe, fingerprint
 from dewey_embed.train.warm_start import warm_start
 
@@ -92,6 +93,8 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(source, draft, config)
+        if before := runs_of(source):
+            write_json(draft / HISTORY_FILE, before)
 
 
 def _new_head(model: DeweyModel, size: int, seed: int) -> nn.Linear:

@@ -85,6 +85,11 @@ def read_training(path: Path, values: Mapping[str, Any]) -> Findings:
             f"{steps:,} steps, {tokens:,} tokens, {hours:.2f} hours; the best checkpoint is that "
             f"of step {values['best_step']:,}."
         )
+        if before := values.get("before"):
+            summary += (
+                f" It went on from {len(before)} runs: {sum(run['tokens'] for run in before):,} "
+                f"tokens, {sum(run['train_hours'] for run in before):.2f} hours."
+            )
         command = str(values["command"])
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"{path}: is no result of `dewey train`: {_reason(error)}") from None
