@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from torch.utils.data._utils.pin_memory import pin_memory as pinned
+from torch.utils.data import DataLoader
 
 from dewey_embed import Dewey
 from dewey_embed.model.placement import default_dtype
@@ -98,7 +98,8 @@ def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
     tokenizer = start_tokenizer(start)
     asker = Asker(recipe, tokenizer, tmp_path)
     samples = [untaught(sample_of("s", [text[:400]])) for text in TEXTS]
-    batch = pinned(Collator(tokenizer, asker.ask)(samples))
+    collator = Collator(tokenizer, asker.ask)
+    [batch] = DataLoader(samples, len(samples), collate_fn=collator, pin_memory=True)
     model = student(recipe, start).cuda()
     for mode in ("default", "error"):  # the first time, memory is got and kernels are chosen
         moved = {k: v.cuda(non_blocking=True) if isinstance(v, torch.Tensor) else v

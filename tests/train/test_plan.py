@@ -280,7 +280,7 @@ def test_the_run_on_an_h200_was_as_fast_as_its_plan_says(repository):
     assert check_against(plan, measured) == pytest.approx(1, rel=0.05)
     assert plan.amounts.tokens == pytest.approx(133.7e6 / 1985 * 1421, rel=0.05)
     assert any("measured on one H200" in note for note in plan.notes)
-    assert not any("fit" in note for note in plan.notes)  # nor did it
+    assert not any("fit" in note for note in plan.notes)  # it fitted
     wide = planned(a_recipe(base={"checkpoint": "answerdotai/ModernBERT-base"}), "H200")
     assert any("0.4 of peak" in note and "assumed" in note for note in wide.notes)
 
@@ -399,4 +399,5 @@ def test_the_command_prints_json_and_takes_overrides(run):
     assert one["hardware"]["name"] == "L4"
     assert one["amounts"]["texts"] == 1000
     assert one["cost"] is None
+    assert one["efficiency"] == {"student": 0.4, "teacher": 0.5, "origin": "assumed, not measured"}
     assert one["device_hours"] == pytest.approx(one["student_hours"] + one["teacher_hours"])

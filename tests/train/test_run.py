@@ -14,12 +14,14 @@ from dewey_embed import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsError
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card
-from dewey_embed.train.history import HISTORY_FILE, runs_of
+from dewey_embed.train.history import HISTORY_FILE, runs_of, with_run
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.teach import teach
 from dewey_embed.train.trainer import last_whole_checkpoint
+
+from .conftest import MINI
 
 # A tiny student after twelve steps is far from its teacher, and is warned about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
@@ -109,6 +111,13 @@ def test_a_run_tells_of_the_runs_before_it(finished, tiny, tmp_path: Path) -> No
     (again.model / HISTORY_FILE).write_text('[{"command": "dewey"}]')
     with pytest.raises(CheckpointError, match=rf"{HISTORY_FILE}: is no history .*'steps'.*mend"):
         runs_of(again.model)
+
+
+def test_the_shipped_model_tells_of_the_shipped_result(repository) -> None:
+    path = repository / "benchmarks" / "results" / "mini_training.json"
+    result = json.loads(path.read_text())
+    assert (MINI / "README.md").read_text() == card(result)
+    assert runs_of(MINI) == with_run(result["before"], result)
 
 
 def test_muon_goes_on_from_a_checkpoint_bit_for_bit(finished, tiny, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
 
 def _before(result: Mapping[str, Any]) -> list[str]:
     """The runs that the model had behind it, and all of them together; nothing of a first run."""
-    before = result.get("before") or []
+    before = result["before"]
     if not before:
         return []
     runs = [*before, result]

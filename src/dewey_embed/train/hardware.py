@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 from dewey_embed.errors import ConfigError
 
@@ -27,7 +27,8 @@ DEVICES: Mapping[str, tuple[float, int]] = {
 }
 
 
-class Efficiency(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Efficiency:
     """Fractions of a device's peak that a student in training and a teacher reach."""
 
     student: float

@@ -174,7 +174,7 @@ class Asker:
         return rest | {name: rows.to(device) for name, rows in zip(names, found, strict=True)}
 
     def _reduced(self, rows: Tensor, where: str) -> Tensor:
-        """The rows at the student's size; on the host where there is anything to do."""
+        """The rows at the student's size; looked at on the host, but for a GPU's that fit as is."""
         if self._reduction.kind == "none" and rows.device.type == "cuda":
             return rows
         vectors = checked(rows.cpu().numpy(), len(rows), self._teacher.dim, where)
