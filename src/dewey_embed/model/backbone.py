@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dewey_embed.config import GLOBAL_THETA_128K, MAX_POSITIONS_128K, BackboneConfig, LayerType
 from dewey_embed.model.attention import AttentionPlan, attend, rotate, sliced
+from dewey_embed.model.native.gradients import TrainedAttention
 from dewey_embed.model.native.kernels import Kernels
 from dewey_embed.model.native.layers import NativeRun, kernels_of
 from dewey_embed.model.packing import Packed
@@ -82,10 +83,10 @@ class Attention(nn.Module):
         self.Wqkv = nn.Linear(width, 3 * width, bias=config.attention_bias)
         self.Wo = nn.Linear(width, width, bias=config.attention_bias)
 
-    def project(self, states_TH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values (T, N, D), the first two turned by their tokens' angles."""
-        qkv_T3ND = self.Wqkv(states_TH).unflatten(-1, (3, self.num_heads, -1))
-        return rotate(qkv_T3ND, cos, sin)
+    def project(self, states_TH: Tensor) -> Tensor:
+        """(T, 3, N, D): queries, keys and values."""
+        qkv_T3ND: Tensor = self.Wqkv(states_TH).unflatten(-1, (3, self.num_heads, -1))
+        return qkv_T3ND
 
     def forward(self, mixed_TND: Tensor) -> Tensor:
         """(T, H): what the heads took from other tokens, put together."""
@@ -120,8 +121,13 @@ class Layer(nn.Module):
         self.mlp_norm = Norm(config)
         self.mlp = MLP(config)
 
-    def forward(self, states_TH: Tensor, rotary: Rotary, plan: AttentionPlan) -> Tensor:
+    def forward(
+        self, states_TH: Tensor, rotary: Rotary, plan: AttentionPlan | TrainedAttention
+    ) -> Tensor:
         """(T, H) float32 of (T, H) float32: the residual stream after this layer."""
+        if isinstance(plan, TrainedAttention):
+            mixed_TND = plan(self.projected(states_TH), self.layer_type)
+            return self.after_attention(states_TH, mixed_TND)
         # Slices on a CPU stay in cache from one operation to the next; and a row of 131,072
         # tokens never holds all its wide states at once.
         size = SLICE_TOKENS if sliced(states_TH) else len(states_TH)
@@ -140,12 +146,16 @@ class Layer(nn.Module):
         )
 
     def before_attention(self, states_TH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values (T, N, D) of the stream."""
+        """Queries, keys and values (T, N, D) of the stream, the first two turned."""
+        return rotate(self.projected(states_TH), cos, sin)
+
+    def projected(self, states_TH: Tensor) -> Tensor:
+        """(T, 3, N, D): queries, keys and values of the stream, not turned yet."""
         if self.attn_norm is None:
             normed_TH = states_TH.to(product_dtype(self.mlp_norm.weight))
         else:
             normed_TH = self.attn_norm(states_TH)
-        return self.attn.project(normed_TH, cos, sin)
+        return self.attn.project(normed_TH)
 
     def after_attention(self, states_TH: Tensor, mixed_TND: Tensor) -> Tensor:
         """(T, H) float32: the stream with what attention and the MLP add to it."""
@@ -164,6 +174,7 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.final_norm = Norm(config)
         self.recompute = False  # gradient checkpointing: layers run again for their gradients
+        self.gradient_kernels: Kernels | None = None  # with which attention is trained, if any
         self.tokens_asked = 0  # of it so far; kernels are built once they are worth it
 
     @cached_property
@@ -176,7 +187,7 @@ class Backbone(nn.Module):
 
         One program for all of them and for rows of any length; attention stays as it is.
         """
-        for name in ("before_attention", "after_attention"):
+        for name in ("projected", "before_attention", "after_attention"):
             compiled = torch.compile(getattr(Layer, name), dynamic=True)
             for layer in self.layers:
                 setattr(layer, name, MethodType(compiled, layer))
@@ -203,15 +214,8 @@ class Backbone(nn.Module):
         return final
 
     def _run(self, states_TH: Tensor, packed: Packed) -> Tensor:
-        """(T, H) float32: the states after the last layer, in plain PyTorch."""
-        dtype = self.final_norm.weight.dtype
-        plan = AttentionPlan(
-            packed, self.config.local_attention // 2, product_dtype(self.final_norm.weight)
-        )
-        rotary = {
-            layer_type: rotary_table(self.config, layer_type, packed.positions_T, dtype)
-            for layer_type in set(self.config.layer_types)
-        }
+        """(T, H) float32: the states after the last layer, in PyTorch, attention by `_plan`."""
+        rotary, plan = self._plan(packed)
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
                 states_TH = checkpoint(layer, states_TH, rotary, plan, use_reentrant=False)
@@ -219,15 +223,32 @@ class Backbone(nn.Module):
                 states_TH = layer(states_TH, rotary, plan)
         return states_TH
 
+    def _plan(self, packed: Packed) -> tuple[Rotary, AttentionPlan | TrainedAttention]:
+        """Every token's angles, and how the layers attend; kernels know the angles themselves."""
+        weight = self.final_norm.weight
+        dtype = product_dtype(weight)
+        if (
+            self.gradient_kernels is not None
+            and torch.is_grad_enabled()
+            and (weight.device.type, dtype) == ("cpu", self.gradient_kernels.dtype)
+        ):
+            angles = self._angles(torch.arange(packed.max_length), torch.float32)
+            return {}, TrainedAttention(self.gradient_kernels, self.config, packed, angles)
+        window = self.config.local_attention // 2
+        return self._angles(packed.positions_T, weight.dtype), AttentionPlan(packed, window, dtype)
+
     def _run_native(self, kernels: Kernels, states_TH: Tensor, packed: Packed) -> None:
         """Nothing; `states_TH` are then the states after the last layer, by our kernels."""
-        positions_P = torch.arange(packed.max_length)
-        angles = {
-            layer_type: rotary_table(self.config, layer_type, positions_P, torch.float32)
-            for layer_type in set(self.config.layer_types)
-        }
+        angles = self._angles(torch.arange(packed.max_length), torch.float32)
         layers = cast(Iterable[Layer], self.layers)
         NativeRun(kernels, self.config, packed, angles).layers(layers, states_TH)
+
+    def _angles(self, positions: Tensor, dtype: torch.dtype) -> Rotary:
+        """Cosines and sines of these positions' angles, for each kind of layer there is."""
+        return {
+            kind: rotary_table(self.config, kind, positions, dtype)
+            for kind in set(self.config.layer_types)
+        }
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:

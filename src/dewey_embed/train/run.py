@@ -34,6 +34,7 @@ from dewey_embed.errors import RunError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
+from dewey_embed.model.native.gradients import gradient_kernels
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
@@ -181,6 +182,7 @@ def student(recipe: Recipe, start: Path) -> Student:
     has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
     if recipe.training.compile == "auto" and has_compiler and not torch.cuda.is_available():
         model.backbone.compile_layers()
+        model.backbone.gradient_kernels = gradient_kernels(model.backbone.config)
     return Student(model, recipe.loss)
 
 

@@ -7,30 +7,15 @@
 //
 // Source of the tiling: arXiv 2205.14135 (FlashAttention) §3.1, with its running maximum.
 
-#include "vectors.h"
+#include "turned.h"
 
-#include "heads.h"
+#include <cmath>
 
 namespace {
 
-constexpr int PAIRS = WIDTH / 2;  // the processor multiplies bfloat16 two by two
 constexpr int RESULTS = 16;       // registers in which a product gathers what it adds up
 constexpr float UNSEEN = -1e30f;  // score of a key that is not seen; its weight is zero
 constexpr float FAR = 32.0f;      // above a query's shift; float32 adds up weights to 2^32 as well
-
-// One token's query or key, turned by its position's angles and scaled. Halves are the pairs.
-// Source: arXiv 2104.09864 eq. 34.
-inline void rotate(const uint16_t* from, uint16_t* to, const float* cosines, const float* sines,
-                   float scale) {
-  const __m512 scales = _mm512_set1_ps(scale);
-  for (int i = 0; i < PAIRS; i += LANES) {
-    const __m512 first = load_half(from + i), second = load_half(from + PAIRS + i);
-    const __m512 cosine = _mm512_mul_ps(_mm512_loadu_ps(cosines + i), scales);
-    const __m512 sine = _mm512_mul_ps(_mm512_loadu_ps(sines + i), scales);
-    store_half(to + i, _mm512_fmsub_ps(first, cosine, _mm512_mul_ps(second, sine)));
-    store_half(to + PAIRS + i, _mm512_fmadd_ps(second, cosine, _mm512_mul_ps(first, sine)));
-  }
-}
 
 // The attention of up to GROUPS · 16 neighbouring queries of a head.
 //
@@ -60,7 +45,10 @@ class Block {
     mix(values, (num_keys + 1) / 2);
   }
 
-  void finish(const Head& head) { store(head.out + first * head.out_stride, head.out_stride); }
+  void finish(const Head& head) {
+    store(head.out + first * head.out_stride, head.out_stride);
+    if (head.logs) store_logs(head.logs + first);
+  }
 
  private:
   static constexpr int ROWS = RESULTS / GROUPS;  // rows of a product that are worked on at a time
@@ -76,11 +64,10 @@ class Block {
   int done;  // pairs of the tile's weights that are mixed already
 
   void load_queries(const Head& head, const float* cosines, const float* sines) {
-    const float scale = 0.125f * 1.44269504f;  // 1/√WIDTH, and exponentials are of base 2
     for (int i = 0; i < count; ++i) {
       const int64_t token = first + i;
       rotate(head.queries + token * head.query_stride, turned[i], cosines + token * PAIRS,
-             sines + token * PAIRS, scale);
+             sines + token * PAIRS, SCALE_OF_TWO);
       const uint16_t* key = head.keys + token * WIDTH;
       __m512 product = add_products(_mm512_setzero_ps(), _mm512_load_si512(turned[i]),
                                     _mm512_loadu_si512(key));
@@ -207,6 +194,18 @@ class Block {
     done = end;
   }
 
+  // Logarithms, of base 2, of what weights were divided by, as if none had been shifted.
+  void store_logs(float* logs) const {
+    alignas(64) float sum[LANES], moved[LANES];
+    for (int i = 0; i < count; ++i) {
+      if (i % LANES == 0) {
+        _mm512_store_ps(sum, sums[i / LANES]);
+        _mm512_store_ps(moved, shift[i / LANES]);
+      }
+      logs[i] = moved[i % LANES] + std::log2(sum[i % LANES]);
+    }
+  }
+
   void store(uint16_t* out, int64_t stride) {
     for (int g = 0; g < GROUPS; ++g) {
       const __m512 share = _mm512_div_ps(_mm512_set1_ps(1.0f), sums[g]);
@@ -266,12 +265,20 @@ struct Kernel {
 
 extern "C" {
 
-// As `attend`; `rows` are the tokens and the sequences and 16 more, at least.
+// As `attend`, without logarithms; `rows` are the tokens and the sequences and 16 more, at least.
 void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window,
                      uint16_t* keys, uint32_t* values, int64_t rows, int threads) {
-  attend<Kernel>(qkv, out, cosines, sines, starts, num_sequences, heads, window, keys, values, rows,
-                 threads);
+  attend<Kernel>(qkv, out, nullptr, cosines, sines, starts, num_sequences, heads, window, keys,
+                 values, rows, threads);
+}
+
+// The same, with what `dewey_attention_gradients` needs of it.
+void dewey_attention_logs(const uint16_t* qkv, uint16_t* out, float* logs, const float* cosines,
+                          const float* sines, const int32_t* starts, int num_sequences, int heads,
+                          int window, uint16_t* keys, uint32_t* values, int64_t rows, int threads) {
+  attend<Kernel>(qkv, out, logs, cosines, sines, starts, num_sequences, heads, window, keys, values,
+                 rows, threads);
 }
 
 }  // extern "C"

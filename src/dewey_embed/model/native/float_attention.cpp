@@ -225,8 +225,8 @@ extern "C" {
 void dewey_attention(const float* qkv, float* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window, float* keys,
                      float* values, int64_t rows, int threads) {
-  attend<Kernel>(qkv, out, cosines, sines, starts, num_sequences, heads, window, keys, values, rows,
-                 threads);
+  attend<Kernel>(qkv, out, nullptr, cosines, sines, starts, num_sequences, heads, window, keys,
+                 values, rows, threads);
 }
 
 }  // extern "C"

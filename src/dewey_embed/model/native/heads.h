@@ -18,6 +18,7 @@ template <class Element, class Value>
 struct Head {
   const Element* queries;
   Element* out;
+  float* logs;  // of what weights were divided by; null where nobody asks
   const Element* keys;
   const Value* values;
   int64_t query_stride, out_stride;
@@ -57,11 +58,11 @@ class Blocks {
   Block<1> least;
 };
 
-// `qkv` (T, 3, heads, WIDTH) → `out` (T, heads, WIDTH): attention within each of the sequences that
-// begin at `starts` (sequences + 1). `cosines` and `sines` (positions, WIDTH / 2). `keys` and
+// `qkv` (T, 3, heads, WIDTH) → `out` (T, heads, WIDTH) and `logs` (heads, T) or null: attention
+// within each of the sequences that begin at `starts` (sequences + 1). `cosines` and `sines` (positions, WIDTH / 2). `keys` and
 // `values` are room, `rows` · WIDTH elements a head.
 template <class Kernel, class Element, class Value>
-void attend(const Element* qkv, Element* out, const float* cosines, const float* sines,
+void attend(const Element* qkv, Element* out, float* logs, const float* cosines, const float* sines,
             const int32_t* starts, int num_sequences, int heads, int window, Element* keys,
             Value* values, int64_t rows, int threads) {
   const int64_t width = static_cast<int64_t>(heads) * WIDTH;
@@ -93,6 +94,7 @@ void attend(const Element* qkv, Element* out, const float* cosines, const float*
       const Head<Element, Value> one_head{
           qkv + start * 3 * width + head * WIDTH,
           out + start * width + head * WIDTH,
+          logs ? logs + head * starts[num_sequences] + start : nullptr,
           keys + head * keys_stride + start * WIDTH,
           values_of(head, task.sequence),
           3 * width,

@@ -32,7 +32,11 @@ SIGNATURES = {
     "dewey_add_norm": (*[c_void_p] * 5, c_int64, c_int, c_float, c_int),
     "dewey_geglu": (*[c_void_p] * 2, c_int64, c_int, c_int),
 }
-SIGNATURES_OF_HALVES = {"dewey_linear_int8": (*[c_void_p] * 6, c_int64, *[c_int] * 3)}
+SIGNATURES_OF_HALVES = {
+    "dewey_linear_int8": (*[c_void_p] * 6, c_int64, *[c_int] * 3),
+    "dewey_attention_logs": (*[c_void_p] * 6, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
+    "dewey_attention_gradients": (*[c_void_p] * 8, *[c_int] * 4),
+}
 """Beside them in the library for bfloat16."""
 
 
@@ -40,7 +44,7 @@ Linear = torch.nn.Linear | Int8Linear
 
 
 class Kernels:
-    """All that layers do, on contiguous CPU tensors of one dtype; no gradients."""
+    """All that layers do, on contiguous CPU tensors of one dtype, and attention's gradients."""
 
     def __init__(self, library: Library) -> None:
         self.dtype = library.dtype
@@ -55,21 +59,40 @@ class Kernels:
 
     def attention(
         self, qkv_T3ND: Tensor, out_TND: Tensor, cos_PD: Tensor, sin_PD: Tensor, *,
-        starts: Tensor, window: int,
+        starts: Tensor, window: int, logs_NT: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Nothing; `out_TND` then holds what every token takes from those it sees.
 
         `cos_PD`, `sin_PD`: float32 (P, D/2), by which queries and keys are turned. `starts`: int32,
         where sequences begin, and the last one's end. `window`: tokens seen to each side, or -1.
+        `logs_NT`, float32, only in bfloat16: what `attention_gradients` needs of this pass.
         """
         num_tokens, _, num_heads, width = qkv_T3ND.shape
         rows = num_tokens + len(starts) - 1 + SPARE_ROWS
         rows += rows % 2
         keys, values = qkv_T3ND.new_empty((2, num_heads, rows, width))
-        self.library.dewey_attention(
-            *_places(qkv_T3ND, out_TND, cos_PD, sin_PD, starts), len(starts) - 1, num_heads,
+        run, given = self.library.dewey_attention, [qkv_T3ND, out_TND]
+        if logs_NT is not None:
+            run, given = self.library.dewey_attention_logs, [*given, logs_NT]
+        run(
+            *_places(*given, cos_PD, sin_PD, starts), len(starts) - 1, num_heads,
             window, *_places(keys, values), rows, torch.get_num_threads(),
         )  # fmt: skip
+
+    def attention_gradients(
+        self, qkv_T3ND: Tensor, out_TND: Tensor, logs_NT: Tensor, out_grad_TND: Tensor, *,
+        angles: tuple[Tensor, Tensor], starts: Tensor, window: int,
+    ) -> Tensor:  # fmt: skip
+        """(T, 3, N, D): the gradient of `qkv_T3ND` from that of what `attention` made of it.
+
+        Only in bfloat16, all but `logs_NT` and `angles` (cosines and sines), which are float32.
+        """
+        gradient_T3ND = torch.empty_like(qkv_T3ND)
+        self.library.dewey_attention_gradients(
+            *_places(qkv_T3ND, out_TND, logs_NT, out_grad_TND, gradient_T3ND, *angles, starts),
+            len(starts) - 1, qkv_T3ND.shape[2], window, torch.get_num_threads(),
+        )  # fmt: skip
+        return gradient_T3ND
 
     def linear(self, rows_TI: Tensor, layer: Linear, out_TJ: Tensor) -> None:
         """Nothing; `out_TJ` is then the linear layer of `rows_TI`, whatever its weights are."""
