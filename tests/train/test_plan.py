@@ -267,8 +267,16 @@ def test_a_run_is_held_against_its_plan():
     plan = planned(a_recipe())
     seconds = 3600 * plan.student_hours
     assert plan.tokens_per_second == pytest.approx(plan.student_tokens / seconds)
-    assert plan.tokens_per_second * plan.training_flops_per_token == pytest.approx(0.45 * 0.42e12)
+    assert plan.tokens_per_second * plan.training_flops_per_token == pytest.approx(0.62 * 0.42e12)
     assert check_against(plan, plan.tokens_per_second / 2) == pytest.approx(2)
+
+
+def test_the_run_of_twenty_minutes_was_as_fast_as_its_plan_says(repository):
+    results = repository / "benchmarks" / "results" / "mini_20_minutes.json"
+    measured = json.loads(results.read_bytes())["tokens"] / (20 * 60)
+    recipe = read_recipe(repository / "recipes" / "mini.toml", ["corpus.max_texts=2600"])
+    plan = planned(recipe, "cpu", text_tokens=3200)
+    assert check_against(plan, measured) == pytest.approx(1, rel=0.05)
 
 
 def test_the_run_on_an_h200_was_as_fast_as_its_plan_says(repository):

@@ -13,6 +13,8 @@ from dewey_embed.train.run import student
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import repacked
 from dewey_embed.train.teach import teach
+from tests.model.test_native import needs_halves
+from tests.train.conftest import MINI
 
 WATCHED = "model.backbone.layers.1.attn.Wqkv.weight"
 
@@ -31,6 +33,14 @@ def gradients(model, batch):
     model.zero_grad()
     model(**batch)["loss"].backward()
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+@needs_halves
+def test_attention_is_trained_by_kernels_where_a_recipe_compiles(tiny) -> None:
+    for compile_, expected in (("auto", True), ("never", False)):
+        recipe = read_recipe(tiny.recipe, [f'training.compile="{compile_}"'])
+        kernels = student(recipe, MINI).model.backbone.gradient_kernels
+        assert (kernels is not None) == expected
 
 
 @pytest.mark.parametrize("term", ["cosine_cls", "cosine_chunks", "similarity_chunks"])

@@ -2,8 +2,8 @@
 
 On CUDA in half precision both kinds are `varlen_attn`. Everywhere else nothing of size T×T is
 ever made: sliding layers attend as blocks of queries against their neighbouring blocks of keys,
-global layers one sequence at a time. What depends on the batch alone is worked out once, in
-`AttentionPlan`, and used by every layer.
+global layers one sequence at a time (kernels of `native/` take this over where they can run). What
+depends on the batch alone is worked out once, in `AttentionPlan`, and used by every layer.
 
 Shape suffixes: T packed tokens, N heads, D head width, B blocks, Q queries and K keys of a block.
 """

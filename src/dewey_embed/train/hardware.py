@@ -36,8 +36,9 @@ class Efficiency:
     origin: str
 
 
-ON_CPU = Efficiency(0.45, 0.60, "measured on two cores")
-"""Measured 2026-11, AMD Zen 4 AVX512-BF16, two cores."""
+ON_CPU = Efficiency(0.62, 0.60, "measured on two cores")
+"""Measured 2026-11, AMD Zen 4 AVX512-BF16, two cores, with kernels for attention: recipes/mini.toml
+for 20 minutes, 4,226 tokens a second. 0.45 for a student without them."""
 
 ON_GPU = Efficiency(0.40, 0.50, "assumed, not measured")
 

@@ -94,9 +94,10 @@ class Shape:
         layer is worked on at a time, which takes its 20·H + 8·I once more, and again for their
         gradients where it is checkpointed; 8·H are at the ends.
 
-        FlashAttention keeps no scores. Our CPU attention does: in a local layer 2·N for each of
-        3/2 windows of keys, and copies of these, 8·H; in a global layer 2·N·length, up to
-        `PLAIN_UP_TO_TOKENS`. Both are as counted in autograd's saved tensors.
+        FlashAttention keeps no scores, and neither do our kernels. Attention on a CPU without them
+        does: in a local layer 2·N for each of 3/2 windows of keys, and copies of these, 8·H; in a
+        global layer 2·N·length, up to `PLAIN_UP_TO_TOKENS`. Both are as counted in autograd's
+        saved tensors; `on_cpu` adds them, for who plans may train without kernels.
         """
         shape = self.backbone
         hidden, heads = shape.hidden_size, shape.num_attention_heads
