@@ -100,6 +100,16 @@ def test_scores_far_above_a_querys_own_leave_them_right():
 
 
 @needs_halves
+def test_scores_far_below_zero_leave_them_finite():
+    """A score of zero, as of a key that is none, would then weigh more than a float can hold."""
+    qkv = torch.ones(5, 3, 6, 64)
+    qkv[:, 0], qkv[:, 1] = -10, 3
+    got, expected = both(qkv.bfloat16(), normal(5, 6, 64, seed=1), (5,), "full_attention")
+    assert torch.isfinite(got).all()
+    assert relative_error(got[:, 2], expected[:, 2]) < 6e-3
+
+
+@needs_halves
 def test_they_are_the_same_with_any_number_of_threads():
     lengths = (300, 40, 2, 129)
     qkv, gradient = normal(sum(lengths), 3, 6, 64), normal(sum(lengths), 6, 64, seed=1)
@@ -137,6 +147,11 @@ def test_a_backbones_gradients_are_as_near_to_float32_as_torchs():
     assert relative_error(ours, exact) < 1.05 * relative_error(by_torch, exact)
     # Without mixed precision and without gradients they are not used.
     assert torch.equal(weights_gradients(backbone, packed, dtype=torch.float32), exact)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        states = backbone(packed)
+        backbone.gradient_kernels = None
+        assert torch.equal(states, backbone(packed))
+    backbone.gradient_kernels = gradient_kernels(backbone.config)
     backbone.recompute = True
     again = weights_gradients(backbone, packed, dtype=torch.bfloat16)
     assert torch.equal(ours, again)

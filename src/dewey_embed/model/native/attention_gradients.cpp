@@ -20,7 +20,6 @@ namespace {
 constexpr int SIDE = 64;  // queries of a block, and keys of a tile
 constexpr int GROUPS = SIDE / LANES;
 constexpr int ROWS = 4;  // rows of a product that are worked on at a time
-constexpr float NEVER = 1e30f;  // logarithm of the sum of a query that is none: all its weights are 0
 constexpr float LN_2 = 0.69314718f;
 
 struct alignas(64) Line {
@@ -151,8 +150,9 @@ class HeadGradients {
         shares[first + i] = _mm512_reduce_add_ps(share);
         logs[first + i] = place.logs[first + i];
       }
+      // Queries that are none, the last block's, give nothing back: all of theirs is zero.
       std::fill(shares + first + count, shares + first + SIDE, 0.0f);
-      std::fill(logs + first + count, logs + first + SIDE, NEVER);
+      std::fill(logs + first + count, logs + first + SIDE, 0.0f);
       to_lanes(out_lanes + at);
       to_laced(out_laced + at);
     }
@@ -253,7 +253,7 @@ class HeadGradients {
 
   // Which of 16 queries see a key.
   static __mmask16 seen(const Place& place, int64_t key, int first, __m512i step) {
-    if (key >= place.tokens) return 0;
+    if (key >= place.tokens) return 0;  // its weight may be infinite, and times zero be NaN
     if (place.window < 0) return 0xffff;
     const __m512i query = _mm512_add_epi32(step, _mm512_set1_epi32(first));
     const int at = static_cast<int>(key);
