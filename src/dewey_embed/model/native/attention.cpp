@@ -79,16 +79,7 @@ class Block {
     std::fill(own + count, own + QUERIES, 0.0f);
     const __m512i step = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (int g = 0; g < GROUPS; ++g) {
-      for (int pair = 0; pair < PAIRS; pair += LANES) {
-        __m512i rows[LANES];
-        for (int i = 0; i < LANES; ++i) {
-          rows[i] = _mm512_load_si512(turned[g * LANES + i] + 2 * pair);
-        }
-        transpose(rows);
-        for (int i = 0; i < LANES; ++i) {
-          _mm512_store_si512(queries[pair + i] + g * LANES, rows[i]);
-        }
-      }
+      to_lanes(turned + g * LANES, queries[0] + g * LANES, QUERIES);
       shift[g] = _mm512_load_ps(own + g * LANES);
       const __m512i place = _mm512_add_epi32(step, _mm512_set1_epi32(first + g * LANES));
       const int reach = head.window < 0 ? head.tokens + QUERIES : head.window;

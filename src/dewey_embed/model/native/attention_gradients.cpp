@@ -160,18 +160,7 @@ class HeadGradients {
 
   // `rows` as (PAIRS, SIDE).
   void to_lanes(uint32_t* to) const {
-    for (int g = 0; g < GROUPS; ++g) {
-      for (int pair = 0; pair < PAIRS; pair += LANES) {
-        __m512i some[LANES];
-        for (int i = 0; i < LANES; ++i) {
-          some[i] = _mm512_load_si512(rows[g * LANES + i] + 2 * pair);
-        }
-        transpose(some);
-        for (int i = 0; i < LANES; ++i) {
-          _mm512_store_si512(to + (pair + i) * SIDE + g * LANES, some[i]);
-        }
-      }
-    }
+    for (int g = 0; g < SIDE; g += LANES) ::to_lanes(rows + g, to + g, SIDE);
   }
 
   // `rows` as (SIDE / 2, WIDTH).
@@ -267,7 +256,7 @@ class HeadGradients {
       const int64_t token = first + i;
       uint16_t* to = place.qkv_grad + token * 3 * place.width + place.width;
       // queries were laid out for exponentials of base 2, which is undone here
-      rotate_back(key_grads[i], to, cosines + token * PAIRS, sines + token * PAIRS, LN_2);
+      rotate(key_grads[i], to, cosines + token * PAIRS, sines + token * PAIRS, LN_2, -1.0f);
       for (int d = 0; d < WIDTH; d += LANES) {
         store_half(to + place.width + d, _mm512_load_ps(value_grads[i] + d));
       }
@@ -287,8 +276,8 @@ class HeadGradients {
     const int first = block * SIDE, count = std::min(SIDE, place.tokens - first);
     for (int i = 0; i < count; ++i) {
       const int64_t token = first + i;
-      rotate_back(turned[i], place.qkv_grad + token * 3 * place.width, cosines + token * PAIRS,
-                  sines + token * PAIRS, SCALE);
+      rotate(turned[i], place.qkv_grad + token * 3 * place.width, cosines + token * PAIRS,
+             sines + token * PAIRS, SCALE, -1.0f);
     }
   }
 };
