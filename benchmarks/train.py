@@ -6,10 +6,10 @@
 Both train the same random weights in mixed precision by the same loss: one minus the cosine of
 every text's mean of token states to a random target, StableAdamW, batches of 16 texts. `mixed` are
 the lengths of recipes/mini.toml's crops: 48, 128, 512 and 2,048 tokens. `dewey` is the step of
-`dewey train`: on a CPU compiled, with kernels for attention where there are some; both keep freed
-memory as `dewey train` does. `transformers` pads to the longest text of a batch and groups nothing,
-as its collators do. Engines take turns; the figure is the median of the rounds. Only tokens of
-texts are counted.
+`dewey train`: on a CPU compiled, with kernels for attention where there are some, `dewey in int8`
+that of `training.precision = "int8"`; all keep freed memory as `dewey train` does. `transformers`
+pads to the longest text of a batch and groups nothing, as its collators do. Engines take turns; the
+figure is the median of the rounds. Only tokens of texts are counted.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from dewey_embed.config import BackboneConfig, layer_pattern
 from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
 from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.native.gradients import gradient_kernels
+from dewey_embed.model.native.trained_linear import train_in_int8
 from dewey_embed.model.packing import pack
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.train.memory import kept_memory
@@ -84,11 +85,12 @@ def engines(shape: str, device: str) -> dict[str, Step]:
     """A step of each engine, from the same kind of random weights; `dewey` is the first."""
     steps = {"dewey": packed_step(shape, device, kernels=True)}
     if device == "cpu":
+        steps["dewey in int8"] = packed_step(shape, device, kernels=True, int8=True)
         steps["dewey without kernels"] = packed_step(shape, device, kernels=False)
     return steps | {"transformers": padded_step(shape, device)}
 
 
-def packed_step(shape: str, device: str, *, kernels: bool) -> Step:
+def packed_step(shape: str, device: str, *, kernels: bool, int8: bool = False) -> Step:
     """Ours: one packed row a batch."""
     sizes = SHAPES[shape]
     config = BackboneConfig(
@@ -102,6 +104,8 @@ def packed_step(shape: str, device: str, *, kernels: bool) -> Step:
     if device == "cpu":
         backbone.compile_layers()
         backbone.gradient_kernels = gradient_kernels(config) if kernels else None
+        if int8 and not train_in_int8(backbone):
+            sys.exit("no kernels for training in int8 here")
 
     def forward(texts: Sequence[np.ndarray]) -> torch.Tensor:
         packed = pack(texts, device)

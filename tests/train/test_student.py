@@ -7,6 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from dewey_embed.model.native.trained_linear import TrainedLinear
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import student
@@ -41,6 +42,24 @@ def test_attention_is_trained_by_kernels_where_a_recipe_compiles(tiny) -> None:
         recipe = read_recipe(tiny.recipe, [f'training.compile="{compile_}"'])
         kernels = student(recipe, MINI).model.backbone.gradient_kernels
         assert (kernels is not None) == expected
+
+
+@needs_halves
+def test_layers_are_trained_in_int8_where_a_recipe_says_so(tiny) -> None:
+    for precision, kind in (("int8", TrainedLinear), ("bfloat16", torch.nn.Linear)):
+        recipe = read_recipe(
+            tiny.recipe, ["training.compile=auto", f"training.precision={precision}"]
+        )
+        layers = student(recipe, MINI).model.backbone.layers
+        assert {type(layer.mlp.Wi) for layer in layers} == {kind}
+        assert {type(layer.attn.Wqkv) for layer in layers} == {kind}
+
+
+def test_who_asks_for_int8_where_there_are_no_kernels_is_told_so(tiny) -> None:
+    recipe = read_recipe(tiny.recipe, ["training.precision=int8"])  # it compiles nothing
+    with pytest.warns(UserWarning, match="training in bfloat16"):
+        model = student(recipe, MINI)
+    assert type(model.model.backbone.layers[0].mlp.Wi) is torch.nn.Linear
 
 
 @pytest.mark.parametrize("term", ["cosine_cls", "cosine_chunks", "similarity_chunks"])

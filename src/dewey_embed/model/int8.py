@@ -6,7 +6,7 @@ are bfloat16 again for the moment of a product.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -48,12 +48,17 @@ class Int8Linear(nn.Module):
         return F.linear(rows_TI, weight_JI, self.bias)
 
 
-def to_int8(backbone: Backbone) -> None:
-    """Nothing; the products of all layers are then by int8 weights. Embeddings and norms stay."""
+def replace_linears(backbone: Backbone, made: Callable[[nn.Linear], nn.Module]) -> None:
+    """Nothing; every linear layer of the layers is then what was made of it."""
     for layer in cast("Iterable[Layer]", backbone.layers):
         for part, names in ((layer.attn, ("Wqkv", "Wo")), (layer.mlp, ("Wi", "Wo"))):
             for name in names:
-                setattr(part, name, Int8Linear(getattr(part, name)))
+                setattr(part, name, made(getattr(part, name)))
+
+
+def to_int8(backbone: Backbone) -> None:
+    """Nothing; the products of all layers are then by int8 weights. Embeddings and norms stay."""
+    replace_linears(backbone, Int8Linear)
 
 
 def is_int8(backbone: Backbone) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.placement import default_dtype
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
@@ -48,20 +49,21 @@ class HeldOutMeasure:
         self.recipe, self.answer, self.show = recipe, answer, show
         self.evaluations = 0
 
-    def __call__(self, student: nn.Module, step: int) -> dict[str, float]:
+    def __call__(self, student: nn.Module, *, last: bool) -> dict[str, float]:
         """All figures; `alignment`, the mean of the chunk and CLS cosines, is what counts."""
+        student = _as_used(student)
         held = self.compare(student, self.held_out)
-        device = next(student.parameters()).device
         figures = alignment_figures(held) | tightness_figures(held) | rank_figures(held)
         if self.short:
             figures["short_cls_cosine"] = alignment_figures(self.compare(student, self.short))[
                 "cls_cosine"
             ]
-        if self.evaluations % self.recipe.passkey_every == 0 and isinstance(student, Student):
+        wanted = last or self.evaluations % self.recipe.passkey_every == 0
+        if wanted and isinstance(student, Student):
             filler = [one.sample.text for one in self.held_out]
             for length in self.recipe.passkey_tokens:
                 if length <= student.model.config.max_tokens:
-                    with _precision(device):
+                    with _precision(student):
                         accuracy = passkey_accuracy(student.model, self.tokenizer, filler, length)
                     figures[f"passkey/{length}"] = accuracy
         self.evaluations += 1
@@ -83,7 +85,7 @@ class HeldOutMeasure:
                 }
                 if self.answer is not None:
                     moved = self.answer(moved)
-                with _precision(device):
+                with _precision(student):
                     vectors = student(**moved, vectors_only=True)
                 whose = np.repeat(np.arange(len(some)), [len(one.sample.spans) for one in some])
                 row = (
@@ -102,7 +104,22 @@ class HeldOutMeasure:
         return HeldOut(*(np.concatenate(part) for part in parts))
 
 
-def _precision(device: torch.device) -> torch.autocast:
+def _as_used(student: nn.Module) -> nn.Module:
+    """The student with weights as its model will have them: on a CPU kernels then run it."""
+    device = next(student.parameters()).device
+    if device.type != "cpu" or not isinstance(student, Student):
+        return student
+    with torch.device("meta"):  # which draws no weights, and no random numbers for them
+        model = DeweyModel(student.model.config)
+    weights = student.model.state_dict()
+    model.load_state_dict(
+        {name: weight.to(default_dtype(device)) for name, weight in weights.items()}, assign=True
+    )
+    return Student(model, student.alignment.recipe).eval()
+
+
+def _precision(student: nn.Module) -> torch.autocast:
     """The context in which a student is measured: what the hardware multiplies fastest."""
-    dtype = default_dtype(device)
-    return torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    weight = next(student.parameters())
+    dtype = default_dtype(weight.device)
+    return torch.autocast(weight.device.type, dtype, enabled=dtype != weight.dtype)

@@ -126,7 +126,7 @@ def make_plan(
     if (size := _teacher_size(recipe, teacher_parameters)) is not None:
         passes = student_tokens / amounts.tokens if on_the_fly else 1.0
         teacher_flops = 2 * size * amounts.teacher_tokens * passes
-    reached = hardware.efficiency(shape.backbone.hidden_size)
+    reached = hardware.efficiency(shape.backbone.hidden_size, training.precision)
     peak_flops_per_hour = hardware.count * hardware.peak_flops * 3600
     plan = Plan(
         hardware=hardware,

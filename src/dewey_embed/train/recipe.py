@@ -203,7 +203,11 @@ class LossRecipe(Settings):
 
 
 class TrainingRecipe(Settings):
-    """The run: Hugging Face's Trainer under its own names, sizes in texts, tokens and steps."""
+    """The run: Hugging Face's Trainer under its own names, sizes in texts, tokens and steps.
+
+    `precision = "int8"` is bfloat16 with the products of layers in int8, forward and back, where a
+    CPU has kernels for that; elsewhere it is bfloat16, and the run says so.
+    """
 
     learning_rate: float = Field(gt=0)
     table_learning_rate: float | None = Field(default=None, gt=0)
@@ -215,7 +219,7 @@ class TrainingRecipe(Settings):
     betas: tuple[float, float] = (0.9, 0.99)
     max_grad_norm: float = Field(default=1.0, gt=0)
     optimizer: Literal["stable_adamw", "adamw_torch", "muon"] = "stable_adamw"
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    precision: Literal["bfloat16", "float32", "int8"] = "bfloat16"
     gradient_checkpointing: bool = False
     compile: Literal["auto", "never"] = "auto"
     save_steps: int = Field(default=500, gt=0)

@@ -35,6 +35,7 @@ from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
 from dewey_embed.model.native.gradients import gradient_kernels
+from dewey_embed.model.native.trained_linear import train_in_int8
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
@@ -183,6 +184,11 @@ def student(recipe: Recipe, start: Path) -> Student:
     if recipe.training.compile == "auto" and has_compiler and not torch.cuda.is_available():
         model.backbone.compile_layers()
         model.backbone.gradient_kernels = gradient_kernels(model.backbone.config)
+    if recipe.training.precision == "int8" and not train_in_int8(model.backbone):
+        _warn(
+            "training.precision is int8, for which this processor, the model's widths or "
+            "training.compile leave no kernels: training in bfloat16"
+        )
     return Student(model, recipe.loss)
 
 

@@ -10,9 +10,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -35,8 +34,13 @@ WHOLE = "whole.json"
 
 LOG_STEPS = 10
 
-Measure = Callable[[nn.Module, int], dict[str, float]]
-"""Held-out figures of the student after so many steps; `alignment` among them."""
+
+class Measure(Protocol):
+    """What measures a student on held-out texts, during a run and at its end."""
+
+    def __call__(self, student: nn.Module, *, last: bool) -> dict[str, float]:
+        """The figures, `alignment` among them."""
+        ...
 
 
 class AlignmentTrainer(Trainer):
@@ -138,7 +142,8 @@ class AlignmentTrainer(Trainer):
         self._refuse_broken_loss()
         model: nn.Module = self.model_wrapped if self.is_fsdp_enabled else self._student
         model.eval()
-        figures = self.measure(model, self.state.global_step)
+        last = self.progress.share(self.state.global_step) >= 1.0
+        figures = self.measure(model, last=last)
         model.train()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(dict(metrics))
@@ -203,7 +208,7 @@ def arguments(
         max_grad_norm=recipe.max_grad_norm,
         # theirs to build, but for Muon, of which they know nothing (optimizer.py)
         optim="stable_adamw" if recipe.optimizer == "muon" else recipe.optimizer,
-        bf16=recipe.precision == "bfloat16",
+        bf16=recipe.precision != "float32",
         use_cpu=not torch.cuda.is_available(),
         logging_steps=LOG_STEPS,
         eval_strategy="steps",

@@ -50,7 +50,10 @@ class Library:
         return all(can.get(need) for need in self.needs)
 
 
-HALVES = ("attention.cpp", "attention_gradients.cpp", "linear.cpp", "rows.cpp")
+HALVES = (
+    "attention.cpp", "attention_gradients.cpp", "linear.cpp", "rounded_weights.cpp", "rows.cpp",
+    "weight_gradients.cpp",
+)  # fmt: skip
 FLOATS = ("float_attention.cpp", "float_linear.cpp", "float_rows.cpp")
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 LIBRARIES = (

@@ -26,6 +26,9 @@ WIDTH_STEP, LEAST_WIDTH = 64, 64
 SPARE_ROWS = 16
 """The kernels look at keys so many at a time, and so up to that many past the last one."""
 
+TOKENS_ROUNDED, OUTPUTS_ROUNDED = 256, 48
+"""To whole numbers of so many the kernel for weights' gradients fills up tokens and outputs."""
+
 SIGNATURES = {
     "dewey_attention": (*[c_void_p] * 5, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
     "dewey_linear": (*[c_void_p] * 4, c_int64, *[c_int] * 3),
@@ -36,6 +39,8 @@ SIGNATURES_OF_HALVES = {
     "dewey_linear_int8": (*[c_void_p] * 6, c_int64, *[c_int] * 3),
     "dewey_attention_logs": (*[c_void_p] * 6, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
     "dewey_attention_gradients": (*[c_void_p] * 8, *[c_int] * 4),
+    "dewey_round_weights": (*[c_void_p] * 4, *[c_int] * 4),
+    "dewey_weight_gradients": (*[c_void_p] * 3, c_int64, *[c_int] * 2, *[c_void_p] * 4, c_int),
 }
 """Beside them in the library for bfloat16."""
 
@@ -93,6 +98,42 @@ class Kernels:
             len(starts) - 1, qkv_T3ND.shape[2], window, torch.get_num_threads(),
         )  # fmt: skip
         return gradient_T3ND
+
+    def linear_rounded(self, rows_TI: Tensor, weight: Tensor, *, turned: bool) -> Tensor:
+        """(T, J): `rows_TI` times `weight` (J, I), or (I, J) if `turned`, both rounded to int8.
+
+        `weight` is float32, rows and what comes back bfloat16.
+        """
+        outer, inner = weight.shape
+        shape = (inner, outer) if turned else (outer, inner)
+        rounded = torch.empty(shape, dtype=torch.int8)
+        scales = torch.empty(shape[0])
+        shifts = torch.empty(shape[0], dtype=torch.int32)
+        threads = torch.get_num_threads()
+        self.library.dewey_round_weights(
+            *_places(weight, rounded, scales, shifts), outer, inner, turned, threads
+        )
+        out_TJ = rows_TI.new_empty((len(rows_TI), shape[0]))
+        self.library.dewey_linear_int8(
+            *_places(rows_TI, rounded, scales, shifts, None, out_TJ),
+            *rows_TI.shape, shape[0], threads,
+        )  # fmt: skip
+        return out_TJ
+
+    def weight_gradients(self, grads_TJ: Tensor, rows_TI: Tensor) -> Tensor:
+        """(J, I) float32: the gradient of a layer's weights, both bfloat16 factors in int8."""
+        (num_tokens, outer), inner = grads_TJ.shape, rows_TI.shape[1]
+        padded = -(-num_tokens // TOKENS_ROUNDED) * TOKENS_ROUNDED
+        wide = -(-outer // OUTPUTS_ROUNDED) * OUTPUTS_ROUNDED
+        words = [torch.empty(padded * width, dtype=torch.int8) for width in (wide, inner)]
+        scales = torch.empty(padded // TOKENS_ROUNDED * (wide + inner))
+        shifts = torch.empty_like(scales, dtype=torch.int32)
+        out_JI = torch.empty((outer, inner))
+        self.library.dewey_weight_gradients(
+            *_places(grads_TJ, rows_TI, out_JI), num_tokens, outer, inner,
+            *_places(*words, scales, shifts), torch.get_num_threads(),
+        )  # fmt: skip
+        return out_JI
 
     def linear(self, rows_TI: Tensor, layer: Linear, out_TJ: Tensor) -> None:
         """Nothing; `out_TJ` is then the linear layer of `rows_TI`, whatever its weights are."""

@@ -1,0 +1,58 @@
+"""Held-out figures are those of the model as it will be written, and cost the student nothing."""
+
+import pytest
+import torch
+
+from dewey_embed.model.placement import default_dtype
+from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.measure import HeldOutMeasure
+from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.run import student
+from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.teach import teach
+
+
+@pytest.fixture(scope="module")
+def measured(tiny, tmp_path_factory):
+    """A student in training, and what measures it."""
+    root = tmp_path_factory.mktemp("measured")
+    recipe = read_recipe(tiny.recipe)
+    start = start_folder(recipe, root / "start")
+    samples = SampleSet(teach(recipe, start, root / "targets"), "train")
+    tokenizer = start_tokenizer(start)
+    some = [samples[number] for number in range(6)]
+    measure = HeldOutMeasure(some, [], Collator(tokenizer), tokenizer, recipe.diagnostics)
+    return student(recipe, start), measure
+
+
+def test_figures_are_those_of_the_weights_that_will_be_written(measured) -> None:
+    model, measure = measured
+    if default_dtype(torch.device("cpu")) != torch.bfloat16:
+        pytest.skip("models are used in float32 on this processor")
+    figures = measure(model, last=True)
+    with torch.no_grad():
+        for weight in model.model.parameters():
+            weight.copy_(weight.bfloat16())
+    again = measure(model, last=True)
+    assert figures == again
+
+
+def test_the_student_stays_as_it_was(measured) -> None:
+    model, measure = measured
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    state = torch.random.get_rng_state()
+    measure(model, last=True)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], weight) for name, weight in before.items())
+    assert all(after[name].dtype == weight.dtype for name, weight in before.items())
+
+
+def test_passkeys_are_looked_for_first_now_and_then_and_last(measured) -> None:
+    model, measure = measured
+    measure.evaluations = 0
+    found = [
+        "passkey/256" in measure(model, last=number == 6)
+        for number in range(measure.recipe.passkey_every + 3)
+    ]
+    assert found == [True, False, False, False, True, False, True]
