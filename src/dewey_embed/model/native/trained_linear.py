@@ -3,7 +3,7 @@
 Weights stay float32 and are rounded anew for every product; rows are rounded token by token, and
 what is summed up over tokens column by column, 256 tokens at a time.
 Source: arXiv 2304.13013 §2 (SwitchBack) for the products forward and to the inputs; it keeps those
-of the weights' gradients in 16 bits, for it rounds whole columns.
+of the weights' gradients in 16 bits, for they are sums over all tokens. The blocks are ours.
 
 Shape suffixes: T packed tokens, I inputs, J outputs of a layer.
 """
