@@ -53,6 +53,7 @@ def test_a_run_logs_its_terms_and_figures_and_says_what_it_took(finished) -> Non
     assert any("chunk_cosine" in line.get("warning", "") for line in lines)
     result = json.loads(folder.result.read_text())
     assert result["figures"] == figures
+    assert "passkey/256" in figures  # looked for at the end, too
     assert result["steps"] == 12
     assert result["tokens"] > 0
     assert result["machine"]["torch"]

@@ -14,6 +14,7 @@ from dewey_embed.train.run import student
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import repacked
 from dewey_embed.train.teach import teach
+from dewey_embed.train.trainer import arguments
 from tests.model.test_native import needs_halves
 from tests.train.conftest import MINI
 
@@ -45,11 +46,12 @@ def test_attention_is_trained_by_kernels_where_a_recipe_compiles(tiny) -> None:
 
 
 @needs_halves
-def test_layers_are_trained_in_int8_where_a_recipe_says_so(tiny) -> None:
+def test_layers_are_trained_in_int8_where_a_recipe_says_so(tiny, tmp_path) -> None:
     for precision, kind in (("int8", TrainedLinear), ("bfloat16", torch.nn.Linear)):
         recipe = read_recipe(
             tiny.recipe, ["training.compile=auto", f"training.precision={precision}"]
         )
+        assert arguments(recipe.training, tmp_path, 1, show=False).bf16  # all else is bfloat16
         layers = student(recipe, MINI).model.backbone.layers
         assert {type(layer.mlp.Wi) for layer in layers} == {kind}
         assert {type(layer.attn.Wqkv) for layer in layers} == {kind}

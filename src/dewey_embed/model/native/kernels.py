@@ -14,14 +14,15 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from dewey_embed.config import BackboneConfig
 from dewey_embed.model.int8 import Int8Linear
 from dewey_embed.model.native.build import Library, build, find_compiler, library_for, log
 
 HEAD_WIDTH = 64
 """The one width of heads that the kernels are made for: that of every ModernBERT."""
 
-WIDTH_STEP, LEAST_WIDTH = 64, 64
-"""Other widths must be multiples of the one, and no less than the other."""
+WIDTH_STEP = 64
+"""Other widths must be multiples of it."""
 
 SPARE_ROWS = 16
 """The kernels look at keys so many at a time, and so up to that many past the last one."""
@@ -162,6 +163,12 @@ class Kernels:
     def geglu(self, wide_TI: Tensor, out_TI: Tensor) -> None:
         """Nothing; `out_TI` is then gelu(first half of `wide_TI`) · second half."""
         self.library.dewey_geglu(*_places(wide_TI, out_TI), *out_TI.shape, torch.get_num_threads())
+
+
+def widths_fit(config: BackboneConfig) -> bool:
+    """Whether all that the kernels do can be done for backbones of this shape."""
+    widths = config.hidden_size, config.intermediate_size
+    return config.head_size == HEAD_WIDTH and all(width % WIDTH_STEP == 0 for width in widths)
 
 
 def kernels(dtype: torch.dtype, *, may_build: bool = False) -> Kernels | None:

@@ -17,12 +17,11 @@ from dewey_embed.model.attention import full_attention, rotate
 from dewey_embed.model.int8 import Int8Linear, is_int8
 from dewey_embed.model.native.kernels import (
     HEAD_WIDTH,
-    LEAST_WIDTH,
-    WIDTH_STEP,
     Kernels,
     Linear,
     can_build,
     kernels,
+    widths_fit,
 )
 from dewey_embed.model.packing import Packed
 
@@ -55,15 +54,11 @@ def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None
 
 def fits(backbone: Backbone) -> bool:
     """Whether kernels are made for this backbone where it is: no gradients, one dtype for all."""
-    config, weight = backbone.config, backbone.final_norm.weight
+    weight = backbone.final_norm.weight
     return (
         weight.device.type == "cpu"
         and not (weight.dtype == torch.float32 and is_int8(backbone))
-        and config.head_size == HEAD_WIDTH
-        and all(
-            width % WIDTH_STEP == 0 and width >= LEAST_WIDTH
-            for width in (config.hidden_size, config.intermediate_size)
-        )
+        and widths_fit(backbone.config)
         and not torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
     )

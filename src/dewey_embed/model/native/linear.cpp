@@ -50,9 +50,7 @@ struct Bytes {
   using Sum = __m512i;
   static Sum zero() { return _mm512_setzero_si512(); }
   static Sum add(Sum sum, __m512i tokens, __m512i weights) {
-    // Not the intrinsic: gcc 12 then keeps half of the sums in memory.
-    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(tokens), "v"(weights));
-    return sum;
+    return add_products_of_bytes(sum, tokens, weights);
   }
   static __m512 result(Sum sum, const Layer& layer, int row) {
     const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(layer.shifts[row]));
@@ -68,14 +66,14 @@ struct Bytes {
       highest = _mm512_max_ps(highest, value);
     }
     const float peak = _mm512_reduce_max_ps(highest);
-    const __m512 steps = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
+    const __m512 steps = _mm512_set1_ps(peak > 0 ? HIGHEST / peak : 0.0f);
     auto* bytes = reinterpret_cast<uint8_t*>(to);
     for (int i = 0; i < inner; i += LANES) {
       const __m512i whole = _mm512_cvtps_epi32(_mm512_mul_ps(load_half(token + i), steps));
       _mm_storeu_si128(reinterpret_cast<__m128i*>(bytes + i),
                        _mm512_cvtepi32_epi8(_mm512_add_epi32(whole, _mm512_set1_epi32(128))));
     }
-    return none ? std::numeric_limits<float>::quiet_NaN() : peak / 127.0f;
+    return none ? std::numeric_limits<float>::quiet_NaN() : peak / HIGHEST;
   }
 };
 

@@ -8,8 +8,6 @@
 
 namespace {
 
-constexpr float HIGHEST = 127.0f;
-
 // Magnitudes as bits: they are ordered as numbers are, with infinity and what is no number above
 // all others, so that either makes the scale what it is.
 inline __m512i magnitudes(const float* from) {

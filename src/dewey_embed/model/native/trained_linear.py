@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
 from dewey_embed.model.int8 import replace_linears
-from dewey_embed.model.native.kernels import LEAST_WIDTH, WIDTH_STEP, Kernels, kernels
+from dewey_embed.model.native.kernels import Kernels, kernels, widths_fit
 
 if TYPE_CHECKING:
     from dewey_embed.model.backbone import Backbone
@@ -28,11 +28,7 @@ def train_in_int8(backbone: Backbone) -> bool:
 
     They are where attention has kernels for training, if all widths are multiples of 64.
     """
-    config = backbone.config
-    widths = config.hidden_size, config.intermediate_size
-    if backbone.gradient_kernels is None or any(
-        width % WIDTH_STEP or width < LEAST_WIDTH for width in widths
-    ):
+    if backbone.gradient_kernels is None or not widths_fit(backbone.config):
         return False
     replace_linears(backbone, TrainedLinear)
     return True

@@ -17,7 +17,6 @@ constexpr int INPUTS = GROUPS * LANES;
 constexpr int ROWS = 6;            // of outputs: with GROUPS as many sums as registers hold
 constexpr int OUTPUTS = 48;        // of a tile
 constexpr int COLUMNS = 32;        // that are rounded together
-constexpr float HIGHEST = 127.0f;
 
 inline int count_of(int64_t all, int size) { return static_cast<int>((all + size - 1) / size); }
 
@@ -85,7 +84,7 @@ struct Side {
       const __m512i last_two = _mm512_packs_epi32(rounded(token + 2), rounded(token + 3));
       const __m512i bytes =
           _mm512_shuffle_epi8(_mm512_packs_epi16(first_two, last_two), order);
-      sum = _mm512_dpbusd_epi32(sum, ones, bytes);
+      sum = add_products_of_bytes(sum, ones, bytes);
       _mm512_store_si512(to + word * PANEL, _mm512_xor_si512(bytes, lifted));
     }
     _mm512_storeu_ps(scales + place, _mm512_div_ps(peak, highest));
@@ -111,8 +110,7 @@ inline void add_block(const uint32_t* outputs, const uint32_t* inputs, const flo
     for (int r = 0; r < ROWS; ++r) {
       const __m512i one = broadcast(outputs + word * OUTPUTS + r);
       for (int g = 0; g < GROUPS; ++g) {
-        // Not the intrinsic: gcc 12 then keeps half of the sums in memory.
-        asm("vpdpbusd %2, %1, %0" : "+v"(sum[r][g]) : "v"(input[g]), "v"(one));
+        sum[r][g] = add_products_of_bytes(sum[r][g], input[g], one);
       }
     }
   }
@@ -139,6 +137,7 @@ void add_up(const Outputs& outputs, const Inputs& inputs, int output, int input,
     for (int g = 0; g < GROUPS; ++g) {
       scales[g] = _mm512_loadu_ps(inputs.scales + inputs.at(block, input) + g * LANES);
     }
+    // While a block is multiplied, the next one's words are fetched: else they are waited for.
     const auto* next = reinterpret_cast<const char*>(
         outputs.words_of(block + 1 < blocks ? block + 1 : block, output));
     for (int row = 0; row < OUTPUTS; row += ROWS) {
