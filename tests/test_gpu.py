@@ -12,8 +12,9 @@ from dewey_embed import Dewey
 from dewey_embed.model.placement import default_dtype
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.recipe_file import read_recipe
-from dewey_embed.train.run import RunFolder, student, train
+from dewey_embed.train.run import RunFolder, train
 from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.student import build_student
 from dewey_embed.train.teach import Asker, teach, untaught
 from dewey_embed.train.teachers.minilm import MiniLM
 from dewey_embed.train.teachers.recipe import PackageTeacher
@@ -79,7 +80,7 @@ def test_a_step_has_the_gradients_of_the_cpu(tiny, tmp_path) -> None:
     batch = Collator(start_tokenizer(start))([samples[i] for i in range(6)])
     found = {}
     for device in ("cuda", "cpu"):
-        model = student(recipe, start).to(device)
+        model = build_student(recipe, start).to(device)
         moved = {k: v.to(device) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             model(**moved)["loss"].backward()
@@ -100,7 +101,7 @@ def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
     samples = [untaught(sample_of("s", [text[:400]])) for text in TEXTS]
     collator = Collator(tokenizer, asker.ask)
     [batch] = DataLoader(samples, len(samples), collate_fn=collator, pin_memory=True)
-    model = student(recipe, start).cuda()
+    model = build_student(recipe, start).cuda()
     for mode in ("default", "error"):  # the first time, memory is got and kernels are chosen
         moved = {k: v.cuda(non_blocking=True) if isinstance(v, torch.Tensor) else v
                  for k, v in batch.items()}  # fmt: skip

@@ -14,7 +14,7 @@ import zstandard
 
 from dewey_embed.errors import ReadError
 from dewey_embed.train.corpus import Corpus, joined
-from dewey_embed.train.recipe import CorpusRecipe
+from dewey_embed.train.corpus_recipe import CorpusRecipe
 
 
 @pytest.fixture(autouse=True)

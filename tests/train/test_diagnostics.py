@@ -1,5 +1,7 @@
 """Figures of a run against closed forms and loops, their warnings, and the schedule."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -200,6 +202,17 @@ class TestSchedule:
         assert halfway.share(900) == 0.9
         assert Progress(1000, max_minutes=2, elapsed_s=121).share(0) == 1
         assert Progress(1000, max_minutes=2, elapsed_s=121).rate(0, 0) == 0
+
+    def test_shares_and_rates_are_those_of_the_time_noted_last(self):
+        progress = Progress(1000, max_minutes=0.01)
+        time.sleep(0.3)
+        assert progress.elapsed_s > 0.3
+        assert progress.share(10) == 0.01
+        progress.note()
+        share = progress.share(10)
+        assert share >= 0.5
+        assert progress.share(10) == share
+        assert progress.rate(10, 0) == 1 - share
 
     def test_the_clock_runs_on_from_earlier_processes(self):
         progress = Progress(10, elapsed_s=30)

@@ -7,8 +7,8 @@ from dewey_embed.model.placement import default_dtype
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.measure import HeldOutMeasure
 from dewey_embed.train.recipe_file import read_recipe
-from dewey_embed.train.run import student
 from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.student import build_student
 from dewey_embed.train.teach import teach
 
 
@@ -22,7 +22,7 @@ def measured(tiny, tmp_path_factory):
     tokenizer = start_tokenizer(start)
     some = [samples[number] for number in range(6)]
     measure = HeldOutMeasure(some, [], Collator(tokenizer), tokenizer, recipe.diagnostics)
-    return student(recipe, start), measure
+    return build_student(recipe, start), measure
 
 
 def test_figures_are_those_of_the_weights_that_will_be_written(measured) -> None:

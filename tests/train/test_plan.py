@@ -16,6 +16,7 @@ from dewey_embed.errors import ConfigError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.packing import pack
 from dewey_embed.train.corpus import CorpusText
+from dewey_embed.train.corpus_recipe import SplitRecipe
 from dewey_embed.train.hardware import DEVICES, Hardware
 from dewey_embed.train.plan import (
     CLAUSE_LENGTH,
@@ -24,7 +25,7 @@ from dewey_embed.train.plan import (
     chunks_of,
     make_plan,
 )
-from dewey_embed.train.recipe import Recipe, SplitRecipe
+from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import cut_samples
 from dewey_embed.train.shape import student_shape
@@ -142,6 +143,17 @@ def test_activations_are_what_autograd_keeps(length):
     # The formula has one layer more, the larger kind, which is being worked on.
     layer = 20 * 384 + 8 * 768 + max(3 * 6 * 128 + 8 * 384, 2 * 6 * length)
     assert expected - layer == pytest.approx((total - copies) / length, rel=0.03)
+
+
+def test_a_step_costs_what_the_layers_that_run_cost():
+    deeper = planned(a_recipe(training={"depth": {2: 1.0, 6: 3.0}}))
+    shallow, whole = (
+        planned(a_recipe(MINI | {"num_hidden_layers": layers})).forward_flops_per_token
+        for layers in (2, 6)
+    )
+    assert deeper.training_flops_per_token == pytest.approx(3 * (shallow / 4 + 3 * whole / 4))
+    assert deeper.forward_flops_per_token == whole
+    assert deeper.other_parameters == planned(a_recipe()).other_parameters
 
 
 def test_checkpointing_trades_flops_for_memory():

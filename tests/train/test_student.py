@@ -10,9 +10,8 @@ import torch.multiprocessing as mp
 from dewey_embed.model.native.trained_linear import TrainedLinear
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.recipe_file import read_recipe
-from dewey_embed.train.run import student
 from dewey_embed.train.start import start_folder, start_tokenizer
-from dewey_embed.train.student import repacked
+from dewey_embed.train.student import build_student, repacked
 from dewey_embed.train.teach import teach
 from dewey_embed.train.trainer import arguments
 from tests.model.test_native import needs_halves
@@ -41,7 +40,7 @@ def gradients(model, batch):
 def test_attention_is_trained_by_kernels_where_a_recipe_compiles(tiny) -> None:
     for compile_, expected in (("auto", True), ("never", False)):
         recipe = read_recipe(tiny.recipe, [f'training.compile="{compile_}"'])
-        kernels = student(recipe, MINI).model.backbone.gradient_kernels
+        kernels = build_student(recipe, MINI).model.backbone.gradient_kernels
         assert (kernels is not None) == expected
 
 
@@ -52,7 +51,7 @@ def test_layers_are_trained_in_int8_where_a_recipe_says_so(tiny, tmp_path) -> No
             tiny.recipe, ["training.compile=auto", f"training.precision={precision}"]
         )
         assert arguments(recipe.training, tmp_path, 1, show=False).bf16  # all else is bfloat16
-        layers = student(recipe, MINI).model.backbone.layers
+        layers = build_student(recipe, MINI).model.backbone.layers
         assert {type(layer.mlp.Wi) for layer in layers} == {kind}
         assert {type(layer.attn.Wqkv) for layer in layers} == {kind}
 
@@ -60,7 +59,7 @@ def test_layers_are_trained_in_int8_where_a_recipe_says_so(tiny, tmp_path) -> No
 def test_who_asks_for_int8_where_there_are_no_kernels_is_told_so(tiny) -> None:
     recipe = read_recipe(tiny.recipe, ["training.precision=int8"])  # it compiles nothing
     with pytest.warns(UserWarning, match="training in bfloat16"):
-        model = student(recipe, MINI)
+        model = build_student(recipe, MINI)
     assert type(model.model.backbone.layers[0].mlp.Wi) is torch.nn.Linear
 
 
@@ -69,14 +68,14 @@ def test_every_term_alone_moves_the_layers(taught, term) -> None:
     recipe, start, collate, samples = taught
     zero = dict.fromkeys(("cosine_cls", "cosine_chunks", "similarity_cls", "similarity_chunks"), 0)
     alone = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={**zero, term: 1.0})})
-    found = gradients(student(alone, start), collate([samples[i] for i in range(4)]))
+    found = gradients(build_student(alone, start), collate([samples[i] for i in range(4)]))
     assert found[WATCHED].abs().max() > 0
     assert found["model.head.weight"].abs().max() > 0
 
 
 def test_vectors_are_naive_means_of_each_text_alone(taught) -> None:
     recipe, start, collate, samples = taught
-    model = student(recipe, start).eval()
+    model = build_student(recipe, start).eval()
     chosen = [samples[i] for i in range(3)]
     batch = collate(chosen)
     found = model(**batch, vectors_only=True)
@@ -97,7 +96,7 @@ def test_vectors_are_naive_means_of_each_text_alone(taught) -> None:
 def test_a_tiny_student_overfits_its_tiny_teacher(taught) -> None:
     recipe, start, collate, samples = taught
     torch.manual_seed(0)
-    model = student(recipe, start)
+    model = build_student(recipe, start)
     batch = collate([samples[i] for i in range(3)])
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0)
     for step in range(300):
@@ -114,8 +113,8 @@ def test_a_tiny_student_overfits_its_tiny_teacher(taught) -> None:
 def test_gradient_checkpointing_changes_no_gradient(taught) -> None:
     recipe, start, collate, samples = taught
     batch = collate([samples[i] for i in range(3)])
-    plain = student(recipe, start)
-    again = student(recipe, start)
+    plain = build_student(recipe, start)
+    again = build_student(recipe, start)
     again.model.backbone.recompute = True
     expected = gradients(plain, batch)
     for name, gradient in gradients(again, batch).items():
@@ -136,7 +135,7 @@ def one_process(rank: int, world: int, meeting: str, taught, shares, results: st
     recipe, start, collate, samples = taught
     found = {}
     for balance in BALANCES:
-        model = student(balanced(recipe, balance), start)
+        model = build_student(balanced(recipe, balance), start)
         parallel = torch.nn.parallel.DistributedDataParallel(model)
         parallel(**collate([samples[i] for i in shares[rank]]))["loss"].backward()
         found[balance] = {name: p.grad for name, p in model.named_parameters()}
@@ -154,7 +153,7 @@ def test_two_processes_have_the_gradients_of_one_with_both_batches(taught, tmp_p
     together = torch.load(results)
     batch = collate([samples[i] for i in range(5)])
     for balance in BALANCES:
-        alone = gradients(student(balanced(recipe, balance), start), batch)
+        alone = gradients(build_student(balanced(recipe, balance), start), batch)
         assert together[balance].keys() == alone.keys()
         for name, gradient in alone.items():
             torch.testing.assert_close(together[balance][name], gradient, rtol=1e-4, atol=1e-6)

@@ -173,6 +173,7 @@ class Backbone(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.final_norm = Norm(config)
+        self.depth = config.num_hidden_layers  # layers that run in PyTorch: fewer early in training
         self.recompute = False  # gradient checkpointing: layers run again for their gradients
         self.gradient_kernels: Kernels | None = None  # with which attention is trained, if any
         self.tokens_asked = 0  # of it so far; kernels are built once they are worth it
@@ -216,7 +217,7 @@ class Backbone(nn.Module):
     def _run(self, states_TH: Tensor, packed: Packed) -> Tensor:
         """(T, H) float32: the states after the last layer, in PyTorch, attention by `_plan`."""
         rotary, plan = self._plan(packed)
-        for layer in self.layers:
+        for layer in self.layers[: self.depth]:
             if self.recompute and torch.is_grad_enabled():
                 states_TH = checkpoint(layer, states_TH, rotary, plan, use_reentrant=False)
             else:

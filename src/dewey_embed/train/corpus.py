@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dewey_embed.errors import MissingDependencyError, ReadError
-from dewey_embed.train.recipe import CorpusRecipe, FilesSource, HubSource
+from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource, HubSource
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

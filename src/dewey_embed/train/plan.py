@@ -12,8 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dewey_embed.errors import ConfigError
+from dewey_embed.train.corpus_recipe import SplitRecipe
+from dewey_embed.train.depth import depth_shares
 from dewey_embed.train.hardware import Efficiency, Hardware
-from dewey_embed.train.recipe import Recipe, SplitRecipe
+from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.samples import NUM_SPECIAL
 from dewey_embed.train.shape import student_shape
 from dewey_embed.train.teachers.recipe import EndpointTeacher, PackageTeacher
@@ -104,9 +106,8 @@ def make_plan(
     `texts` stands in for `corpus.max_texts`; `text_tokens` is the mean length of a text, without
     which texts are taken to fill their crops; the price is of one device for an hour.
 
-    Training takes 3 times the forward pass's FLOPs, 4 with gradient checkpointing, which runs it
-    twice; a teacher takes 2 for each parameter and token, its attention left out.
-    Source: arXiv 2001.08361 §2.1; arXiv 2205.05198 for checkpointing.
+    A teacher takes 2 FLOPs for each parameter and token, its attention left out.
+    Source: arXiv 2001.08361 §2.1.
 
     Raises:
         ConfigError: the number of texts is not known, or the base checkpoint's shape.
@@ -120,8 +121,7 @@ def make_plan(
     crops = crops_per_text(recipe.split, text_tokens)
     amounts = count_amounts(recipe, crops, texts)
     student_tokens = _student_tokens(recipe, amounts)
-    forward = shape.mean_flops_per_token(crops)
-    train_flops = forward * (4 if training.gradient_checkpointing else 3)
+    train_flops = training_flops_per_token(recipe, crops)
     teacher_flops = None
     if (size := _teacher_size(recipe, teacher_parameters)) is not None:
         passes = student_tokens / amounts.tokens if on_the_fly else 1.0
@@ -133,7 +133,7 @@ def make_plan(
         efficiency=reached,
         embedding_parameters=shape.embedding_parameters,
         other_parameters=shape.other_parameters,
-        forward_flops_per_token=forward,
+        forward_flops_per_token=shape.mean_flops_per_token(crops),
         training_flops_per_token=train_flops,
         amounts=amounts,
         student_tokens=student_tokens,
@@ -153,6 +153,22 @@ def make_plan(
         notes=(),
     )
     return replace(plan, notes=tuple(_notes(recipe, plan, text_tokens)))
+
+
+def training_flops_per_token(recipe: Recipe, crops: Sequence[tuple[int, float]]) -> float:
+    """FLOPs of a token in training, in the mean over the run.
+
+    That is 3 times the forward pass's, 4 with gradient checkpointing, which runs it twice; of the
+    layers that run, where the recipe has a `depth`.
+    Source: arXiv 2001.08361 §2.1; arXiv 2205.05198 for checkpointing.
+    """
+    shape, training = student_shape(recipe), recipe.training
+    all_layers = shape.backbone.num_hidden_layers
+    forward = sum(
+        share * shape.of_first(layers).mean_flops_per_token(crops)
+        for layers, share in depth_shares(training.depth or {all_layers: 1.0})
+    )
+    return forward * (4 if training.gradient_checkpointing else 3)
 
 
 def check_against(plan: Plan, measured_tokens_per_second: float) -> float:

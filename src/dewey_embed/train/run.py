@@ -18,7 +18,6 @@ import json
 import math
 import os
 import platform
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,8 +33,6 @@ from dewey_embed.errors import RunError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
-from dewey_embed.model.native.gradients import gradient_kernels
-from dewey_embed.model.native.trained_linear import train_in_int8
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
@@ -47,7 +44,7 @@ from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import start_folder, start_tokenizer
-from dewey_embed.train.student import Student
+from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder
 from dewey_embed.train.teach import Asker, teach
 from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint, step_of
@@ -127,7 +124,7 @@ def train(
     collator = Collator(tokenizer, asker.ask if asker else None)
     show = progress and state.is_main_process
     trainer = AlignmentTrainer(
-        student(recipe, folder.start),
+        build_student(recipe, folder.start),
         samples,
         collator,
         recipe,
@@ -174,22 +171,6 @@ def max_steps(recipe: Recipe, num_samples: int) -> int:
         )
     steps = math.ceil(per_epoch * recipe.training.epochs)
     return min(steps, recipe.training.max_steps or steps)
-
-
-def student(recipe: Recipe, start: Path) -> Student:
-    """The started model with its loss: float32 weights, ready to be trained."""
-    model = build_model(read_checkpoint(start)).float().train()
-    model.backbone.recompute = recipe.training.gradient_checkpointing
-    has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
-    if recipe.training.compile == "auto" and has_compiler and not torch.cuda.is_available():
-        model.backbone.compile_layers()
-        model.backbone.gradient_kernels = gradient_kernels(model.backbone.config)
-    if recipe.training.precision == "int8" and not train_in_int8(model.backbone):
-        _warn(
-            "training.precision is int8, for which this processor, the model's widths or "
-            "training.compile leave no kernels: training in bfloat16"
-        )
-    return Student(model, recipe.loss)
 
 
 def finish(

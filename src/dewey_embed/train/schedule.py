@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import time
 
+from accelerate.utils import broadcast_object_list
+
 
 class Progress:
     """The share of a run that is done: of its steps, or of its minutes where those end first.
 
-    `elapsed_s` is the time that earlier processes of the same run have used.
+    `elapsed_s` is the time that earlier processes of the same run have used. Shares and rates are
+    those of the time noted last, which is the first process's: two that read their own clocks would
+    train at two rates, and one might stop while the other waits for it.
     """
 
     def __init__(
@@ -18,17 +22,23 @@ class Progress:
         self.max_minutes = max_minutes
         self._earlier_s = elapsed_s
         self._started_s = time.monotonic()
+        self._noted_s = elapsed_s
 
     @property
     def elapsed_s(self) -> float:
         """Seconds that the run has taken, those of earlier processes included."""
         return self._earlier_s + time.monotonic() - self._started_s
 
+    def note(self) -> None:
+        """Nothing; shares and rates are then of this moment, in all processes."""
+        if self.max_minutes is not None:
+            [self._noted_s] = broadcast_object_list([self.elapsed_s])
+
     def share(self, step: int) -> float:
         """The share done after `step` steps, from 0 to 1."""
         shares = [step / self.max_steps]
         if self.max_minutes is not None:
-            shares.append(self.elapsed_s / (60 * self.max_minutes))
+            shares.append(self._noted_s / (60 * self.max_minutes))
         return min(1.0, max(shares))
 
     def rate(self, step: int, warmup_steps: int) -> float:

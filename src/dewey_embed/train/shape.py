@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,14 @@ class Shape:
 
     backbone: BackboneConfig
     vector_size: int | None
+
+    def of_first(self, layers: int) -> Shape:
+        """The same with so many layers, the first ones."""
+        types = self.backbone.layer_types[:layers]
+        backbone = self.backbone.model_copy(
+            update={"num_hidden_layers": layers, "layer_types": types}
+        )
+        return replace(self, backbone=backbone)
 
     @property
     def embedding_dim(self) -> int:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import warnings
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
+from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
+from dewey_embed.model.native.gradients import gradient_kernels
+from dewey_embed.model.native.trained_linear import train_in_int8
 from dewey_embed.model.packing import Packed
 from dewey_embed.model.pooling import RunningSums
+from dewey_embed.train.depth import silence_above
 from dewey_embed.train.loss import AlignmentLoss
-from dewey_embed.train.recipe import LossRecipe
+from dewey_embed.train.recipe import LossRecipe, Recipe
 
 ROUND_TOKENS = 256
 """Rows are filled up to a multiple: every new length is a new program for the CPU's kernels, and
@@ -64,6 +72,27 @@ class Student(nn.Module):
                 parts=parts, part_targets=part_targets,
             )  # fmt: skip
             return dict(zip(terms._fields, terms, strict=True))
+
+
+def build_student(recipe: Recipe, start: Path) -> Student:
+    """The started model with its loss: float32 weights, ready to be trained."""
+    model = build_model(read_checkpoint(start)).float().train()
+    backbone, training = model.backbone, recipe.training
+    if training.depth:
+        silence_above(backbone, min(training.depth))
+    backbone.recompute = training.gradient_checkpointing
+    has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
+    if training.compile == "auto" and has_compiler and not torch.cuda.is_available():
+        backbone.compile_layers()
+        backbone.gradient_kernels = gradient_kernels(backbone.config)
+    if training.precision == "int8" and not train_in_int8(backbone):
+        warnings.warn(
+            "training.precision is int8, for which this processor, the model's widths or "
+            "training.compile leave no kernels: training in bfloat16",
+            UserWarning,
+            stacklevel=2,
+        )
+    return Student(model, recipe.loss)
 
 
 def repacked(ids: Tensor, lengths: tuple[int, ...]) -> Packed:

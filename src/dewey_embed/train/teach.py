@@ -19,9 +19,10 @@ from torch import Tensor
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.corpus import Corpus, CorpusText
+from dewey_embed.train.corpus_recipe import SplitRecipe
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.questions import Questions, answers, questions
-from dewey_embed.train.recipe import Recipe, SplitRecipe, fingerprint
+from dewey_embed.train.recipe import Recipe, fingerprint
 from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer

@@ -21,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from dewey_embed.errors import RunError
 from dewey_embed.model.cores import usable_cores
 from dewey_embed.train.batches import Answer, Collator, SampleSet, ShardShuffle
+from dewey_embed.train.depth import deepening
 from dewey_embed.train.optimizer import build_optimizer
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
 from dewey_embed.train.schedule import Progress
@@ -70,7 +71,11 @@ class AlignmentTrainer(Trainer):
             data_collator=collator,
             train_dataset=samples,
             eval_dataset=samples,  # never read: `evaluate` is ours
-            callbacks=[*callbacks, _StopInTime(progress)],
+            callbacks=[
+                *callbacks,
+                *deepening(student.model.backbone, recipe.training, progress),
+                _InTime(progress),
+            ],
         )
         self.model_accepts_loss_kwargs = False
 
@@ -181,11 +186,14 @@ class AlignmentTrainer(Trainer):
             mark_whole(folder, elapsed_s=self.progress.elapsed_s)
 
 
-class _StopInTime(TrainerCallback):
+class _InTime(TrainerCallback):
     """Ends the run, with an evaluation and a checkpoint, when its steps or minutes are over."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self.progress.note()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.progress.share(state.global_step) >= 1.0:
@@ -224,7 +232,7 @@ def arguments(
         remove_unused_columns=False,
         include_num_input_tokens_seen="all",
         logging_nan_inf_filter=False,  # which hides NaN, and makes a GPU wait at every step
-        ddp_find_unused_parameters=False,
+        ddp_find_unused_parameters=bool(recipe.depth),  # layers that do not run yet
         average_tokens_across_devices=False,
         report_to=["tensorboard"],
         disable_tqdm=not show,

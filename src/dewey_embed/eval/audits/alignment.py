@@ -24,8 +24,8 @@ from dewey_embed.eval.findings import Findings
 from dewey_embed.eval.peers import OPENAI, ST
 from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.train.corpus import Corpus, CorpusText
+from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource
 from dewey_embed.train.diagnostics import Floats, HeldOut
-from dewey_embed.train.recipe import CorpusRecipe, FilesSource
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.teachers.recipe import (
     EndpointTeacher,

