@@ -8,7 +8,7 @@ factors, the fraction of a device's peak that runs have reached.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dewey_embed.errors import ConfigError
@@ -17,7 +17,7 @@ from dewey_embed.train.depth import depth_shares
 from dewey_embed.train.hardware import Efficiency, Hardware
 from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.samples import NUM_SPECIAL
-from dewey_embed.train.shape import student_shape
+from dewey_embed.train.shape import Shape, student_shape
 from dewey_embed.train.teachers.recipe import EndpointTeacher, PackageTeacher
 
 TEACHERS: Mapping[str, float] = {
@@ -106,8 +106,10 @@ def make_plan(
     `texts` stands in for `corpus.max_texts`; `text_tokens` is the mean length of a text, without
     which texts are taken to fill their crops; the price is of one device for an hour.
 
-    A teacher takes 2 FLOPs for each parameter and token, its attention left out.
-    Source: arXiv 2001.08361 §2.1.
+    Training takes 3 times the forward pass's FLOPs, 4 with gradient checkpointing, which runs it
+    twice; of the layers that run, where the recipe has a `depth`. A teacher takes 2 for each
+    parameter and token, its attention left out.
+    Source: arXiv 2001.08361 §2.1; arXiv 2205.05198 for checkpointing.
 
     Raises:
         ConfigError: the number of texts is not known, or the base checkpoint's shape.
@@ -121,7 +123,8 @@ def make_plan(
     crops = crops_per_text(recipe.split, text_tokens)
     amounts = count_amounts(recipe, crops, texts)
     student_tokens = _student_tokens(recipe, amounts)
-    train_flops = training_flops_per_token(recipe, crops)
+    train_flops = _mean_over_run(recipe, lambda shape: shape.mean_flops_per_token(crops))
+    train_flops *= 4 if training.gradient_checkpointing else 3
     teacher_flops = None
     if (size := _teacher_size(recipe, teacher_parameters)) is not None:
         passes = student_tokens / amounts.tokens if on_the_fly else 1.0
@@ -137,7 +140,8 @@ def make_plan(
         training_flops_per_token=train_flops,
         amounts=amounts,
         student_tokens=student_tokens,
-        student_hours=student_tokens * train_flops / (peak_flops_per_hour * reached.student),
+        student_hours=student_tokens * train_flops / (peak_flops_per_hour * reached.student)
+        + _update_hours(recipe, reached, student_tokens * amounts.samples / amounts.tokens),
         teacher_flops=teacher_flops,
         teacher_hours=teacher_flops and teacher_flops / (peak_flops_per_hour * reached.teacher),
         target_bytes=target_bytes(
@@ -155,20 +159,18 @@ def make_plan(
     return replace(plan, notes=tuple(_notes(recipe, plan, text_tokens)))
 
 
-def training_flops_per_token(recipe: Recipe, crops: Sequence[tuple[int, float]]) -> float:
-    """FLOPs of a token in training, in the mean over the run.
+def _mean_over_run(recipe: Recipe, of: Callable[[Shape], float]) -> float:
+    """The mean of a figure of the layers that run: all, or those of each share of `depth`."""
+    shape = student_shape(recipe)
+    depth = recipe.training.depth or {shape.backbone.num_hidden_layers: 1.0}
+    return sum(share * of(shape.of_first(layers)) for layers, share in depth_shares(depth))
 
-    That is 3 times the forward pass's, 4 with gradient checkpointing, which runs it twice; of the
-    layers that run, where the recipe has a `depth`.
-    Source: arXiv 2001.08361 §2.1; arXiv 2205.05198 for checkpointing.
-    """
-    shape, training = student_shape(recipe), recipe.training
-    all_layers = shape.backbone.num_hidden_layers
-    forward = sum(
-        share * shape.of_first(layers).mean_flops_per_token(crops)
-        for layers, share in depth_shares(training.depth or {all_layers: 1.0})
-    )
-    return forward * (4 if training.gradient_checkpointing else 3)
+
+def _update_hours(recipe: Recipe, reached: Efficiency, num_samples: float) -> float:
+    """Of all steps over so many samples, the hours of the optimiser and of the table's gradient."""
+    parameters = _mean_over_run(recipe, lambda s: s.embedding_parameters + s.other_parameters)
+    steps = num_samples / recipe.training.batch_samples
+    return steps * parameters * reached.update_s / 3600
 
 
 def check_against(plan: Plan, measured_tokens_per_second: float) -> float:
