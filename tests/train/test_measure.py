@@ -1,7 +1,12 @@
 """Held-out figures are those of the model as it will be written, and cost the student nothing."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.distributed.fsdp import fully_shard
 
 from dewey_embed.model.placement import default_dtype
 from dewey_embed.train.batches import Collator, SampleSet
@@ -56,3 +61,33 @@ def test_passkeys_are_looked_for_first_now_and_then_and_last(measured) -> None:
         for number in range(measure.recipe.passkey_every + 3)
     ]
     assert found == [True, False, False, False, True, False, True]
+
+
+def one_of_two(rank: int, meeting: str, recipe, start: Path, measure, results: str) -> None:
+    """One of two processes that share a student's weights out, and measure it together."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
+    student = build_student(recipe, start)
+    for layer in student.model.backbone.layers:
+        fully_shard(layer)
+    fully_shard(student)
+    figures = measure(student, last=True)
+    if rank == 0:
+        torch.save(figures, results)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_a_student_shared_out_over_processes_is_measured_as_a_whole_one(
+    tiny, measured, tmp_path: Path
+) -> None:
+    model, measure = measured
+    recipe = read_recipe(tiny.recipe)
+    start = start_folder(recipe, tmp_path / "start")
+    files = [str(tmp_path / name) for name in ("meeting", "figures.pt")]
+    mp.spawn(one_of_two, args=(files[0], recipe, start, measure, files[1]), nprocs=2)
+    together, alone = torch.load(files[1]), measure(model, last=True)
+    wanted = {name for name in alone if not name.startswith("passkey/")}
+    assert together.keys() == wanted  # pass keys need the backbone alone, which nobody has
+    for name in ("chunk_cosine", "cls_cosine", "tightness"):
+        assert together[name] == pytest.approx(alone[name], abs=0.005)

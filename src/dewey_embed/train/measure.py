@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.placement import default_dtype
@@ -59,7 +60,7 @@ class HeldOutMeasure:
                 "cls_cosine"
             ]
         wanted = last or self.evaluations % self.recipe.passkey_every == 0
-        if wanted and isinstance(student, Student):
+        if wanted and isinstance(student, Student) and not _is_sharded(student):
             filler = [one.sample.text for one in self.held_out]
             for length in self.recipe.passkey_tokens:
                 if length <= student.model.config.max_tokens:
@@ -104,10 +105,15 @@ class HeldOutMeasure:
         return HeldOut(*(np.concatenate(part) for part in parts))
 
 
+def _is_sharded(student: nn.Module) -> bool:
+    """Whether FSDP has shared its weights out: only a call of the whole student gathers them."""
+    return any(isinstance(weight, DTensor) for weight in student.parameters())
+
+
 def _as_used(student: nn.Module) -> nn.Module:
     """The student with weights as its model will have them: on a CPU kernels then run it."""
     device = next(student.parameters()).device
-    if device.type != "cpu" or not isinstance(student, Student):
+    if device.type != "cpu" or not isinstance(student, Student) or _is_sharded(student):
         return student
     with torch.device("meta"):  # which draws no weights, and no random numbers for them
         model = DeweyModel(student.model.config)

@@ -78,6 +78,14 @@ class AlignmentTrainer(Trainer):
             ],
         )
         self.model_accepts_loss_kwargs = False
+        if self.is_fsdp_enabled:
+            self._keep_weights_in_one_file()
+
+    def _keep_weights_in_one_file(self) -> None:
+        """FSDP's checkpoints are then whole, not in shards: the end of a run reads the best one."""
+        plugin = self.accelerator.state.fsdp_plugin
+        plugin.state_dict_config = plugin.optim_state_dict_config = None  # those of shards
+        plugin.set_state_dict_type("FULL_STATE_DICT")
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
         samples = train_dataset or self.train_dataset
