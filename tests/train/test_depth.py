@@ -1,7 +1,10 @@
 """Progressive depth: which layers run when, that later ones change nothing before, and resuming."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +15,8 @@ from safetensors.torch import load_file
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.packing import pack
-from dewey_embed.train.depth import depth_shares, layers_at
+from dewey_embed.train.depth import layers_at
+from dewey_embed.train.recipe import TrainingRecipe
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, train
 from dewey_embed.train.student import build_student
@@ -62,27 +66,27 @@ def checkpoint(folder, step):
     return load_file(folder.checkpoints / f"checkpoint-{step}" / "model.safetensors")
 
 
-def above(weights, first=1):
-    """The weights of the layers above the first ones."""
-    marks = [f".layers.{number}." for number in range(first, 3)]
-    return {name: w for name, w in weights.items() if any(mark in name for mark in marks)}
+def above(weights):
+    """The weights of the layers above the first one."""
+    return {name: w for name, w in weights.items() if ".layers." in name and ".0." not in name}
 
 
 @given(
     depth=st.dictionaries(st.integers(1, 50), st.floats(0.01, 10), min_size=1, max_size=6),
-    share=st.floats(0, 1),
+    done=st.floats(0, 1),
 )
 @settings(max_examples=200, deadline=None)
-def test_layers_run_by_their_shares_fewest_first(depth, share):
-    parts = depth_shares(depth)
-    ends = np.cumsum([part for _, part in parts])
+def test_layers_run_by_their_shares_fewest_first(depth, done):
+    shares = TrainingRecipe(learning_rate=1, batch_samples=1, depth=depth).depth_shares
+    assert [layers for layers, _ in shares] == sorted(depth)
+    ends = np.cumsum([share for _, share in shares])
     assert ends[-1] == pytest.approx(1)
-    assert [layers for layers, _ in parts] == sorted(depth)
-    layers = layers_at(depth, share)
-    place = sorted(depth).index(layers)
-    assert share < ends[place] + 1e-9
-    assert share >= ends[place] - parts[place][1] - 1e-9 or layers == max(depth)
-    assert layers_at(depth, 1.0) == max(depth)
+    for layers, share in shares:
+        assert share == pytest.approx(depth[layers] / sum(depth.values()))
+    place = sorted(depth).index(layers_at(shares, done))
+    assert done <= ends[place] + 1e-9
+    assert done >= ends[place] - shares[place][1] - 1e-9
+    assert layers_at(shares, 1.0) == max(depth)
 
 
 def test_deepening_changes_no_vector_and_trains_the_layers_above(path, finished):
@@ -137,6 +141,23 @@ def test_a_run_resumed_before_or_after_deepening_ends_bit_for_bit(path, finished
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     whole, resumed = (json.loads(run.result.read_text()) for run in (finished, again))
     assert resumed["figures"] == whole["figures"]
+
+
+def test_two_processes_deepen_as_one_does(path, finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished.start, run / "start")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = ["-m", "dewey_embed.cli", "train", str(path), "-o", str(run), "--set", DEPTH]
+    done = subprocess.run(
+        [*launch, *command, "--targets", str(finished.targets)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (run / "checkpoints" / "checkpoint-12" / "rng_state_1.pth").exists()  # there were two
+    expected = load_file(finished.model / "model.safetensors")
+    for name, found in load_file(run / "model" / "model.safetensors").items():
+        torch.testing.assert_close(found, expected[name], rtol=0.02, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """A plan's numbers are closed forms: held to real models, real splitters and each other."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -262,6 +264,13 @@ def test_steps_and_epochs_say_how_long_training_is():
     assert planned(a_recipe(training={"epochs": 2})).student_tokens == 2 * 512_000
     assert planned(a_recipe(corpus={"held_out": 0.25})).student_tokens == 384_000
     assert planned(a_recipe(training={"max_steps": 10})).student_tokens == 10 * 32 * 512
+
+
+def test_a_plan_needs_none_of_the_packages_that_train():
+    heavy = ("torch", "transformers", "accelerate")
+    code = f"import sys, dewey_embed.train.plan; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_eight_devices_are_eight_times_as_fast_and_cost_the_same():

@@ -9,7 +9,7 @@ loss); arXiv 2511.04981 (growth from a single layer, late).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -20,20 +20,14 @@ from dewey_embed.train.recipe import TrainingRecipe
 from dewey_embed.train.schedule import Progress
 
 
-def layers_at(depth: Mapping[int, float], share: float) -> int:
-    """How many layers run when `share` of the run is done; `depth` gives each number its part."""
-    done = 0.0
-    for layers, part in depth_shares(depth):
-        done += part
-        if share < done:
+def layers_at(depth_shares: Sequence[tuple[int, float]], done: float) -> int:
+    """How many layers run when the share `done` of a run is over."""
+    end = 0.0
+    for layers, share in depth_shares:
+        end += share
+        if done < end:
             return layers
-    return max(depth)
-
-
-def depth_shares(depth: Mapping[int, float]) -> list[tuple[int, float]]:
-    """Numbers of layers in the order of a run, and the share of it that each has; 1 in all."""
-    whole = sum(depth.values())
-    return [(layers, part / whole) for layers, part in sorted(depth.items())]
+    return depth_shares[-1][0]
 
 
 def silence_above(backbone: Backbone, first: int) -> None:
@@ -49,14 +43,16 @@ def deepening(
     backbone: Backbone, recipe: TrainingRecipe, progress: Progress
 ) -> list[TrainerCallback]:
     """What makes a backbone deeper during a run; nothing, where all its layers run throughout."""
-    return [_Deepening(backbone, recipe.depth, progress)] if recipe.depth else []
+    return [_Deepening(backbone, recipe.depth_shares, progress)] if recipe.depth else []
 
 
 class _Deepening(TrainerCallback):
-    """Has a backbone run, in each step of training, as many layers as `depth` says."""
+    """Has a backbone run, in each step of training, as many layers as it has by then."""
 
-    def __init__(self, backbone: Backbone, depth: Mapping[int, float], progress: Progress) -> None:
-        self.backbone, self.depth, self.progress = backbone, depth, progress
+    def __init__(
+        self, backbone: Backbone, shares: Sequence[tuple[int, float]], progress: Progress
+    ) -> None:
+        self.backbone, self.shares, self.progress = backbone, shares, progress
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.backbone.depth = layers_at(self.depth, self.progress.share(state.global_step))
+        self.backbone.depth = layers_at(self.shares, self.progress.share(state.global_step))

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.train.corpus_recipe import SplitRecipe
-from dewey_embed.train.depth import depth_shares
 from dewey_embed.train.hardware import Efficiency, Hardware
 from dewey_embed.train.recipe import Recipe
 from dewey_embed.train.samples import NUM_SPECIAL
@@ -162,8 +161,8 @@ def make_plan(
 def _mean_over_run(recipe: Recipe, of: Callable[[Shape], float]) -> float:
     """The mean of a figure of the layers that run: all, or those of each share of `depth`."""
     shape = student_shape(recipe)
-    depth = recipe.training.depth or {shape.backbone.num_hidden_layers: 1.0}
-    return sum(share * of(shape.of_first(layers)) for layers, share in depth_shares(depth))
+    shares = recipe.training.depth_shares or [(shape.backbone.num_hidden_layers, 1.0)]
+    return sum(share * of(shape.of_first(layers)) for layers, share in shares)
 
 
 def _update_hours(recipe: Recipe, reached: Efficiency, num_samples: float) -> float:

@@ -145,6 +145,15 @@ class TrainingRecipe(Settings):
     keep_checkpoints: int = Field(default=2, gt=0)
     seed: int = 0
 
+    @property
+    def depth_shares(self) -> list[tuple[int, float]]:
+        """Numbers of layers as they come in a run, each with its share of it; none without depth.
+
+        Shares are of sum 1.
+        """
+        whole = sum(self.depth.values())
+        return [(layers, part / whole) for layers, part in sorted(self.depth.items())]
+
 
 class DiagnosticsRecipe(Settings):
     """The signs of failure that the paper names, and from where on each is worth a warning."""

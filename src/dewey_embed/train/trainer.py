@@ -74,7 +74,7 @@ class AlignmentTrainer(Trainer):
             callbacks=[
                 *callbacks,
                 *deepening(student.model.backbone, recipe.training, progress),
-                _InTime(progress),
+                _Clock(progress),
             ],
         )
         self.model_accepts_loss_kwargs = False
@@ -194,8 +194,8 @@ class AlignmentTrainer(Trainer):
             mark_whole(folder, elapsed_s=self.progress.elapsed_s)
 
 
-class _InTime(TrainerCallback):
-    """Ends the run, with an evaluation and a checkpoint, when its steps or minutes are over."""
+class _Clock(TrainerCallback):
+    """Notes the time of every step; ends the run, evaluated and saved, when steps or minutes do."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
