@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from dewey_embed.errors import ConfigError
+from dewey_embed.model.export import whole_folder, write_json, write_model
 from dewey_embed.model.packing import pack
 from dewey_embed.train.depth import layers_at
-from dewey_embed.train.recipe import TrainingRecipe
+from dewey_embed.train.recipe import TrainingRecipe, fingerprint
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, train
+from dewey_embed.train.start import STAMP
 from dewey_embed.train.student import build_student
+from dewey_embed.train.warm_start import build
+
+from .conftest import MINI
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
 
@@ -53,11 +58,27 @@ def path(tiny, tmp_path_factory):
     return path
 
 
+def write_start(recipe, folder):
+    """The recipe's start, its table drawn: asking the teacher for 30,522 rows takes a while."""
+    config = recipe.model.to_config(cls_token_id=101, sep_token_id=102, pad_token_id=0)
+    rows = torch.randn(30522, 384, generator=torch.Generator().manual_seed(0))
+    with whole_folder(folder) as draft:
+        write_model(build(config, recipe.warm_start, rows, torch.full((30522,), 1 / 30522)), draft)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(MINI / name, draft)
+        start = {
+            "model": recipe.model.model_dump(mode="json"),
+            "warm_start": recipe.warm_start.model_dump(mode="json"),
+        }
+        write_json(draft / STAMP, {"recipe": fingerprint(start)})
+
+
 @pytest.fixture(scope="module")
 def finished(path, tmp_path_factory):
     """The folder of a finished run."""
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     recipe = read_recipe(path, [DEPTH, "training.keep_checkpoints=9"])
+    write_start(recipe, folder.start)
     assert train(recipe, folder)["alignment"] > 0
     return folder
 

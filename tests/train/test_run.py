@@ -235,6 +235,7 @@ def test_the_command_line_says_what_is_wrong_in_one_line(tiny, tmp_path: Path) -
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_two_processes_train_what_one_does(tiny, finished, tmp_path: Path) -> None:
     _, expected = finished
     # Not by `accelerate launch --cpu`, which starts one process, whatever --num_processes says.
