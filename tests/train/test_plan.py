@@ -229,6 +229,9 @@ def test_amounts_follow_the_recipe():
     assert half.tokens == 1500 * SENTENCE_LENGTH + 250 * 402 + 750 * 202
     clauses = planned(a_recipe(split=split | sentences | {"clauses": 1.0})).amounts
     assert half.tokens - clauses.tokens == 1500 * (SENTENCE_LENGTH - CLAUSE_LENGTH)
+    thrice = planned(a_recipe(split=split | {"recuts": 2}, corpus={"held_out": 0.1}))
+    assert thrice.amounts.samples == 100 + 3 * 900
+    assert thrice.amounts.texts == 1000
 
 
 @pytest.mark.parametrize(

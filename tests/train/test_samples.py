@@ -255,6 +255,16 @@ class TestChance:
         ]
         assert len(set(drawn)) == 9
 
+    def test_every_recut_cuts_the_same_text_elsewhere(self):
+        recipe = SplitRecipe(crop_tokens={60: 1.0}, crop_from="anywhere", crops_per_text=3)
+        text = corpus_text(prose(2000))
+        cuts = [cut_samples(text, TOKENIZER, recipe, recut) for recut in range(4)]
+        assert cuts[0] == cut_samples(text, TOKENIZER, recipe)
+        for part in ("draw", "spans", "id"):
+            of_each = [tuple(str(getattr(one, part)) for one in samples) for samples in cuts]
+            assert len(set(of_each)) == 4, part
+        assert len({one.id for samples in cuts for one in samples}) == 12
+
     def test_another_text_draws_otherwise_under_the_same_seed(self):
         recipe = SplitRecipe(crop_tokens={64: 1.0}, crop_from="anywhere")
         drawn = {tuple(s.draw for s in cut(prose(500, n), recipe)) for n in range(9)}

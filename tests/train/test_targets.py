@@ -181,12 +181,14 @@ class TestShards:
         folder.write("train", 2, 1, [random_targets(5)])
         assert folder.is_complete
 
-    def test_a_run_killed_between_two_shards_is_completed(self, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("recuts", [0, 2])
+    def test_a_run_killed_between_two_shards_is_completed(self, tmp_path, monkeypatch, recuts):
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         path, corpus = tmp_path / "recipe.toml", tmp_path / "corpus.jsonl"
         write_corpus(corpus)
         path.write_text(RECIPE.format(student="unused", teacher="unused", corpus=corpus))
-        recipe = read_recipe(path, ["targets.on_the_fly=true", "corpus.max_texts=24"])
+        changes = ["targets.on_the_fly=true", "corpus.max_texts=24", f"split.recuts={recuts}"]
+        recipe = read_recipe(path, changes)
         whole = teach(recipe, MINI, tmp_path / "whole")
         assert whole.is_complete
         parts = {shard.part for shard in whole.shards}
@@ -221,7 +223,37 @@ class TestShards:
         )  # fmt: skip
         assert "\nleft out of the corpus: 1 duplicate, 1 no text, 2 too short\n" in done.stdout
 
-    def test_a_corpus_that_grew_is_gone_on_with(self, tmp_path, monkeypatch):
+    def test_texts_are_cut_again_into_shards_of_their_own_but_for_held_out_ones(
+        self, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+        path, corpus = tmp_path / "recipe.toml", tmp_path / "corpus.jsonl"
+        write_corpus(corpus)
+        path.write_text(RECIPE.format(student="unused", teacher="unused", corpus=corpus))
+        once, thrice = (
+            teach(
+                read_recipe(path, ["targets.on_the_fly=true", f"split.recuts={recuts}"]),
+                MINI, tmp_path / f"{recuts}",
+            )
+            for recuts in (0, 2)
+        )  # fmt: skip
+        for part, cuts in (("train", 3), ("held_out", 1), ("short", 1)):
+            first, again = (
+                [folder.read(shard) for shard in folder.shards if shard.part == part]
+                for folder in (once, thrice)
+            )
+            assert len(again) == cuts * len(first) > 0
+            for number, shard in enumerate(first):
+                same, *others = again[cuts * number : cuts * (number + 1)]
+                assert [one.sample for one in same] == [one.sample for one in shard]
+                for other in others:
+                    assert {one.sample.id.split("-")[0] for one in other} == {
+                        one.sample.id.split("-")[0] for one in shard
+                    }
+                    assert not {one.sample.id for one in other} & {one.sample.id for one in shard}
+
+    @pytest.mark.parametrize("recuts", [0, 2])
+    def test_a_corpus_that_grew_is_gone_on_with(self, tmp_path, monkeypatch, recuts):
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         path, corpus = tmp_path / "recipe.toml", tmp_path / "corpus.jsonl"
         write_corpus(corpus)
@@ -229,6 +261,7 @@ class TestShards:
 
         def taught(folder: str, max_texts: int) -> TargetsFolder:
             changes = ["targets.on_the_fly=true", f"corpus.max_texts={max_texts}"]
+            changes.append(f"split.recuts={recuts}")
             return teach(read_recipe(path, changes), MINI, tmp_path / folder)
 
         first = {shard: (tmp_path / "grown" / shard.file).stat().st_mtime_ns
@@ -236,7 +269,11 @@ class TestShards:
         grown, whole = taught("grown", 24), taught("whole", 24)
         assert grown.is_complete
         assert grown.shards == whole.shards
-        assert sum(shard.num_texts for shard in grown.shards if shard.part != "short") == 24
+        train, held_out = (
+            sum(shard.num_texts for shard in grown.shards if shard.part == part)
+            for part in ("train", "held_out")
+        )
+        assert train == (24 - held_out) * (1 + recuts)
         for shard in grown.shards:
             ours, theirs = grown.read(shard), whole.read(shard)
             assert [one.sample for one in ours] == [one.sample for one in theirs]

@@ -65,6 +65,9 @@ class SplitRecipe(Settings):
     The share `sentences` of the texts gives single sentences, at most `sentences_per_text` of them
     each, for the sake of queries, not crops; the share `clauses` of these are cut down to one of
     their clauses, for queries that are titles and keywords.
+
+    A text that is trained on is cut `recuts` times more, each time elsewhere: a long run then reads
+    it again as other chunks, which cannot be learnt by heart.
     """
 
     crop_tokens: dict[int, float] = Field(default_factory=lambda: {2048: 1.0})
@@ -77,6 +80,7 @@ class SplitRecipe(Settings):
     chunk_tokens: tuple[int, int] = (64, 500)
     overlap: tuple[Share, Share] = (0.3, 0.6)
     max_chunks: int | None = Field(default=None, gt=0)
+    recuts: int = Field(default=0, ge=0)
     seed: int = 0
 
     @model_validator(mode="after")

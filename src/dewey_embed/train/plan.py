@@ -229,7 +229,8 @@ def chunks_of(num_tokens: int, split: SplitRecipe) -> tuple[float, float]:
 def count_amounts(recipe: Recipe, crops: Sequence[tuple[int, float]], texts: int) -> Amounts:
     """How much the corpus comes to, held-out texts among them: the teacher reads these, too."""
     samples = chunks = tokens = teacher_tokens = 0.0
-    for length, per_text in crops:
+    cuts = 1 + recipe.split.recuts * (1 - recipe.corpus.held_out)
+    for length, per_text in ((length, each * cuts) for length, each in crops):
         text_tokens = length - NUM_SPECIAL
         num_chunks, chunk_tokens = chunks_of(text_tokens, recipe.split)
         whole = text_tokens

@@ -1,7 +1,8 @@
 """A text of the corpus → training samples: crops of it, each with the spans of its chunks.
 
 Crops are cut by the student's tokens and chunks by the encoder's own splitters. All that is drawn
-comes from the recipe's seed and the text itself, so every process and every run draws the same.
+comes from the recipe's seed, the text itself and how often it was cut before, so every process and
+every run draws the same.
 
 Ours are samples that are one sentence, or one clause of it: queries are as short as the one,
 titles and keywords as the other, and a crop is as short as neither.
@@ -67,9 +68,16 @@ class Sample:
         return [self.text[start:end] for start, end in self.spans]
 
 
-def cut_samples(text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe) -> list[Sample]:
-    """The samples of one text; none for one without tokens, or without the sentences it is for."""
-    random = np.random.default_rng([recipe.seed, int(text.id, 16)])
+def cut_samples(
+    text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe, recut: int = 0
+) -> list[Sample]:
+    """The samples of one text; none for one without tokens, or without the sentences it is for.
+
+    Those of every `recut`, of which 0 is the first cut, are drawn anew.
+    """
+    again = [recut] if recut else []
+    random = np.random.default_rng([recipe.seed, int(text.id, 16), *again])
+    name = "-".join([text.id, *map(str, again)])
     if recipe.sentences and random.random() < recipe.sentences:
         crop_tokens = SENTENCE_TOKENS[1]
         crops = _sentences(text.text, tokenizer, recipe, random)
@@ -83,7 +91,7 @@ def cut_samples(text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe) -> 
         if cut is not None:
             spans, splitter, size, overlap = cut
             draw = Draw(char_start, crop_tokens, splitter, size, overlap)
-            samples.append(Sample(f"{text.id}-{number}", text.source, crop, spans, draw))
+            samples.append(Sample(f"{name}-{number}", text.source, crop, spans, draw))
     return samples
 
 

@@ -1,7 +1,7 @@
 """Corpus + teacher → targets on disk, shard by shard; goes on where it was killed.
 
-A shard is a fixed number of the stream's texts, so its number alone says what is in it: any number
-of processes share the work by number, and a finished shard is passed over without a look.
+A shard is one cut of a fixed number of the stream's texts, so its number alone says what is in
+it: any number of processes share the work by number, and a finished shard is passed over unread.
 """
 
 from __future__ import annotations
@@ -74,8 +74,10 @@ def teach(
     teacher = None if recipe.targets.on_the_fly else open_teacher(recipe.teacher, device=device)
     reduction = None if teacher is None else reduction_of(recipe, tokenizer, teacher, folder)
 
-    def write(part: Part, number: int, texts: list[CorpusText], split: SplitRecipe) -> None:
-        samples = cut_all(texts, tokenizer, split)
+    def write(
+        part: Part, number: int, texts: list[CorpusText], split: SplitRecipe, recut: int = 0
+    ) -> None:
+        samples = [one for text in texts for one in cut_samples(text, tokenizer, split, recut)]
         if teacher is None or reduction is None:
             answers = [untaught(sample) for sample in samples]
         else:
@@ -89,12 +91,13 @@ def teach(
     bar = progress_bar("targets", total, "texts", show=progress)
     with kept_memory(), bar as advance:
         for turn, (part, texts) in enumerate(shards(corpus, recipe)):
-            number = counts[part]
-            counts[part] += 1
-            if turn % num_ranks == rank and (part, number, len(texts)) not in done:
-                if part == "held_out":  # first: a killed run looks only for the other one
-                    write("short", number, texts, SHORT)
-                write(part, number, texts, recipe.split)
+            for recut in range(1 + recipe.split.recuts if part == "train" else 1):
+                number = counts[part]
+                counts[part] += 1
+                if turn % num_ranks == rank and (part, number, len(texts)) not in done:
+                    if part == "held_out":  # first: a killed run looks only for the other one
+                        write("short", number, texts, SHORT)
+                    write(part, number, texts, recipe.split, recut)
             advance(len(texts))
     counts["short"] = counts["held_out"]
     targets.finish(dict(counts), dict(corpus.left_out))
@@ -102,7 +105,7 @@ def teach(
 
 
 def shards(corpus: Iterable[CorpusText], recipe: Recipe) -> Iterator[tuple[Part, list[CorpusText]]]:
-    """The texts of each shard, in the order in which shards are numbered."""
+    """The texts of each shard, or of each cut's, in the order in which shards are numbered."""
     size = recipe.targets.shard_texts
     waiting: dict[Part, list[CorpusText]] = {"train": [], "held_out": []}
     for text in corpus:
@@ -114,11 +117,6 @@ def shards(corpus: Iterable[CorpusText], recipe: Recipe) -> Iterator[tuple[Part,
     for part, texts in waiting.items():
         if texts:
             yield part, texts
-
-
-def cut_all(texts: Iterable[CorpusText], tokenizer: Tokenizer, recipe: SplitRecipe) -> list[Sample]:
-    """The samples of all texts, in their order."""
-    return [sample for text in texts for sample in cut_samples(text, tokenizer, recipe)]
 
 
 def ask(
