@@ -22,7 +22,7 @@ from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.questions import Questions
 from dewey_embed.train.samples import Sample
-from dewey_embed.train.targets import Int, Part, Targets, TargetsFolder
+from dewey_embed.train.targets import Int, Part, ShardRows, Targets, TargetsFolder
 from dewey_embed.types import Tokens
 
 OPEN_SHARDS = 16
@@ -46,7 +46,7 @@ class SampleSet(Dataset[Targets]):
         if not self.shards:
             raise TargetsError(f"{folder.path}: no {part} samples; run dewey teach to its end")
         self.bounds = np.cumsum([0, *(shard.num_samples for shard in self.shards)])
-        self._open: OrderedDict[int, list[Targets]] = OrderedDict()
+        self._open: OrderedDict[int, ShardRows] = OrderedDict()
 
     def __len__(self) -> int:
         return int(self.bounds[-1])

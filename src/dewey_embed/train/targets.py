@@ -151,7 +151,7 @@ class TargetsFolder:
         with self._manifest() as manifest:
             manifest |= {"num_shards": num_shards, "left_out": left_out}
 
-    def read(self, shard: Shard) -> list[Targets]:
+    def read(self, shard: Shard) -> ShardRows:
         """The samples of a shard, in order.
 
         Raises:
@@ -159,7 +159,7 @@ class TargetsFolder:
 
         """
         try:
-            return _from_table(pq.read_table(self.path / shard.file))
+            return ShardRows(pq.read_table(self.path / shard.file))
         except (OSError, pa.ArrowException, KeyError) as error:
             raise TargetsError(
                 f"{self.path / shard.file}: cannot be read ({str(error).splitlines()[0]}); remove "
@@ -228,6 +228,12 @@ def _grow(path: Path, manifest: dict[str, Any], max_texts: int | None) -> None:
     manifest.pop("num_shards", None)
 
 
+COLUMNS = (
+    *("id", "source", "text", "starts", "ends", "draw"),
+    *("whole", "chunks", "part_bounds", "parts"),
+)
+
+
 def _to_table(targets: Sequence[Targets]) -> pa.Table:
     """One row a sample; vectors in float16, a sample's chunks one after another."""
     samples = [one.sample for one in targets]
@@ -248,31 +254,39 @@ def _to_table(targets: Sequence[Targets]) -> pa.Table:
     )
 
 
-def _from_table(table: pa.Table) -> list[Targets]:
-    """The samples of a table; their vectors in float32, of unit length again after rounding."""
-    vectors = ("whole", "chunks", "parts")
-    columns = table.drop_columns(vectors).to_pydict()
-    wholes, chunks, parts = (table[name].combine_chunks() for name in vectors)
-    found = []
-    for row in range(table.num_rows):
+class ShardRows:
+    """The samples of a shard that was read, in order, each made when it is asked for.
+
+    A process that makes batches opens many shards for a few samples of each. Vectors are float32,
+    and of unit length again after rounding.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._columns = {name: table[name].combine_chunks() for name in COLUMNS}
+
+    def __len__(self) -> int:
+        return len(self._columns["id"])
+
+    def __iter__(self) -> Iterator[Targets]:
+        return (self[row] for row in range(len(self)))
+
+    def __getitem__(self, row: int) -> Targets:
+        value = {name: column[row] for name, column in self._columns.items()}
+        spans = zip(value["starts"].as_py(), value["ends"].as_py(), strict=True)
         sample = Sample(
-            columns["id"][row],
-            columns["source"][row],
-            columns["text"][row],
-            list(zip(columns["starts"][row], columns["ends"][row], strict=True)),
-            Draw(**json.loads(columns["draw"][row])),
+            value["id"].as_py(),
+            value["source"].as_py(),
+            value["text"].as_py(),
+            list(spans),
+            Draw(**json.loads(value["draw"].as_py())),
         )
-        whole = _unit(wholes[row].values.to_numpy())
-        own, inner = (
-            _unit(column[row].values.to_numpy().reshape(count, len(whole)))
-            for column, count in (
-                (chunks, len(sample.spans)),
-                (parts, len(columns["part_bounds"][row]) // 2),
-            )
+        bounds = np.array(value["part_bounds"].as_py(), np.int64).reshape(-1, 2)
+        whole = _unit(value["whole"].values.to_numpy())
+        chunks, parts = (
+            _unit(value[name].values.to_numpy().reshape(count, len(whole)))
+            for name, count in (("chunks", len(sample.spans)), ("parts", len(bounds)))
         )
-        bounds = np.array(columns["part_bounds"][row], np.int64).reshape(-1, 2)
-        found.append(Targets(sample, whole, own, bounds, inner))
-    return found
+        return Targets(sample, whole, chunks, bounds, parts)
 
 
 def _unit(vectors: NDArray[np.float16]) -> Floats:

@@ -251,7 +251,8 @@ def arguments(
 def _feeding() -> dict[str, Any]:
     """How batches are made and reach a GPU: by other processes, and without its waiting for them.
 
-    A CPU has no time to spare for such processes.
+    They end with their epoch: some that were to outlive it outlived the run, which then hung. A CPU
+    has no time to spare for such processes.
     """
     if not torch.cuda.is_available():
         return {"dataloader_pin_memory": False}
@@ -261,7 +262,6 @@ def _feeding() -> dict[str, Any]:
         "accelerator_config": {"non_blocking": True},
         "dataloader_num_workers": max(1, usable_cores() // devices - 1),
         "dataloader_prefetch_factor": 4,
-        "dataloader_persistent_workers": True,
     }
 
 
