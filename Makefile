@@ -63,8 +63,8 @@ measure: $(READY)
 	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(FOUND)/audits/cost.json
 	$(MAKE) results
 
-# The embedded default's seven runs on a CPU, to runs/mini_seventh/model, and its eighth, on a GPU, to
-# runs/mini_gpu/model. Go on where they were stopped.
+# The embedded default's seven runs on a CPU, to runs/mini_seventh/model, and two on a GPU, to
+# runs/mini_gpu2/model. Go on where they were stopped.
 train: $(READY) runs/software_docs.parquet
 	$(BIN)/dewey train recipes/mini.toml --max-minutes 60
 	$(BIN)/dewey train recipes/mini_continued.toml
@@ -79,6 +79,9 @@ train: $(READY) runs/software_docs.parquet
 
 train-gpu: $(READY) runs/software_docs.parquet
 	$(BIN)/dewey train recipes/mini_gpu.toml --max-minutes 5.6
+	$(BIN)/dewey train recipes/mini_gpu.toml --output runs/mini_gpu2 --max-minutes 8.4 \
+		--set base.checkpoint=runs/mini_gpu/model --set corpus.seed=28 --set split.seed=28 \
+		--set split.recuts=2
 
 runs/software_docs.parquet: $(READY) recipes/software_docs.py
 	$(BIN)/python recipes/software_docs.py --output $@

@@ -147,7 +147,8 @@ class Layer(nn.Module):
 
     def before_attention(self, states_TH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values (T, N, D) of the stream, the first two turned."""
-        return rotate(self.projected(states_TH), cos, sin)
+        # Of the class: torch 2.11 loses the layer where one compiled method calls another.
+        return rotate(Layer.projected(self, states_TH), cos, sin)
 
     def projected(self, states_TH: Tensor) -> Tensor:
         """(T, 3, N, D): queries, keys and values of the stream, not turned yet."""

@@ -54,8 +54,8 @@ ON_CPU_IN_INT8 = Efficiency(1.12, 0.60, "measured on two cores", CPU_UPDATE_S)
 
 ON_GPU = Efficiency(0.40, 0.50, "assumed, not measured")
 
-NARROW_ON_GPU = Efficiency(0.025, 0.50, "the first measured on one H200, the second assumed")
-"""Measured 2026-11 with recipes/mini_gpu.toml, 384 wide: 389,000 tokens a second, all in. So narrow
+NARROW_ON_GPU = Efficiency(0.041, 0.50, "the first measured on one H200, the second assumed")
+"""Measured 2026-11 with recipes/mini_gpu.toml, 384 wide: 642,000 tokens a second, all in. So narrow
 a student keeps a GPU waiting for memory and for its next piece of work, not for products."""
 
 NARROW_UP_TO = 512

