@@ -1,6 +1,8 @@
 """What runs on a CUDA device gives what it gives on the CPU: encoding, training, the teacher."""
 
 import json
+import subprocess
+import sys
 import warnings
 
 import numpy as np
@@ -125,3 +127,14 @@ def test_a_run_asks_its_teacher_on_the_way_and_its_batches_are_made_by_workers(
     assert result["machine"]["devices"]
     assert result["figures"] == figures
     assert figures["chunk_cosine"] > -1
+
+
+def test_a_run_that_stops_within_an_epoch_ends_its_process(tiny, tmp_path) -> None:
+    # Workers with batches for steps that are never taken must not keep it.
+    done = subprocess.run(
+        [sys.executable, "-m", "dewey_embed.cli", "train", tiny.recipe, "-o", tmp_path / "run",
+         "--set", "targets.on_the_fly=true", "--set", "training.epochs=500",
+         "--max-minutes", "0.1"], check=False, capture_output=True, text=True, timeout=150,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "held-out cosine to the teacher" in done.stdout

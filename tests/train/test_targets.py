@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dewey_embed.errors import TargetsError
+from dewey_embed.train import targets
 from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack_samples
 from dewey_embed.train.differences import differences
 from dewey_embed.train.recipe_file import read_recipe
@@ -83,6 +84,18 @@ class TestShards:
                 assert (now.shape, now.dtype) == (was.shape, np.float32)
                 np.testing.assert_allclose(now, was, atol=1e-3)
                 np.testing.assert_allclose(np.linalg.norm(now, axis=-1), 1, atol=1e-6)
+
+    def test_only_the_samples_that_are_asked_for_are_made(self, folder, monkeypatch):
+        shard = folder.write("train", 0, 1, [random_targets(number) for number in range(9)])
+        rows, made = folder.read(shard), []
+
+        def counted(name, *values):
+            made.append(name)
+            return Sample(name, *values)
+
+        monkeypatch.setattr(targets, "Sample", counted)
+        assert [rows[3].sample.id, rows[7].sample.id] == ["n-3", "n-7"]
+        assert (len(rows), made) == (9, ["n-3", "n-7"])
 
     def test_only_what_the_manifest_lists_counts(self, folder):
         write_shards(folder, [3, 2])
