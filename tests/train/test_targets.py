@@ -87,13 +87,14 @@ class TestShards:
 
     def test_only_the_samples_that_are_asked_for_are_made(self, folder, monkeypatch):
         shard = folder.write("train", 0, 1, [random_targets(number) for number in range(9)])
-        rows, made = folder.read(shard), []
+        made = []
 
         def counted(name, *values):
             made.append(name)
             return Sample(name, *values)
 
         monkeypatch.setattr(targets, "Sample", counted)
+        rows = folder.read(shard)
         assert [rows[3].sample.id, rows[7].sample.id] == ["n-3", "n-7"]
         assert (len(rows), made) == (9, ["n-3", "n-7"])
 
@@ -224,7 +225,7 @@ class TestShards:
         bad = [{"text": "short"}, {"text": None}, {"text": "tiny"}, good[0]]
         corpus.write_text("".join(json.dumps(row) + "\n" for row in (*good, *bad)))
         path.write_text(RECIPE.format(student=MINI, teacher="unused", corpus=corpus))
-        changes = ["targets.on_the_fly=true", "base.vector_size=384"]
+        changes = ["targets.on_the_fly=true", "base.vector_size=384", "split.recuts=2"]
         left = {"no text": 1, "too short": 2, "duplicate": 1}
         recipe = read_recipe(path, changes)
         for _ in range(2):  # the second reads no corpus
@@ -235,6 +236,7 @@ class TestShards:
              *options], capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert "\nleft out of the corpus: 1 duplicate, 1 no text, 2 too short\n" in done.stdout
+        assert f": {len(WORDS)} texts, " in done.stdout  # each once, however often it was cut
 
     def test_texts_are_cut_again_into_shards_of_their_own_but_for_held_out_ones(
         self, tmp_path, monkeypatch

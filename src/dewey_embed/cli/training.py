@@ -65,8 +65,13 @@ def teach(
     if not state.is_main_process:
         return
     shards = written.shards
+    trained, held_out = (
+        sum(shard.num_texts for shard in shards if shard.part == part)
+        for part in ("train", "held_out")
+    )
+    num_texts = trained // (1 + read.split.recuts) + held_out
     typer.echo(
-        f"{run.targets}: {sum(s.num_texts for s in shards if s.part != 'short'):,} texts, "
+        f"{run.targets}: {num_texts:,} texts, "
         f"{sum(s.num_samples for s in shards):,} samples, "
         f"{sum(s.num_chunks for s in shards):,} chunks, "
         f"{sum(s.num_bytes for s in shards) / 1e6:,.1f} MB"
