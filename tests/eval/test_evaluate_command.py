@@ -111,10 +111,48 @@ def test_what_cannot_be_measured_is_one_line(work, arguments, message):
 def test_a_wrong_task_is_refused_with_its_file_and_line(work):
     folder = write_task(work / "wrong" / "one", num_documents=3)
     with (folder / "qrels.tsv").open("a") as qrels:
-        qrels.write("q1\tnobody\t1\n")
+        qrels.write("q1\td0\t0.5\n")
     done = dewey(
         "eval", "bm25", "--suite", folder, "--results", work / "refused", check=False
     )  # fmt: skip
     assert done.returncode == 1
     assert "qrels.tsv, line 5" in done.stderr
-    assert "nobody" in done.stderr
+    assert "'0.5'" in done.stderr
+
+
+def test_faults_cost_themselves_and_are_told_in_the_findings(work):
+    """A blank query, a dangling judgement and a torn task: the rest is measured."""
+    for name in ("a_blank", "b_torn", "c_good"):
+        write_task(work / "faults" / name, num_documents=4, words=4)
+    with (work / "faults" / "a_blank" / "queries.jsonl").open("a") as queries:
+        queries.write('{"_id": "blank", "text": " "}\n')
+    with (work / "faults" / "a_blank" / "qrels.tsv").open("a") as qrels:
+        qrels.write("blank\td0\t1\nq0\tnobody\t1\n")
+    (work / "faults" / "b_torn" / "queries.jsonl").write_text('{"_id": "q0"\n')
+    done = dewey(
+        "eval", "mini", "bm25", "--mode", "single", "--suite", work / "faults", "--results",
+        work / "some", "--cache", work / "cache", "-o", work / "some.json", check=False,
+    )  # fmt: skip
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "left out for having no words: 'blank' (line 5)" in done.stderr
+    assert "not in corpus.jsonl: 'nobody' (line 7)" in done.stderr
+    assert "dewey: failed: b_torn: " in done.stderr
+    tables = {
+        table["title"]: table["rows"] for table in read_strictly(work / "some.json")["tables"]
+    }
+    assert [row[0] for row in tables["Main scores"]] == ["a_blank", "c_good", "mean"]
+    assert all(isinstance(score, float) for row in tables["Main scores"] for score in row[2:])
+    [(task, model, reason)] = tables["Failed"]
+    assert (task, model) == ("b_torn", "every model")
+    assert "queries.jsonl, line 1" in reason
+    assert [row[0] for row in tables["Left out of the tasks"]] == ["a_blank", "a_blank"]
+
+
+def read_strictly(path):
+    """JSON as the standard has it: without NaN and Infinity."""
+
+    def refuse(constant):
+        raise AssertionError(f"{path} holds {constant}")
+
+    return json.loads(path.read_text(), parse_constant=refuse)

@@ -5,7 +5,7 @@ import time
 import pytest
 from huggingface_hub import is_offline_mode
 
-from dewey_embed.errors import ConfigError, TaskError
+from dewey_embed.errors import ConfigError
 from dewey_embed.eval import hub
 from dewey_embed.eval.suites import SUITES, open_suite
 from tests.eval.conftest import write_beir
@@ -99,10 +99,20 @@ def test_what_lies_in_the_data_folder_is_found(tmp_path):
     assert len(open_suite("locov1", tmp_path).tasks) == LOCOV1_TASKS
 
 
-def test_data_that_are_there_but_wrong_are_an_error_not_missing(tmp_path):
+def test_data_that_are_there_but_wrong_are_faulty_not_missing(tmp_path):
     write_sts(tmp_path, num=3)
-    with pytest.raises(TaskError, match="has 3 rows"):
-        open_suite("mteb-offline", tmp_path)
+    [(name, reason)] = open_suite("mteb-offline", tmp_path).faulty.items()
+    assert name == "STSBenchmark"
+    assert "has 3 rows" in reason
+
+
+def test_a_faulty_folder_does_not_cost_the_others(tmp_path):
+    for name in ("one", "torn", "two"):
+        small(tmp_path / name)
+    (tmp_path / "torn" / "corpus.jsonl").write_text("{")
+    suite = open_suite(str(tmp_path))
+    assert names(suite) == ["one", "two"]
+    assert "corpus.jsonl, line 1" in suite.faulty["torn"]
 
 
 def test_a_folder_is_a_task_and_a_folder_of_folders_is_several(tmp_path):

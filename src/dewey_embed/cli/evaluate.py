@@ -9,7 +9,14 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli.options import ChunkOverlap, ChunkTokens, require_eval, say, sizes
+from dewey_embed.cli.options import (
+    EXIT_UNREADABLE,
+    ChunkOverlap,
+    ChunkTokens,
+    require_eval,
+    say,
+    sizes,
+)
 
 CACHE = Path("~/.cache/dewey-embed/eval")
 
@@ -64,7 +71,11 @@ def evaluate(
     chunk_overlap: ChunkOverlap = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:
-    """Measure models on a suite of tasks, through mteb; goes on where it was stopped."""
+    """Measure models on a suite of tasks, through mteb; resumes where it was stopped.
+
+    A task that cannot be measured is named with its reason; the others go on, and the exit code is
+    3.
+    """
     require_eval()
     from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.eval.contenders import open_contenders
@@ -73,6 +84,7 @@ def evaluate(
     from dewey_embed.eval.suites import open_suite
 
     show = sys.stderr.isatty()
+    failed: list[str] = []
     contenders = open_contenders(
         models,
         mode=mode.value,
@@ -90,7 +102,12 @@ def evaluate(
         finished_only=finished_only,
         device=device or "cpu",
         on_task=lambda contender, task: say(f"{task}: {contender}"),
+        on_failure=failed.append,
     )
     if output is not None:
         found.write(output)
     typer.echo(page_to_markdown(found))
+    for reason in failed:
+        say(f"failed: {' '.join(reason.split())}")
+    if failed:
+        raise typer.Exit(EXIT_UNREADABLE)

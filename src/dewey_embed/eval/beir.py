@@ -1,22 +1,30 @@
 """A folder in BEIR's layout → `RetrievalData`: documents, queries, and which answer which.
 
 `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`), and `qrels.tsv` or
-`qrels/SPLIT.tsv` (`query-id`, `corpus-id`, `score` under a header). Whatever does not fit is an
-error with its file and line: a figure over half of a task is worse than none.
+`qrels/SPLIT.tsv` (`qrels.py`). A line that is no record is an error with its file and line; a query
+without words and a judgement about an unknown id are left out, counted and named in a warning.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from dewey_embed.errors import TaskError
+from dewey_embed.eval.qrels import judged, named
 
-QRELS_HEADER = ("query-id", "corpus-id", "score")
+LAYOUT = (
+    'a task is a folder of three files: corpus.jsonl with lines {"_id": "d1", "text": "..."}, '
+    'queries.jsonl with lines {"_id": "q1", "text": "..."}, and qrels.tsv with lines of query id, '
+    "document id and score, apart by tabs (docs/evaluation.md has an example)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +32,8 @@ class RetrievalData:
     """A retrieval task: texts by id, and each query's relevant documents with their gains.
 
     `documents` are title and text together, as BEIR reads them. `queries` are those with at least
-    one relevant document; `num_unjudged` were left out for having none.
+    one relevant document; `num_unjudged` were left out for having none. `left_out` says in words
+    what else of the folder is no part of the task.
     """
 
     name: str
@@ -32,6 +41,7 @@ class RetrievalData:
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     num_unjudged: int = 0
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -44,114 +54,140 @@ class RetrievalData:
 
 def is_beir_folder(folder: Path) -> bool:
     """Whether a folder holds a corpus in BEIR's layout."""
-    return (folder / "corpus.jsonl").is_file()
+    return _is_file(folder / "corpus.jsonl")
 
 
 def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
-    """The task of a folder.
+    """The task of a folder; what is left out of it is told in a warning, too.
 
     Raises:
-        TaskError: a file is missing or empty, a line is no record, an id comes twice, a qrels
-            line names an unknown id, or no query has a relevant document.
+        TaskError: a file is missing, empty or cannot be read, a line is no record, an id has two
+            texts, or no query has words and a relevant document.
 
     """
+    folder = folder.expanduser()
     corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
     documents = _texts(corpus, titles=True)
     queries = _texts(asked, titles=False)
-    qrels = _qrels(_qrels_path(folder, split), documents, queries)
-    judged = {query: text for query, text in queries.items() if query in qrels}
+    path = _qrels_path(folder, split)
+    found = judged(path, numbered_lines(path), queries=queries, documents=documents)
+    blank = {query: place for query, (text, place) in queries.items() if not text.strip()}
+    left_out = found.left_out
+    if blank:
+        left_out += (f"{asked}: {len(blank):,} left out for having no words: {named(blank)}",)
+    judged_queries = {
+        query: text
+        for query, (text, _) in queries.items()
+        if query in found.gains and query not in blank
+    }
+    if not judged_queries:
+        why = "; ".join(left_out) or "every score is 0"
+        raise TaskError(
+            f"{path}: no query of queries.jsonl has a relevant document in corpus.jsonl; nothing "
+            f"can be measured ({why})"
+        )
+    for message in left_out:
+        warnings.warn(message, UserWarning, stacklevel=2)
     return RetrievalData(
-        name=folder.name,
-        documents=documents,
-        queries=judged,
-        qrels={query: qrels[query] for query in judged},
-        num_unjudged=len(queries) - len(judged),
+        name=Path(os.path.abspath(folder)).name,
+        documents={name: text for name, (text, _) in documents.items()},
+        queries=judged_queries,
+        qrels={query: found.gains[query] for query in judged_queries},
+        num_unjudged=len(queries) - len(judged_queries) - len(blank),
+        left_out=left_out,
     )
 
 
-def _texts(path: Path, *, titles: bool) -> dict[str, str]:
-    """Texts by id, in the order of the file."""
-    texts: dict[str, str] = {}
-    for number, line in _lines(path):
+def _texts(path: Path, *, titles: bool) -> dict[str, tuple[str, int]]:
+    """Texts by id with their lines, in the order of the file."""
+    texts: dict[str, tuple[str, int]] = {}
+    for number, line in numbered_lines(path):
         place = f"{path}, line {number}"
-        try:
-            record = json.loads(line)
-            name, text = record["_id"], record["text"]
-        except (ValueError, KeyError, TypeError) as error:
+        name, text = _record(line, place, titles=titles)
+        before = texts.setdefault(name, (text, number))
+        if before[0] != text:
             raise TaskError(
-                f'{place}: no record with "_id" and "text" ({type(error).__name__}: {error})'
-            ) from None
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TaskError(f'{place}: "_id" and "text" must be strings')
-        try:
-            (name + text).encode()
-        except UnicodeEncodeError:
-            raise TaskError(
-                f"{place}: holds half of a surrogate pair, which is no Unicode text"
-            ) from None
-        if name in texts:
-            raise TaskError(f"{place}: id {name!r} comes a second time; ids must be unique")
-        title = record.get("title") or "" if titles else ""
-        texts[name] = f"{title} {text}".strip() if title else text
+                f"{place}: id {name!r} comes a second time, with another text than in line "
+                f"{before[1]}; give each text an id of its own"
+            )
     if not texts:
         raise TaskError(f"{path}: holds no text; nothing can be measured on it")
     return texts
 
 
+def _record(line: str, place: str, *, titles: bool) -> tuple[str, str]:
+    """The id of a line and its text, under its title if it has one."""
+    try:
+        record = json.loads(line)
+        name, text = record["_id"], record["text"]
+        title = record.get("title") if titles else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TaskError(
+            f'{place}: no record with "_id" and "text" ({type(error).__name__}: {error}); write '
+            'one object a line, such as {"_id": "d1", "text": "..."}'
+        ) from None
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    for key, value in (("_id", name), ("text", text), ("title", "" if title is None else title)):
+        if not isinstance(value, str):
+            raise TaskError(
+                f'{place}: "{key}" is {type(value).__name__}, not a string; put it in quotes'
+            )
+    try:
+        f"{name}{title}{text}".encode()
+    except UnicodeEncodeError:
+        raise TaskError(
+            f"{place}: holds half of a surrogate pair, which is no Unicode text; remove it"
+        ) from None
+    if not name.strip():
+        raise TaskError(f'{place}: "_id" is {name!r}; give the text a name')
+    return name, f"{title} {text}".strip() if title else text
+
+
 def _qrels_path(folder: Path, split: str) -> Path:
     tried = (folder / "qrels" / f"{split}.tsv", folder / "qrels.tsv")
     for path in tried:
-        if path.is_file():
+        if _is_file(path):
             return path
     raise TaskError(
-        f"{folder}: neither {tried[0].relative_to(folder)} nor {tried[1].name} is there"
+        f"{folder}: neither {tried[0].relative_to(folder)} nor {tried[1].name} is there; {LAYOUT}"
     )
 
 
-def _qrels(
-    path: Path, documents: dict[str, str], queries: dict[str, str]
-) -> dict[str, dict[str, int]]:
-    """Gains above zero by query and document."""
-    lines = _lines(path)
-    _, header = next(lines, (1, ""))
-    if tuple(header.split("\t")) != QRELS_HEADER:
-        raise TaskError(f"{path}, line 1: is {header!r}, not the header {' '.join(QRELS_HEADER)}")
-    qrels: dict[str, dict[str, int]] = {}
-    seen = set()
-    for number, line in lines:
-        place = f"{path}, line {number}"
-        cells = line.split("\t")
-        if len(cells) != 3:
-            raise TaskError(f"{place}: {len(cells)} cells, not {' '.join(QRELS_HEADER)}")
-        query, document, score = cells
-        for kind, name, known in (("query", query, queries), ("document", document, documents)):
-            if name not in known:
-                raise TaskError(f"{place}: {kind} {name!r} is not in {_kind_file(kind)}")
-        if (query, document) in seen:
-            raise TaskError(f"{place}: query {query!r} and document {document!r} come twice")
-        seen.add((query, document))
-        try:
-            gain = int(float(score))
-        except ValueError:
-            raise TaskError(f"{place}: the score {score!r} is no number") from None
-        if gain > 0:
-            qrels.setdefault(query, {})[document] = gain
-    if not qrels:
-        raise TaskError(f"{path}: no query has a relevant document; nothing can be measured")
-    return qrels
-
-
-def _kind_file(kind: str) -> str:
-    """The file in which a query or a document is looked for."""
-    return "queries.jsonl" if kind == "query" else "corpus.jsonl"
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, numbered from 1."""
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; where that cannot be seen is an error, not a no."""
     try:
-        with path.open(encoding="utf-8", newline="\n") as lines:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{path}: cannot be looked at: {_reason(error)}") from None
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines that hold something, numbered from 1, without a byte order mark.
+
+    Raises:
+        TaskError: the file is missing, cannot be read, or is no UTF-8.
+
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield number, line.rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{path}: cannot be read: {error}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        missing = path if path.parent.is_dir() else path.parent
+        raise TaskError(f"{missing}: is not there; {LAYOUT}") from None
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"{path}: is no UTF-8 text ({error.reason}, near byte {error.start} of a block); save "
+            "it as UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{path}: cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What the system says, without the path that stands before it."""
+    return getattr(error, "strerror", None) or str(error)

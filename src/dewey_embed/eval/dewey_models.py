@@ -8,6 +8,7 @@ second pass: texts by model and hash, corpora as the indexes that `dewey search`
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,12 +130,25 @@ class DeweySearch(DeweyEncoder):
         num_proc: int | None = None,
         **kwargs: Any,
     ) -> RetrievalOutputType:
-        """The scores of each query's `top_k` best documents; of its candidates in reranking."""
+        """The scores of each query's `top_k` best documents; of its candidates in reranking.
+
+        A query without words finds no document, and a warning names it.
+        """
         index = self._index
         assert index is not None, "mteb calls index() before search()"
         num = max(1, len(index) if top_ranked else min(top_k, len(index)))
-        ranked = index.rank(list(queries["text"]), num, mode=self.mode, progress=self._show)
-        found = {name: dict(hits) for name, hits in zip(queries["id"], ranked, strict=True)}
+        texts = dict(zip(queries["id"], queries["text"], strict=True))
+        asked = {name: text for name, text in texts.items() if text.strip()}
+        if blank := [name for name in texts if name not in asked]:
+            warnings.warn(
+                f"{task_metadata.name}: {len(blank):,} queries without words are not answered, such "
+                f"as {blank[0]!r}",
+                UserWarning,
+                stacklevel=2,
+            )
+        ranked = index.rank(list(asked.values()), num, mode=self.mode, progress=self._show)
+        found: RetrievalOutputType = {name: {} for name in texts}
+        found |= {name: dict(hits) for name, hits in zip(asked, ranked, strict=True)}
         if not top_ranked:
             return found
         return {

@@ -17,7 +17,7 @@ from typing import Any
 from mteb.abstasks import AbsTaskRetrieval
 
 from dewey_embed.errors import TaskError
-from dewey_embed.eval.beir import RetrievalData
+from dewey_embed.eval.beir import RetrievalData, numbered_lines
 from dewey_embed.eval.tasks import SPLIT, retrieval_metadata, task_over
 
 NAMES = (
@@ -93,7 +93,7 @@ def _joined(name: str, documents: Rows, queries: Rows) -> RetrievalData:
     texts = _by_id(name, documents, "pid", "passage")
     qrels: dict[str, dict[str, int]] = {}
     rows = list(queries)
-    asked = {key: text for key, text in _by_id(name, rows, "qid", "query").items() if text}
+    asked = {key: text for key, text in _by_id(name, rows, "qid", "query").items() if text.strip()}
     for row in rows:
         query, answers = str(row["qid"]), row["answer_pids"]
         if isinstance(answers, str) or not isinstance(answers, Sequence):
@@ -120,6 +120,10 @@ def _by_id(name: str, rows: Rows, id_column: str, text_column: str) -> dict[str,
     texts: dict[str, str] = {}
     for row in rows:
         key, text = str(row[id_column]), row[text_column] or ""
+        if not isinstance(text, str):
+            raise TaskError(
+                f"LoCoV1 {name}: {text_column} of {key!r} is {text!r:.80}, not a string"
+            )
         if texts.setdefault(key, text) != text:
             raise TaskError(f"LoCoV1 {name}: {id_column} {key!r} has two different texts")
     return texts
@@ -156,16 +160,15 @@ def _file_rows(paths: Sequence[Path], kind: str, name: str) -> Iterator[Mapping[
 
 
 def _json_rows(path: Path, kind: str, name: str) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8", newline="\n") as lines:
-        for number, line in enumerate(lines, 1):
-            place = f"{path}, line {number}"
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise TaskError(f"{place}: is no JSON: {error}") from None
-            _require_columns(row if isinstance(row, dict) else (), kind, place)
-            if row["dataset"] == name:
-                yield row
+    for number, line in numbered_lines(path):
+        place = f"{path}, line {number}"
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise TaskError(f"{place}: is no JSON: {error}") from None
+        _require_columns(row if isinstance(row, dict) else (), kind, place)
+        if row["dataset"] == name:
+            yield row
 
 
 def _require_columns(found: Iterable[str], kind: str, place: str) -> None:
@@ -196,6 +199,9 @@ def _digest(paths: Sequence[Path]) -> str:
     """16 hex digits that change with the files' bytes."""
     digest = hashlib.sha256()
     for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()[:16]

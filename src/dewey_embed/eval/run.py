@@ -39,6 +39,15 @@ class Contender:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why one contender has no result on one task."""
+
+    contender: str
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What one contender reached on one task.
 
@@ -58,16 +67,17 @@ def run(
     *,
     finished_only: bool = False,
     on_task: Callable[[str, str], None] = lambda contender, task: None,
-) -> Iterator[Outcome]:
+) -> Iterator[Outcome | Failure]:
     """Each outcome as soon as it is there, task by task; those on disk are not measured again.
 
-    A model that only searches has no outcome on a task of another kind.
+    A model that only searches has no outcome on a task of another kind. What cannot be measured is
+    a failure, and the other tasks and models go on.
 
     `output` gets mteb's own layout (`results/MODEL/REVISION/…`). With `finished_only` nothing is
-    measured. `on_task` is told before a measurement begins.
+    measured. `on_task` is called before a measurement begins.
 
     Raises:
-        TaskError: mteb cannot run a task; the message holds its reason.
+        DeweyError: a model cannot be opened.
 
     """
     from mteb.cache import ResultCache
@@ -79,15 +89,19 @@ def run(
             if contender.label not in opened:
                 opened[contender.label] = contender.open()
             model = opened[contender.label]
+            name = task.metadata.name
             known = _known(cache, model, task)
             if known is None and not finished_only and _fits(model, task):
-                on_task(contender.label, task.metadata.name)
-                known = _measure(cache, model, task)
+                on_task(contender.label, name)
+                try:
+                    known = _measure(cache, model, task)
+                except DeweyError as error:
+                    yield Failure(contender=contender.label, task=name, reason=str(error))
             if known is not None:
                 result, queries = known
                 yield Outcome(
                     contender=contender.label,
-                    task=task.metadata.name,
+                    task=name,
                     result=result,
                     queries=queries,
                 )
@@ -142,7 +156,7 @@ def _measure(
                 show_progress_bar=False,
                 co2_tracker=False,
             )
-        except (DeweyError, KeyboardInterrupt):
+        except DeweyError:
             raise
         except Exception as error:  # whatever a task, a model or the hub may raise
             reason = str(error).strip().split("\n", 1)[0] or type(error).__name__

@@ -132,7 +132,7 @@ def _check_count(original: type[AbsTask], split: str, path: Path, columns: Colum
 def _rows(path: Path, header: Sequence[str]) -> list[tuple[str, list[str]]]:
     """The rows under the header, each with its place; quotes are ordinary characters."""
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{path}: cannot be read: {error}") from None
     rows = []

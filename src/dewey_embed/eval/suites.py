@@ -1,18 +1,20 @@
 """Names and folders → suites: the tasks that can be measured here, and why the others cannot.
 
 Data are looked for in the data folder first, then in the Hugging Face cache, then on the hub. What
-is nowhere is named with the reason; what is there but wrong is an error.
+is nowhere is named with the reason. So is what is there but wrong, and that is a fault: the other
+tasks of the suite are measured, and the run ends with an error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dewey_embed.errors import ConfigError
-from dewey_embed.eval.beir import is_beir_folder
+from dewey_embed.errors import ConfigError, TaskError
+from dewey_embed.eval.beir import LAYOUT, is_beir_folder
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -23,11 +25,19 @@ LONGEMBED = "LongEmbed"
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Tasks to measure on, and why others of the same name are missing, by task."""
+    """Tasks to measure on; why others are missing, by task; and what is wrong with the rest."""
 
     name: str
     tasks: list[AbsTask] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    faulty: dict[str, str] = field(default_factory=dict)
+
+    def add(self, name: str, make: Callable[[], AbsTask]) -> None:
+        """Add the task that `make` gives, or what is wrong with its data."""
+        try:
+            self.tasks.append(make())
+        except TaskError as error:
+            self.faulty[name] = str(error)
 
 
 def open_suite(name_or_path: str, data: Path | None = None) -> Suite:
@@ -39,12 +49,12 @@ def open_suite(name_or_path: str, data: Path | None = None) -> Suite:
 
     Raises:
         ConfigError: neither a suite nor a folder of tasks.
-        TaskError: data are there, but not as they must be; names file and line.
+        TaskError: a folder cannot be looked into.
 
     """
     opened = SUITES.get(name_or_path)
     if opened is not None:
-        return opened(data)
+        return opened(data.expanduser() if data is not None else None)
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         return _folder(folder.resolve())
@@ -58,20 +68,33 @@ def _folder(folder: Path) -> Suite:
     """The task of a folder, or the tasks of its folders."""
     from dewey_embed.eval.tasks import beir_task
 
+    suite = Suite(name=folder.name)
     if is_beir_folder(folder):
-        return Suite(name=folder.name, tasks=[beir_task(folder)])
-    inner = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._")
-    tasks = [path for path in inner if is_beir_folder(path)]
-    if not tasks:
-        raise ConfigError(
-            f"{folder}: holds no corpus.jsonl, and neither does a folder in it; a task in BEIR's "
-            "layout has corpus.jsonl, queries.jsonl and qrels.tsv"
+        suite.add(folder.name, partial(beir_task, folder))
+        return suite
+    try:
+        inner = sorted(
+            each for each in folder.iterdir() if each.is_dir() and each.name[0] not in "._"
         )
-    return Suite(
-        name=folder.name,
-        tasks=[beir_task(path) for path in tasks],
-        missing={path.name: "holds no corpus.jsonl" for path in inner if path not in tasks},
-    )
+    except OSError as error:
+        raise TaskError(f"{folder}: cannot be looked into: {error.strerror}") from None
+    for path in inner:
+        if path.name[0] in "._":
+            continue
+        try:
+            is_task = is_beir_folder(path)
+        except TaskError as error:
+            suite.faulty[path.name] = str(error)
+            continue
+        if is_task:
+            suite.add(path.name, partial(beir_task, path))
+        else:
+            suite.missing[path.name] = "holds no corpus.jsonl"
+    if not suite.tasks and not suite.faulty:
+        raise ConfigError(
+            f"{folder}: holds no corpus.jsonl, and neither does a folder in it; {LAYOUT}"
+        )
+    return suite
 
 
 def _longembed(data: Path | None) -> Suite:
@@ -101,7 +124,11 @@ def _of_mteb(name: str, tasks: Iterable[AbsTask], data: Path | None) -> Suite:
 
     suite = Suite(name=name)
     for task in tasks:
-        local, why_not_local = _local(task, data) if data is not None else (None, None)
+        try:
+            local, why_not_local = _local(task, data) if data is not None else (None, None)
+        except TaskError as error:
+            suite.faulty[task.metadata.name] = str(error)
+            continue
         why_not = None if local else why_not_on_hub(task.metadata.dataset["path"])
         if why_not is None:
             suite.tasks.append(local or task)
@@ -142,7 +169,10 @@ def _locov1(data: Path | None) -> Suite:
 
     folder = data / FOLDER if data is not None else None
     if folder is not None and folder.is_dir():
-        return Suite(name="locov1", tasks=[locov1_task(name, folder) for name in NAMES])
+        suite = Suite(name="locov1")
+        for name in NAMES:
+            suite.add(name, partial(locov1_task, name, folder))
+        return suite
     reasons = [reason for path in HUB.values() if (reason := why_not_on_hub(path))]
     if not reasons:
         return Suite(name="locov1", tasks=[locov1_task(name) for name in NAMES])

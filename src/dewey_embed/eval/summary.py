@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Plot, Series, Table
 from dewey_embed.eval.reference import LONGEMBED, paper_figures
-from dewey_embed.eval.run import Outcome
+from dewey_embed.eval.run import Failure, Outcome
 from dewey_embed.eval.scores import interval, paired_p_value
 
 Scores = dict[tuple[str, str], Outcome]
+
+FAILED, LEFT_OUT = "Failed", "Left out of the tasks"
+"""Titles of tables: what could not be measured, and what of a task's files was not used."""
 
 MEASURE_NAMES = {
     "ndcg_at_10": "nDCG@10",
@@ -31,12 +35,15 @@ def summarise(
     *,
     measures: Mapping[str, str],
     missing: Mapping[str, str],
+    failed: Sequence[Failure] = (),
+    left_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
     machine: Machine,
 ) -> Findings:
     """The findings of one evaluation.
 
     `measures` holds each task's main measure under mteb's name, in the order of the tasks;
-    `missing` the tasks of the suite whose data were not found, and why.
+    `missing` the tasks of the suite whose data were not found, and why; `left_out` what of a
+    task's files is no part of it.
     """
     by_place: Scores = {(each.task, each.contender): each for each in outcomes}
     contenders = list(dict.fromkeys(each.contender for each in outcomes))
@@ -50,7 +57,12 @@ def summarise(
     if ranked and len(contenders) > 1:
         tables.append(_differences_table(by_place, ranked, contenders))
     if missing:
-        tables.append(_missing_table(missing))
+        tables.append(_reasons_table("Not measured", missing.items()))
+    if failed:
+        tables.append(_failed_table(failed))
+    if left_out:
+        told = [(task, each) for task, messages in left_out.items() for each in messages]
+        tables.append(_reasons_table(LEFT_OUT, told))
     return Findings(
         kind="eval",
         name=suite,
@@ -151,11 +163,17 @@ def _differences_table(found: Scores, tasks: Sequence[str], contenders: Sequence
     )
 
 
-def _missing_table(missing: Mapping[str, str]) -> Table:
+def _reasons_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
     return Table(
-        title="Not measured",
-        columns=(Column(name="task"), Column(name="reason")),
-        rows=tuple(missing.items()),
+        title=title, columns=(Column(name="task"), Column(name="reason")), rows=tuple(rows)
+    )
+
+
+def _failed_table(failed: Sequence[Failure]) -> Table:
+    return Table(
+        title=FAILED,
+        columns=(Column(name="task"), Column(name="model"), Column(name="reason")),
+        rows=tuple((each.task, each.contender or "every model", each.reason) for each in failed),
     )
 
 

@@ -49,7 +49,7 @@ def beir_task(
         description="A corpus and queries in BEIR's layout.",
         main_score=main_score,
     )
-    return task_over(AbsTaskRetrieval, about, lambda: {SPLIT: data})
+    return task_over(AbsTaskRetrieval, about, lambda: {SPLIT: data}, left_out=data.left_out)
 
 
 def local_task(original: AbsTaskRetrieval, folder: Path) -> AbsTaskRetrieval:
@@ -75,7 +75,8 @@ def local_task(original: AbsTaskRetrieval, folder: Path) -> AbsTaskRetrieval:
         data = {split: read_beir(folder / split) for split in splits}
     digests = ",".join(each.digest for each in data.values())
     about = local_metadata(original.metadata, folder, hashlib.sha256(digests.encode()))
-    return task_over(type(original), about, lambda: data)
+    left_out = tuple(message for each in data.values() for message in each.left_out)
+    return task_over(type(original), about, lambda: data, left_out=left_out)
 
 
 def missing_splits(original: AbsTaskRetrieval, folder: Path) -> list[str]:
@@ -87,19 +88,26 @@ def missing_splits(original: AbsTaskRetrieval, folder: Path) -> list[str]:
 
 
 def task_over(
-    base: type[AbsTaskRetrieval], about: TaskMetadata, read: ReadSplits
+    base: type[AbsTaskRetrieval],
+    about: TaskMetadata,
+    read: ReadSplits,
+    *,
+    left_out: tuple[str, ...] = (),
 ) -> AbsTaskRetrieval:
     """A task of a class made for it: `read` is called for its data, by split, when they are needed.
 
-    The class must be its own, for mteb looks for metadata there when it unloads a task.
+    The class must be its own, for mteb looks for metadata there when it unloads a task. `left_out`
+    is the task's attribute of that name: what of its files is no part of it, in words.
     """
+    told = left_out
 
     class Task(base):  # type: ignore[misc,valid-type] # any of mteb's retrieval tasks
         metadata = about
         data_loaded: bool = False
+        left_out: tuple[str, ...] = told
 
         def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
-            """Nothing; the data are then in `dataset`."""
+            """Put the data into `dataset`."""
             if not self.data_loaded:
                 self.dataset = {
                     "default": {split: _as_mteb(data) for split, data in read().items()}
