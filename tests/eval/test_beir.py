@@ -79,9 +79,7 @@ class TestWhatCostsItself:
         queries = {"q0": "timber", "empty": "", "blank": " \t\n"}
         lines = [(query, "d0", 1) for query in queries]
         folder = write_beir(tmp_path / "blank", DOCUMENTS, queries, lines)
-        with pytest.warns(
-            UserWarning, match=r"queries\.jsonl: 2 left out .* 'empty'"
-        ):
+        with pytest.warns(UserWarning, match=r"queries\.jsonl: 2 left out .* 'empty'"):
             data = read_beir(folder)
         assert list(data.queries) == list(data.qrels) == ["q0"]
         assert "'blank' (line 3)" in data.left_out[0]

@@ -135,7 +135,7 @@ def test_faults_cost_themselves_and_are_told_in_the_findings(work):
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
-    assert "left out for having no words: 'blank' (line 5)" in done.stderr
+    assert "1 left out for having no words: 'blank' (line 5)" in done.stderr
     assert "not in corpus.jsonl: 'nobody' (line 7)" in done.stderr
     assert "dewey: failed: b_torn: " in done.stderr
     tables = {

@@ -141,8 +141,8 @@ class DeweySearch(DeweyEncoder):
         asked = {name: text for name, text in texts.items() if text.strip()}
         if blank := [name for name in texts if name not in asked]:
             warnings.warn(
-                f"{task_metadata.name}: {len(blank):,} queries without words are not answered, such "
-                f"as {blank[0]!r}",
+                f"{task_metadata.name}: {len(blank):,} queries without words find no document, "
+                f"such as {blank[0]!r}",
                 UserWarning,
                 stacklevel=2,
             )
