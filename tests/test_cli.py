@@ -214,7 +214,7 @@ def test_one_unreadable_file_among_many_is_listed_and_the_rest_indexed(tmp_path)
     assert [Path(each["source"]).name for each in report["unreadable"]] == ["binary.txt"]
     assert "1 could not be read:\n" in result.stderr
     assert "binary.txt: binary" in result.stderr
-    assert "passed over: 1 not a kind of file that is read" in result.stderr
+    assert "passed over 1: 1 .png; --verbose names them" in result.stderr
 
 
 def test_stdin_is_indexed_as_text_and_as_jsonl(tmp_path):

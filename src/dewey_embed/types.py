@@ -47,7 +47,9 @@ class Document:
     """A text with its name: what readers make and indexes keep.
 
     `id` is stable from run to run (for a file, its path), `source` is where the text came from,
-    `root` is the argument it was found under; `metadata` holds flat values to filter by.
+    `root` is the argument it was found under; `metadata` holds flat values to filter by. `unread`
+    counts, kind by kind, what its file holds beside the text ("scanned pages", "attachments"), and
+    what of the text is a guess; it is no part of what the document is.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Document:
     source: str = ""
     root: str = ""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    unread: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

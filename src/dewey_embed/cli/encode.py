@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dewey_embed.cli import options
+from dewey_embed.text.limits import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,10 @@ def encode(
     id_field: options.IdField = None,
     title_field: options.TitleField = None,
     stdin_extension: options.StdinExtension = ".txt",
+    file_timeout_s: options.FileTimeout = FILE_TIMEOUT_S,
+    file_memory_mb: options.FileMemory = FILE_MEMORY_MB,
+    max_text_mb: options.MaxText = MAX_TEXT_MB,
+    verbose: options.Verbose = False,
     json: options.Json = False,
 ) -> None:
     """Encode documents into a file: a vector for each, and with --chunks one for each chunk."""
@@ -58,6 +63,9 @@ def encode(
     items = read_documents(
         docs, text_fields=text_field or (), id_field=id_field, title_field=title_field,
         stdin_extension=stdin_extension,
+        limits=ReadLimits(
+            file_timeout_s=file_timeout_s, file_memory_mb=file_memory_mb, max_text_mb=max_text_mb
+        ),
     )  # fmt: skip
     dewey = Dewey.load(model)
     made = Made(str(output), dewey.embedding_dim, dewey.name)
@@ -69,7 +77,7 @@ def encode(
         "progress": not json,
     }
     _write_all(made, writer, items, dewey, how)
-    _report(made, as_json=json)
+    _report(made, as_json=json, verbose=verbose)
 
 
 @dataclass
@@ -82,6 +90,7 @@ class Made:
     num_documents: int = 0
     num_chunks: int = 0
     faults: list[Unreadable] = field(default_factory=list)
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 def _write_all(
@@ -100,7 +109,7 @@ def _write_all(
     from dewey_embed.errors import ReadError
 
     with writer:
-        for group in _groups(items, made.faults):
+        for group in _groups(items, made):
             encoded = dewey.encode_document([document.text for document in group], **how)
             for document, vectors in zip(group, encoded, strict=True):
                 _say_if_longer(document, vectors, dewey.max_tokens)
@@ -112,10 +121,11 @@ def _write_all(
             raise ReadError("nothing was encoded: no document could be read; nothing was written")
 
 
-def _report(made: Made, *, as_json: bool) -> None:
+def _report(made: Made, *, as_json: bool, verbose: bool) -> None:
     """Say what was made, and what could not be read, which is the exit status too."""
     unreadable = [fault for fault in made.faults if not fault.skipped]
-    options.list_faults(unreadable, [fault for fault in made.faults if fault.skipped])
+    skipped = [fault for fault in made.faults if fault.skipped]
+    options.list_faults(unreadable, skipped, made.unread, verbose=verbose)
     if made.output == "-":
         pass  # the vectors themselves are what is printed
     elif as_json:
@@ -130,18 +140,18 @@ def _report(made: Made, *, as_json: bool) -> None:
         raise typer.Exit(options.EXIT_UNREADABLE)
 
 
-def _groups(
-    items: Iterator[Document | Unreadable], faults: list[Unreadable]
-) -> Iterator[list[Document]]:
-    """Documents in groups that are encoded together; the rest goes into `faults`."""
+def _groups(items: Iterator[Document | Unreadable], made: Made) -> Iterator[list[Document]]:
+    """Documents in groups that are encoded together; what is not read goes into `made`."""
     from dewey_embed.text.reader import Unreadable
 
     group: list[Document] = []
     size = 0
     for item in items:
         if isinstance(item, Unreadable):
-            faults.append(item)
+            made.faults.append(item)
             continue
+        if item.unread:
+            made.unread[item.id] = dict(item.unread)
         if group and size + len(item.text) > options.GROUP_CHARS:
             yield group
             group, size = [], 0

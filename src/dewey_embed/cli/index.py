@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dewey_embed.cli import options
+from dewey_embed.text.limits import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
 
 if TYPE_CHECKING:
     from dewey_embed.search import Index
@@ -41,6 +42,10 @@ def index(
             help="Characters committed at once: the most that a killed run has to do again.",
         ),
     ] = options.GROUP_CHARS,
+    file_timeout_s: options.FileTimeout = FILE_TIMEOUT_S,
+    file_memory_mb: options.FileMemory = FILE_MEMORY_MB,
+    max_text_mb: options.MaxText = MAX_TEXT_MB,
+    verbose: options.Verbose = False,
     json: options.Json = False,
 ) -> None:
     """Make an index of documents, or bring one up to date.
@@ -64,15 +69,18 @@ def index(
         id_field=id_field,
         title_field=title_field,
         stdin_extension=stdin_extension,
+        limits=ReadLimits(
+            file_timeout_s=file_timeout_s, file_memory_mb=file_memory_mb, max_text_mb=max_text_mb
+        ),
         progress=not json,
         group_chars=group_chars,
     )
-    _report(opened, report, as_json=json)
+    _report(opened, report, as_json=json, verbose=verbose)
 
 
-def _report(opened: Index, report: IndexReport, *, as_json: bool) -> None:
+def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool) -> None:
     """Say what became of the index, and what could not be read, which is the exit status too."""
-    options.list_faults(report.unreadable, report.skipped)
+    options.list_faults(report.unreadable, report.skipped, report.unread, verbose=verbose)
     num_documents, num_chunks = len(opened), opened.num_chunks
     if as_json:
         facts = {"num_documents": num_documents, "num_chunks": num_chunks}

@@ -6,12 +6,13 @@ import json
 import sys
 from collections import Counter
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from dewey_embed.text.reader import Unreadable
 
@@ -104,6 +105,39 @@ StdinExtension = Annotated[
         help="What standard input is read as: .txt, .jsonl, .html, ...",
     ),
 ]
+FileTimeout = Annotated[
+    float,
+    typer.Option(
+        "--file-timeout-s",
+        envvar="DEWEY_FILE_TIMEOUT_S",
+        min=0.1,
+        help="Seconds of processor time for one file's parser: PDF, Word, HTML and the like.",
+    ),
+]
+FileMemory = Annotated[
+    int,
+    typer.Option(
+        "--file-memory-mb",
+        envvar="DEWEY_FILE_MEMORY_MB",
+        min=64,
+        help="Megabytes of memory for one file's parser.",
+    ),
+]
+MaxText = Annotated[
+    int,
+    typer.Option(
+        "--max-text-mb",
+        envvar="DEWEY_MAX_TEXT_MB",
+        min=1,
+        help="Megabytes of one document's text, or of one line of JSONL.",
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", envvar="DEWEY_VERBOSE", help="Name every file that is passed over."
+    ),
+]
 Json = Annotated[
     bool,
     typer.Option("--json", envvar="DEWEY_JSON", help="Print JSON and nothing else."),
@@ -148,12 +182,37 @@ def _speaks_unicode() -> bool:
     return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
-def list_faults(unreadable: Sequence[Unreadable], skipped: Sequence[Unreadable] = ()) -> None:
-    """List on standard error what could not be read, and why; count what was not meant to be."""
+def _counted(kinds: Counter[str]) -> str:
+    """Kinds with their numbers, most first."""
+    return ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+
+
+def list_faults(
+    unreadable: Sequence[Unreadable],
+    skipped: Sequence[Unreadable] = (),
+    unread: Mapping[str, Mapping[str, int]] = MappingProxyType({}),
+    *,
+    verbose: bool = True,
+) -> None:
+    """Say on standard error what of the documents given is in none of the vectors.
+
+    What could not be read is listed, with the reason; what was not meant to be (`skipped`) and what
+    was left out of files that were read (`unread`) is counted by kind, and named if `verbose`.
+    """
+    more = "" if verbose else "; --verbose names them"
     if skipped:
-        kinds = Counter(fault.reason.split(" (", 1)[0] for fault in skipped)
-        counted = ", ".join(f"{num:,} {reason}" for reason, num in kinds.most_common())
-        say(f"passed over: {counted}")
+        kinds = Counter(fault.kind or fault.reason for fault in skipped)
+        say(f"passed over {len(skipped):,}: {_counted(kinds)}{more}")
+        for fault in skipped if verbose else ():
+            typer.echo(f"  {fault}", err=True)
+    if unread:
+        total: Counter[str] = Counter()
+        for counts in unread.values():
+            total.update(counts)
+        files = "a file" if len(unread) == 1 else f"{len(unread):,} files"
+        say(f"not read in {files}, or a guess: {_counted(total)}{more}")
+        for source, counts in unread.items() if verbose else ():
+            typer.echo(f"  {source}: {_counted(Counter(counts))}", err=True)
     if unreadable:
         say(f"{len(unreadable):,} could not be read:")
         for fault in unreadable:

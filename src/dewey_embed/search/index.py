@@ -29,6 +29,7 @@ from dewey_embed.search.update import (
     total_bytes,
     update,
 )
+from dewey_embed.text.limits import DEFAULT_LIMITS, ReadLimits
 from dewey_embed.text.reader import Unreadable, read_documents
 from dewey_embed.types import Document, DocumentVectors, Hit, Overflow
 
@@ -140,6 +141,7 @@ class Index:
         id_field: str | None = None,
         title_field: str | None = None,
         stdin_extension: str = ".txt",
+        limits: ReadLimits = DEFAULT_LIMITS,
         progress: bool = False,
         group_chars: int = GROUP_CHARS,
     ) -> IndexReport:
@@ -161,6 +163,7 @@ class Index:
             id_field=id_field,
             title_field=title_field,
             stdin_extension=stdin_extension,
+            limits=limits,
         )
         return self._update(items, several, progress, group_chars)
 

@@ -33,6 +33,8 @@ class IndexReport:
     `num_windows` and `num_truncated` count, among those added and changed, the documents longer
     than the model takes: read in overlapping windows, or without their end. `unreadable` could
     not be read; `skipped` was not meant to be: files of unknown kinds in a folder, empty ones.
+    `unread` counts by file and kind what was left out of files that were read, and what of them is
+    a guess.
     """
 
     num_added: int
@@ -43,6 +45,7 @@ class IndexReport:
     num_truncated: int
     unreadable: list[Unreadable] = field(default_factory=list)
     skipped: list[Unreadable] = field(default_factory=list)
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class Meter:
@@ -90,8 +93,9 @@ def update(
     """What was done with the documents read from `inputs`, once all of it is committed."""
     changes = Changes(writer.hashes)
     faults: list[Unreadable] = []
+    unread: dict[str, dict[str, int]] = {}
     overflows: Counter[str | None] = Counter()
-    for group in changes.groups(_documents(items, faults, meter), group_chars):
+    for group in changes.groups(_documents(items, faults, unread, meter), group_chars):
         vectors = encode([document.text for document, _ in group], meter.encoding(group))
         writer.write(
             [
@@ -122,6 +126,7 @@ def update(
         num_truncated=overflows["truncate"],
         unreadable=unreadable,
         skipped=[fault for fault in faults if fault.skipped],
+        unread=unread,
     )
 
 
@@ -143,14 +148,21 @@ def total_bytes(inputs: Sequence[str | Path]) -> int | None:
 
 
 def _documents(
-    items: Iterable[Document | Unreadable], faults: list[Unreadable], meter: Meter
+    items: Iterable[Document | Unreadable],
+    faults: list[Unreadable],
+    unread: dict[str, dict[str, int]],
+    meter: Meter,
 ) -> Iterator[Document]:
-    """The documents among what was read; the rest goes into `faults`."""
+    """The documents among what was read; the rest goes into `faults` and `unread`."""
     for item in items:
         if isinstance(item, Unreadable):
             faults.append(item)
         else:
             meter.read(item)
+            if item.unread:
+                counts = unread.setdefault(item.source or item.id, {})
+                for kind, number in item.unread.items():
+                    counts[kind] = counts.get(kind, 0) + number
             yield item
 
 

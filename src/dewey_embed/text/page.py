@@ -1,86 +1,241 @@
 """An HTML page → the text that its reader sees, laid out in lines and paragraphs.
 
-Parsing is BeautifulSoup's; what is a block, a cell or invisible is decided here.
+Parsing is lexbor's, by HTML5's rules; what is a block, a cell or invisible is decided here.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import re
-import warnings
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from dewey_embed.text.encodings import Decoded, declared, decode
+from dewey_embed.text.titles import usable
 
 if TYPE_CHECKING:
-    from bs4 import BeautifulSoup
+    from selectolax.lexbor import LexborNode
 
-_UNSEEN = {"script", "style", "template", "noscript", "head", "svg", "iframe", "object", "select"}
+_NEVER_TEXT = {"script", "style", "head", "title"}
+_UNSEEN = _NEVER_TEXT | {"template", "noscript", "svg", "iframe", "object", "select"}
 _PARAGRAPHS = {
     *("address", "article", "aside", "blockquote", "dl", "fieldset", "figure", "footer", "form"),
     *("h1", "h2", "h3", "h4", "h5", "h6", "header", "hr", "main", "nav", "ol", "p", "pre"),
-    *("section", "table", "ul", "details"),
+    *("section", "table", "ul", "details", "plaintext"),
 }
 _LINES = {"body", "caption", "dd", "div", "dt", "figcaption", "html", "li", "summary", "tr"}
+_LINES |= {"option", "textarea"}
 _CELLS = {"td", "th"}
+_AS_TYPED = {"pre", "textarea", "plaintext", "xmp", "listing"}
 _HTML_SPACE = re.compile(r"[ \t\n\r\f]+")
+_ONE_BYTE = re.compile(r"ascii|cp(?:125|866|874)|iso8859|koi8|mac")
+_DECLARED = re.compile(
+    rb"<meta\b[^<>]{0,500}?\bcharset\s*=\s*[\"']?\s*([\w.:-]{1,40})"
+    rb"|^\s{0,100}<\?xml\b[^<>]{0,200}?\bencoding\s*=\s*[\"']([\w.:-]{1,40})",
+    re.IGNORECASE,
+)
 
 
-def declared_encoding(data: bytes) -> str | None:
-    """The encoding that a page claims in its first lines, if Python has it."""
-    from bs4.dammit import EncodingDetector
-
-    declared = EncodingDetector.find_declared_encoding(data, is_html=True)
-    try:
-        name = codecs.lookup(declared or "").name
-    except LookupError:
-        return None
-    # What is declared as Latin-1 is Windows-1252, to every browser.
-    return "cp1252" if name == "iso8859-1" else name
+def decoded(data: bytes) -> Decoded:
+    """A page's source: in the encoding that it declares, unless it declares what it is not."""
+    found = _DECLARED.search(data, 0, 65_536)
+    name = declared((found[1] or found[2]).decode("ascii")) if found else None
+    marked = data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    if name and 0 not in data and not marked:
+        # what is valid UTF-8 in long characters is nothing that has one byte for each
+        for encoding in ("utf-8", name) if _ONE_BYTE.match(name) else (name,):
+            with contextlib.suppress(UnicodeError):
+                return Decoded(data.decode(encoding))
+    return decode(data)
 
 
 def visible(source: str) -> tuple[str, str]:
-    """A page's visible text and its title, from its source."""
-    from bs4 import BeautifulSoup
+    """A page's visible text and its title, from its source.
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it looks like XML, or like a path
-        soup = BeautifulSoup(source, "html.parser")
-    heading = soup.find("title") or soup.find("h1")
-    title = _HTML_SPACE.sub(" ", heading.get_text()).strip() if heading else ""
-    return _visible_text(soup), title
+    Where a page shows no text, what is hidden in it is read: a page made for scripts often holds
+    its text in `<noscript>` or `<template>`.
+    """
+    from selectolax.lexbor import LexborHTMLParser
+
+    parser = LexborHTMLParser(_flattened(_closed(source)))
+    titles = [parser.css_first("head title"), parser.css_first("h1")]
+    title = next(filter(None, [usable(each.text()) for each in titles if each]), "")
+    if parser.root is None:
+        return "", title
+    return _laid_out(parser.root, _UNSEEN) or _laid_out(parser.root, _NEVER_TEXT), title
 
 
-def _visible_text(soup: BeautifulSoup) -> str:
-    """The text a reader sees. Without recursion: pages may be nested deeper than Python goes."""
-    from bs4.element import CData, NavigableString, Tag
+# Elements whose end HTML5 does not imply: left open, they take all that comes after them.
+_SWALLOWING = "title|textarea|iframe|noembed|noframes|noscript|xmp|template|svg|object|select"
+_SWALLOWING_TAG = re.compile(rf"<(/?)({_SWALLOWING})\b(?:[^<>]*?(/?)>)?", re.IGNORECASE | re.ASCII)
+_CODE_TAG = re.compile(r"<(/?)(script|style)\b(?:[^<>]*?(/?)>[^<]*)?", re.IGNORECASE | re.ASCII)
+_PLAINTEXT_TAG = re.compile(r"</?plaintext\b[^<>]*>", re.IGNORECASE | re.ASCII)
 
+
+def _closed(source: str) -> str:
+    """A page's source without the tags and marks that are opened and never closed.
+
+    A browser lets such an element take the rest of the page; here the rest is text.
+    """
+    end = source.rfind("-->") + 1
+    source = source[:end] + source[end:].replace("<!--", "")
+    source = _without(source, _unclosed(source, _SWALLOWING_TAG))
+    source = _without(source, _unclosed(source, _CODE_TAG, only_last=True))
+    return _PLAINTEXT_TAG.sub(" ", source)
+
+
+def _unclosed(
+    source: str, tags: re.Pattern[str], *, only_last: bool = False
+) -> list[tuple[int, int]]:
+    """Spans of the opening tags that no closing tag answers, and of those that close themselves.
+
+    `only_last`: only those after the last closing tag, for code may hold tags in its strings.
+    """
+    spans: list[tuple[int, int]] = []
+    opened: dict[str, list[tuple[int, int]]] = {}
+    for tag in tags.finditer(source):
+        name = tag[2].lower()
+        mine = opened.setdefault(name, [])
+        if tag[1]:
+            if only_last:
+                mine.clear()
+            elif mine:
+                mine.pop()
+        elif tag[3]:
+            spans.append(tag.span())
+        else:
+            mine.append(tag.span())
+    return sorted(spans + [span for mine in opened.values() for span in mine])
+
+
+def _without(source: str, spans: list[tuple[int, int]]) -> str:
+    """The source with a blank in place of each span."""
+    parts = []
+    start = 0
+    for span in spans:
+        parts.append(source[start : span[0]])
+        start = span[1]
+    return " ".join([*parts, source[start:]])
+
+
+MAX_DEPTH = 500
+"""Elements within elements, about as many as browsers keep: the time that HTML5's rules take grows
+with the depth for every tag."""
+MAX_INLINE = 60
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)(?=[\s/>])[^<>]*>", re.ASCII)
+_VOID = {
+    *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param"),
+    *("source", "track", "wbr"),
+}
+_INLINE = {
+    *("a", "b", "big", "code", "em", "font", "i", "nobr", "s", "small", "span", "strike"),
+    *("strong", "tt", "u", "label", "abbr", "cite", "ins", "del", "mark", "q", "sub", "sup"),
+}
+_ENDS_ITSELF = {
+    *("p", "li", "td", "th", "tr", "dt", "dd", "option", "optgroup", "thead", "tbody", "tfoot"),
+    *("colgroup", "rp", "rt", "html", "head", "body"),
+}
+
+
+def _flattened(source: str) -> str:
+    """A page's source without the tags that stand deeper than `MAX_DEPTH`, a line end for each."""
+    if source.count("<") <= MAX_INLINE:
+        return source
+    opened: Counter[str] = Counter()
+    depth = {True: 0, False: 0}
+    spans: list[tuple[int, int, str]] = []
+    for tag in _TAG.finditer(source):
+        name = tag[2].lower()
+        if name in _VOID or name in _ENDS_ITSELF or name in _UNSEEN:
+            continue
+        inline = name in _INLINE
+        if not tag[1]:
+            opened[name] += 1
+            depth[inline] += 1
+            too_deep = depth[inline] > (MAX_INLINE if inline else MAX_DEPTH)
+        elif opened[name]:
+            too_deep = depth[inline] > (MAX_INLINE if inline else MAX_DEPTH)
+            opened[name] -= 1
+            depth[inline] -= 1
+        else:
+            continue
+        if too_deep:
+            spans.append((*tag.span(), "" if inline else "<br>"))
+    parts = []
+    start = 0
+    for begin, end, instead in spans:
+        parts += [source[start:begin], instead]
+        start = end
+    return "".join([*parts, source[start:]]) if spans else source
+
+
+def _laid_out(root: LexborNode, unseen: set[str]) -> str:
+    """The text below a node, without recursion: pages may be nested deeper than Python goes."""
     page = _Page()
-    # Nodes still to visit, and breaks (1 for a line, 2 for a paragraph) between them.
-    ahead: list[tuple[Any, bool]] = [(soup, False)]
-    while ahead:
-        node, as_typed = ahead.pop()
-        if isinstance(node, int):
-            page.stop(node)
-        elif type(node) in (NavigableString, CData):
-            page.write(str(node), as_typed)
-        elif isinstance(node, Tag) and node.name not in _UNSEEN and not node.has_attr("hidden"):
-            if node.name == "br":
-                page.write("\n", True)
-            elif node.name in _CELLS:
-                page.next_cell()
-            stop = 2 if node.name in _PARAGRAPHS else 1 if node.name in _LINES else 0
-            as_typed = as_typed or node.name in ("pre", "textarea")
-            ahead.append((stop, False))
-            ahead.extend((child, as_typed) for child in reversed(node.contents))
-            ahead.append((stop, False))
-    return "".join(page.parts).strip()
+    typed = 0  # how many elements around the node keep white space
+    node: LexborNode | None = root
+    depth = 0
+    while node is not None:
+        inside = None
+        if node.is_text_node:
+            page.write(node.text(), typed > 0)
+        elif node.is_comment_node:
+            page.write(_character_data(node), typed > 0)
+        elif node.is_element_node and _is_seen(node, unseen):
+            typed += node.tag in _AS_TYPED
+            _enter(page, node.tag or "")
+            inside = node.child
+            if inside is None:
+                typed -= node.tag in _AS_TYPED
+                page.stop(_breaks(node.tag))
+        if inside is not None:
+            node, depth = inside, depth + 1
+            continue
+        while node is not None and depth and node.next is None:
+            node, depth = node.parent, depth - 1
+            if node is not None:
+                typed -= node.tag in _AS_TYPED
+                page.stop(_breaks(node.tag))
+        node = node.next if node is not None and depth else None
+    return page.text()
+
+
+def _is_seen(node: LexborNode, unseen: set[str]) -> bool:
+    """Whether an element's text is read."""
+    return node.tag not in unseen and (unseen is _NEVER_TEXT or "hidden" not in node.attributes)
+
+
+def _enter(page: _Page, tag: str) -> None:
+    """Lay out what an element begins with."""
+    if tag == "br":
+        page.write("\n", True)
+    elif tag in _CELLS:
+        page.next_cell()
+    page.stop(_breaks(tag))
+
+
+def _breaks(tag: str | None) -> int:
+    """How far an element stands from its neighbours: 2 for a paragraph, 1 for a line."""
+    return 2 if tag in _PARAGRAPHS else 1 if tag in _LINES else 0
+
+
+def _character_data(node: LexborNode) -> str:
+    """The text of a CDATA section, which HTML5 takes for a comment."""
+    content = node.comment_content or ""
+    return content.removeprefix("[CDATA[").removesuffix("]]") if "[CDATA[" in content[:8] else ""
 
 
 class _Page:
     """Text as it is laid out: white space runs together, blocks stand apart."""
 
     def __init__(self) -> None:
-        self.parts: list[str] = []
+        self._parts: list[str] = []
         self._stop = 0
+
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(self._parts).strip()
 
     def stop(self, num_lines: int) -> None:
         """End the line (1) or the paragraph (2) before whatever comes next."""
@@ -88,19 +243,19 @@ class _Page:
 
     def next_cell(self) -> None:
         """Set the next text off from the cell to its left."""
-        if self.parts and not self._stop:
+        if self._parts and not self._stop:
             self.write("\t", True)
 
     def write(self, text: str, as_typed: bool) -> None:
         """Add text, its white space as typed or as one blank."""
         if not as_typed:
             text = _HTML_SPACE.sub(" ", text)
-            if self._stop or not self.parts or self.parts[-1].endswith((" ", "\n", "\t")):
+            if self._stop or not self._parts or self._parts[-1].endswith((" ", "\n", "\t")):
                 text = text.removeprefix(" ")
         if not text:
             return
-        if self._stop and self.parts:
-            self.parts[-1] = self.parts[-1].rstrip(" ")
-            self.parts.append("\n" * self._stop)
+        if self._stop and self._parts:
+            self._parts[-1] = self._parts[-1].rstrip(" ")
+            self._parts.append("\n" * self._stop)
         self._stop = 0
-        self.parts.append(text)
+        self._parts.append(text)

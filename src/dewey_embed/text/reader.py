@@ -1,30 +1,39 @@
 """Files, folders and standard input → documents, and a reason for each that cannot be read.
 
-Knows which files there are and what their documents are called; what is in them is for
-`formats` to say. One bad file never stops the rest.
+Knows what is read and what its documents are called; which files a folder holds is for `folders`
+to say, what is in them for `formats`. One bad file never stops the rest.
 """
 
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text.formats import READERS, Content, read_text
-from dewey_embed.text.records import File, RecordFields, Unreadable, read_records
+from dewey_embed.text.content import Content
+from dewey_embed.text.folders import is_clutter, named_file, spelled, walk
+from dewey_embed.text.formats import FORMATS, read
+from dewey_embed.text.kinds import EXTENSIONS, HEAD_BYTES, kind_of
+from dewey_embed.text.limits import DEFAULT_LIMITS, ReadLimits
+from dewey_embed.text.parsing import Parsers
+from dewey_embed.text.records import (
+    STDIN,
+    File,
+    RecordFields,
+    Unreadable,
+    content_id,
+    read_records,
+    rejoined,
+)
 from dewey_embed.types import Document
 
-__all__ = ["EXTENSIONS", "RecordFields", "Unreadable", "check_inputs", "read_documents"]
-
-STDIN = "-"
-JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-EXTENSIONS = (*READERS, *JSON_LINES)
-"""What is read of a folder. A file that is named itself is tried as text, whatever it is called."""
+__all__ = ["EXTENSIONS", "STDIN", "RecordFields", "Unreadable", "check_inputs", "read_documents"]
 
 
 def read_documents(
@@ -35,20 +44,25 @@ def read_documents(
     title_field: str | None = None,
     stdin: BinaryIO | None = None,
     stdin_extension: str = ".txt",
+    limits: ReadLimits = DEFAULT_LIMITS,
 ) -> Iterator[Document | Unreadable]:
     """Documents in a fixed order, with an `Unreadable` in place of each that cannot be read.
 
-    An input is a file, a folder (read to the bottom, names in order, hidden ones passed over,
-    links followed once) or `-`, standard input, which is read as a file with `stdin_extension`.
-    A file that is reached twice is read once.
+    An input is a file, a folder (read to the bottom, names in order, hidden ones and Dewey's own
+    indexes passed over, links followed) or `-`, standard input, which is read as a file with
+    `stdin_extension`, as a pipe is. A file that is reached twice is read once.
 
     A file's `id` and `source` are its resolved path with forward slashes, the same from any
     working directory; `root` is the resolved input; metadata are its `extension` and its `folder`
-    within the root. Each record of a JSONL file is a document: see `RecordFields`.
+    within the root. Each record of a JSONL file is a document: see `RecordFields`. What comes from
+    a pipe has no place of its own: its id is made from its text.
+
+    Formats that are more than text are parsed in a process of their own, within `limits`.
 
     Raises:
-        ReadError: inputs that do not exist, all of them, before anything is read.
+        ReadError: none of the inputs exists.
         TypeError: `inputs` is a single string, or an input is not a path.
+
     """
     check_inputs(inputs)
     fields = RecordFields(
@@ -56,165 +70,205 @@ def read_documents(
         id_field=id_field,
         title_field=title_field,
     )
-    return _read_inputs(inputs, fields, stdin, stdin_extension)
+    return _Reading(fields, stdin_extension, limits).read(inputs, stdin)
 
 
 def check_inputs(inputs: Sequence[str | Path]) -> None:
-    """Nothing, if every input is there.
+    """Refuse inputs none of which is there.
 
     Raises:
-        ReadError: naming those that are not.
+        ReadError: naming them.
         TypeError: `inputs` is a single string, or an input is not a path.
+
     """
     if isinstance(inputs, str | os.PathLike):
         raise TypeError(f"inputs is a single path; pass a list, such as [{str(inputs)!r}]")
     for position, each in enumerate(inputs):
         if not isinstance(each, str | os.PathLike):
             raise TypeError(f"inputs[{position}] is {type(each).__name__}, not a path")
-    missing = [str(each) for each in inputs if str(each) != STDIN and not _exists(each)]
-    if missing:
+    if inputs and not any(str(each) == STDIN or _is_there(each) for each in inputs):
         raise ReadError(
-            f"no such file or folder: {', '.join(missing)}; check the spelling, "
+            f"no such file or folder: {', '.join(map(str, inputs))}; check the spelling, "
             "or write - for standard input"
         )
 
 
-def _exists(path: str | Path) -> bool:
-    """Whether there is such a file; an impossible name (with a NUL) is not one."""
+def _is_there(path: str | Path) -> bool:
+    """Whether there is such a file, if only one that may not be looked at."""
     try:
-        return os.path.exists(path)
-    except ValueError:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # an impossible name, with a NUL
         return False
+    except OSError:
+        pass
+    return True
 
 
-def _read_inputs(
-    inputs: Sequence[str | Path],
-    fields: RecordFields,
-    stdin: BinaryIO | None,
-    stdin_extension: str,
-) -> Iterator[Document | Unreadable]:
-    """What `read_documents` promises, once its inputs are known to exist."""
-    seen: set[str] = set()
-    for each in inputs:
-        if str(each) == STDIN:
-            if STDIN not in seen:
-                file = File(Path("stdin"), "stdin", STDIN, "")
-                yield from _read_stream(stdin or sys.stdin.buffer, file, stdin_extension, fields)
-            seen.add(STDIN)
-            continue
-        root = Path(os.path.realpath(each))
-        found = _walk(root) if root.is_dir() else [File(root, _spelled(root), _spelled(root), "")]
-        for file_or_fault in found:
-            if file_or_fault.source in seen:
-                continue
-            seen.add(file_or_fault.source)
-            if isinstance(file_or_fault, Unreadable):
-                yield file_or_fault
+class _Reading:
+    """One run over inputs: what was seen already, and how everything is read."""
+
+    def __init__(self, fields: RecordFields, stdin_extension: str, limits: ReadLimits) -> None:
+        self._fields = fields
+        self._stdin_extension = stdin_extension
+        self._limits = limits
+        self._parsers = Parsers(limits)
+        self._seen: set[str] = set()
+
+    def read(
+        self, inputs: Sequence[str | Path], stdin: BinaryIO | None
+    ) -> Iterator[Document | Unreadable]:
+        """What `read_documents` promises."""
+        with self._parsers:
+            for each in inputs:
+                if str(each) != STDIN:
+                    yield from self._input(Path(os.path.join(os.getcwd(), each)))
+                elif STDIN not in self._seen:
+                    self._seen.add(STDIN)
+                    yield from self._pipe(stdin or sys.stdin.buffer, "stdin")
+
+    def _input(self, path: Path) -> Iterator[Document | Unreadable]:
+        """The documents of one input."""
+        try:
+            mode = os.stat(path).st_mode
+        except (OSError, ValueError) as error:
+            yield self._missing(path, error)
+            return
+        if stat.S_ISDIR(mode):
+            for found in walk(Path(os.path.realpath(path))):
+                yield from self._once(found)
+        elif stat.S_ISREG(mode):
+            yield from self._once(named_file(path, spelled(os.path.realpath(path))))
+        elif stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
+            reason = "a socket or device, not a file"
+            yield Unreadable(source=spelled(path), reason=reason, root=spelled(path))
+        elif spelled(path) not in self._seen:  # a pipe that is opened again is waited for
+            self._seen.add(spelled(path))
+            try:
+                with open(path, "rb") as stream:
+                    yield from self._pipe(stream, spelled(path))
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or error}"
+                yield Unreadable(source=spelled(path), reason=reason, root=STDIN)
+
+    def _missing(self, path: Path, error: OSError | ValueError) -> Unreadable:
+        """Why an input cannot be looked at."""
+        if _is_there(path):
+            strerror = error.strerror if isinstance(error, OSError) else error
+            is_link = path.is_symlink()
+            reason = "a broken link" if is_link else f"cannot be read: {strerror}"
+        else:
+            reason = "no such file or folder"
+        place = spelled(os.path.abspath(path))
+        return Unreadable(source=place, reason=reason, root=place)
+
+    def _once(self, found: File | Unreadable) -> Iterator[Document | Unreadable]:
+        """The documents of a file, unless it was read before."""
+        if found.source in self._seen:
+            return
+        if isinstance(found, Unreadable):
+            if not found.skipped:  # another name may still show what it is
+                self._seen.add(found.source)
+            yield found
+            return
+        self._seen.add(found.source)
+        if clutter := is_clutter(found.path.name):
+            yield _unreadable(found, f"one of {clutter}", clutter)
+            return
+        try:
+            with open(found.path, "rb") as stream:
+                yield from self._file(stream, found)
+        except OSError as error:
+            yield _unreadable(found, f"cannot be read: {error.strerror or error}")
+
+    def _file(self, stream: BinaryIO, file: File) -> Iterator[Document | Unreadable]:
+        """The documents of an open file."""
+        head = stream.read(HEAD_BYTES)
+        if not head:
+            yield _unreadable(file, "empty", "empty")
+            return
+        stream.seek(0)
+        try:
+            kind = kind_of(file.names, head)
+            if kind.format == "jsonl":
+                yield from self._records(stream, file, head)
+                return
+            content = self._content(stream, file, kind.format)
+        except ReadError as error:
+            yield _unreadable(file, str(error))
+            return
+        if not content.text or content.text.isspace():
+            yield _unreadable(file, "empty", "empty")
+            return
+        yield Document(
+            id=file.source,
+            text=content.text,
+            title=content.title or file.names[0],
+            source=file.source,
+            root=file.root,
+            metadata={"extension": kind.extension, "folder": file.folder},
+            unread=content.unread,
+        )
+
+    def _content(self, stream: BinaryIO, file: File, format_name: str) -> Content:
+        """The text of an open file.
+
+        Raises:
+            ReadError: it cannot be read, or not within the limits.
+
+        """
+        if FORMATS[format_name].is_foreign:
+            return self._parsers.read(format_name, file.path)
+        size = os.fstat(stream.fileno()).st_size
+        if size > self._limits.max_text_bytes:
+            raise ReadError(self._limits.too_long(size))
+        return read(format_name, stream, self._limits)
+
+    def _pipe(self, stream: IO[bytes], name: str) -> Iterator[Document | Unreadable]:
+        """The documents of a stream that is read once, from beginning to end."""
+        extension = self._stdin_extension.lower()
+        names = (name, f"stdin{extension}")
+        file = File(Path(name), name, STDIN, "", names)
+        head = stream.read(HEAD_BYTES)
+        joined = rejoined(head, stream)
+        try:
+            kind = kind_of(names[1:], head)
+            if kind.format == "jsonl":
+                yield from self._records(joined, file, head)
+                return
+            data = joined.read(self._limits.max_text_bytes + 1)
+            if len(data) > self._limits.max_text_bytes:
+                raise ReadError(self._limits.too_long())
+            if FORMATS[kind.format].is_foreign:
+                content = self._parsers.read(kind.format, None, data)
             else:
-                yield from _read_file(file_or_fault, fields)
+                content = read(kind.format, io.BytesIO(data), self._limits)
+        except (ReadError, OSError) as error:
+            yield _unreadable(file, str(error))
+            return
+        if not content.text or content.text.isspace():
+            yield _unreadable(file, "empty", "empty")
+            return
+        yield Document(
+            id=content_id("stdin", content.text),
+            text=content.text,
+            title=content.title or name,
+            source=name,
+            root=STDIN,
+            metadata={"extension": extension, "folder": ""},
+            unread=content.unread,
+        )
+
+    def _records(
+        self, stream: IO[bytes], file: File, head: bytes
+    ) -> Iterator[Document | Unreadable]:
+        """The documents of a JSONL file, which may be compressed."""
+        zipped = head.startswith(b"\x1f\x8b") or file.names[-1].lower().endswith(".gz")
+        lines = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if zipped else stream
+        yield from read_records(lines, file, self._fields, self._limits)
 
 
-def _walk(root: Path) -> Iterator[File | Unreadable]:
-    """The files under a folder that can be read, and what is passed over, in order."""
-    name = _spelled(root)
-    faults: list[OSError] = []
-    visited = {os.path.realpath(root)}
-    for folder, folders, files in os.walk(root, onerror=faults.append, followlinks=True):
-        inner = []
-        for each in sorted(folders):
-            real = os.path.realpath(os.path.join(folder, each))
-            if not each.startswith(".") and real not in visited:
-                visited.add(real)
-                inner.append(each)
-        folders[:] = inner
-        within = _spelled(Path(folder).relative_to(root))
-        for each in sorted(files):
-            if each.startswith("."):
-                continue
-            path = Path(os.path.realpath(os.path.join(folder, each)))
-            file = File(path, _spelled(path), name, "" if within == "." else within)
-            yield _unusable(file, each) or file
-        yield from _folder_faults(faults, name)
-    yield from _folder_faults(faults, name)
-
-
-def _folder_faults(faults: list[OSError], root: str) -> Iterator[Unreadable]:
-    """Folders that could not be entered; the list is emptied."""
-    while faults:
-        fault = faults.pop(0)
-        reason = f"folder cannot be read: {fault.strerror}"
-        yield Unreadable(source=_spelled(Path(fault.filename)), reason=reason, root=root)
-
-
-def _unusable(file: File, name: str) -> Unreadable | None:
-    """Why a file of a folder is not read, if so: kinds that are unknown, and what is no file."""
-    if _extension(name) not in EXTENSIONS:
-        reason = f"not a kind of file that is read ({', '.join(EXTENSIONS)})"
-        return Unreadable(source=file.source, reason=reason, root=file.root, skipped=True)
-    try:
-        is_file = stat.S_ISREG(os.stat(file.path).st_mode)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
-        return Unreadable(source=file.source, reason=reason, root=file.root)
-    if not is_file:  # a pipe in a folder would be waited for
-        return Unreadable(source=file.source, reason="not a regular file", root=file.root)
-    return None
-
-
-def _read_file(file: File, fields: RecordFields) -> Iterator[Document | Unreadable]:
-    """The documents of one file."""
-    extension = _extension(file.path.name)
-    try:
-        with open(file.path, "rb") as stream:
-            yield from _read_stream(stream, file, extension, fields)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-        yield Unreadable(source=file.source, reason=reason, root=file.root)
-
-
-def _read_stream(
-    stream: BinaryIO | IO[bytes], file: File, extension: str, fields: RecordFields
-) -> Iterator[Document | Unreadable]:
-    """The documents of an open file."""
-    if extension in JSON_LINES:
-        zipped = extension.endswith(".gz")
-        yield from read_records(gzip.GzipFile(fileobj=stream) if zipped else stream, file, fields)
-        return
-    try:
-        text, title = _parse(stream.read(), extension)
-    except ReadError as error:
-        yield Unreadable(source=file.source, reason=str(error), root=file.root)
-        return
-    if not text or text.isspace():
-        yield Unreadable(source=file.source, reason="empty", root=file.root, skipped=True)
-        return
-    yield Document(
-        id=file.source,
-        text=text,
-        title=title or _spelled(Path(file.path.name)),
-        source=file.source,
-        root=file.root,
-        metadata={"extension": extension, "folder": file.folder},
+def _unreadable(file: File, reason: str, kind: str = "") -> Unreadable:
+    """A file that gave no document; of a `kind` that nobody would call a failure, if it has one."""
+    return Unreadable(
+        source=file.source, reason=reason, root=file.root, skipped=bool(kind), kind=kind
     )
-
-
-def _parse(data: bytes, extension: str) -> Content:
-    """Text and title, whatever the parser of that kind of file may throw."""
-    try:
-        return READERS.get(extension, read_text)(data)
-    except ReadError:
-        raise
-    except Exception as error:  # foreign parsers on broken files: one must not stop the rest
-        raise ReadError(f"damaged {extension} file ({type(error).__name__}: {error})") from error
-
-
-def _extension(name: str) -> str:
-    """A name's extension in lower case, `.jsonl.gz` as one."""
-    suffixes = [suffix.lower() for suffix in Path(name).suffixes[-2:]]
-    joined = "".join(suffixes)
-    return joined if joined in JSON_LINES else suffixes[-1] if suffixes else ""
-
-
-def _spelled(path: Path) -> str:
-    r"""A path as text: forward slashes, bytes that are no UTF-8 spelled out as `\udc80`."""
-    return path.as_posix().encode("utf-8", "backslashreplace").decode("utf-8")

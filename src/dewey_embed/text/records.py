@@ -1,27 +1,38 @@
-"""Lines of a JSONL file → documents; and the values that readers share.
+"""Lines of a JSONL file → documents, and the reason for each line that gives none.
 
-Knows nothing of folders or of how a file was opened.
+Knows nothing of folders or of how a file was opened. One bad line spares only itself.
 """
 
 from __future__ import annotations
 
+import codecs
+import hashlib
+import io
 import json
+import math
+import re
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from dewey_embed.errors import ReadError
+from dewey_embed.text.limits import ReadLimits
 from dewey_embed.types import Document, MetadataValue
+
+STDIN = "-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
     """A file, or a line of one, that gave no document, and why.
 
-    `source` and `root` are what its documents would have had. `skipped` marks what nobody would
-    call a failure: a file of an unknown kind in a folder, an empty file or record.
+    `source` and `root` are what its documents would have had, and `document_id` the id of a bad
+    line's document where it can still be told. `skipped` marks what nobody would call a failure,
+    such as an unknown kind of file in a folder or an empty record; `kind` is what it is counted
+    as in a summary.
     """
 
     source: str
@@ -29,6 +40,8 @@ class Unreadable:
     root: str = ""
     line: int | None = None
     skipped: bool = False
+    document_id: str | None = None
+    kind: str = ""
 
     def __str__(self) -> str:
         line = "" if self.line is None else f", line {self.line}"
@@ -50,60 +63,166 @@ class RecordFields:
 
 
 class File(NamedTuple):
-    """A file to read: where it is, what it was found under, and its folder within that."""
+    """A file to read: how it is opened, what its documents are from, and its names.
+
+    `names` are the name under which it was found and, where that is a link, the file's own;
+    `folder` is where it was found within the root.
+    """
 
     path: Path
     source: str
     root: str
     folder: str
+    names: tuple[str, ...]
+
+
+def content_id(prefix: str, text: str) -> str:
+    """An id for a text that has no lasting place: the same text gets the same one."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{prefix}-{digest[:12]}"
 
 
 def read_records(
-    lines: Iterable[bytes], file: File, fields: RecordFields
+    stream: IO[bytes], file: File, fields: RecordFields, limits: ReadLimits
 ) -> Iterator[Document | Unreadable]:
-    """One document for each line of a JSONL file."""
+    """One document for each line of a JSONL file, of which one line at a time is in memory."""
     number = 0
     try:
-        for number, line in enumerate(lines, start=1):
-            if number == 1 and b"\0" in line:
+        for number, line in enumerate(_lines(stream, limits.max_text_bytes), start=1):
+            if line is None:
+                reason = f"a line {limits.too_long()}"
+                yield Unreadable(source=file.source, reason=reason, root=file.root, line=number)
+            elif number == 1 and b"\0" in line:
                 yield Unreadable(source=file.source, reason="binary, not JSONL", root=file.root)
                 return
-            if line.strip(b" \t\r\n\xef\xbb\xbf"):
+            elif line.strip(b" \t\r\n\xef\xbb\xbf"):
                 yield _record(line, number, file, fields)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
         reason = f"damaged after line {number} ({error})"
         yield Unreadable(source=file.source, reason=reason, root=file.root)
 
 
+def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
+    """The lines in UTF-8, and `None` for one that is longer than `max_bytes`.
+
+    A byte order mark of UTF-16 or UTF-32 at the beginning is honoured.
+    """
+    line = stream.readline(max_bytes + 1)
+    wide = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    mark = next((mark for mark in wide if line.startswith(mark)), None)
+    if mark:
+        encoding = "utf-32" if len(mark) == 4 else "utf-16"
+        text = io.TextIOWrapper(rejoined(line, stream), encoding, newline="\n")
+        yield from _bounded(
+            iter(lambda: text.readline(max_bytes + 1).encode("utf-8", "surrogatepass"), b""),
+            max_bytes,
+        )
+        return
+    yield from _bounded(_chain(line, iter(lambda: stream.readline(max_bytes + 1), b"")), max_bytes)
+
+
+def rejoined(head: bytes, rest: IO[bytes]) -> io.BufferedReader:
+    """A stream as it was before its first bytes were read."""
+    return io.BufferedReader(_Rejoined(head, rest))
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if first:
+        yield first
+        yield from rest
+
+
+def _bounded(pieces: Iterator[bytes], max_bytes: int) -> Iterator[bytes | None]:
+    """Lines from pieces of lines, `None` in place of each that came in more than one piece."""
+    for piece in pieces:
+        if len(piece) <= max_bytes or piece.endswith(b"\n"):
+            yield piece
+            continue
+        for further in pieces:
+            if further.endswith(b"\n"):
+                break
+        yield None
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] or self._rest.read(len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that knows of a key that it was given twice."""
+
+    repeated: str | None = None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = _Object(pairs)
+    if len(made) < len(pairs):
+        keys = Counter(key for key, _ in pairs)
+        made.repeated = next(key for key, times in keys.items() if times > 1)
+    return made
+
+
+_LEADING_ID = re.compile(r'\s*\{\s*"(?:_id|id)"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*"|-?\d{1,18})\s*,')
+
+
 def _record(line: bytes, number: int, file: File, fields: RecordFields) -> Document | Unreadable:
     """The document of one line, or what is wrong with it."""
-    names = fields.text_fields or ("text",)
+    document_id: str | None = None
     try:
         source = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        record = json.loads(source, parse_constant=lambda _: None)  # NaN is no JSON
-        if not isinstance(record, dict):
+        document_id = _leading_id(source, fields)
+        record = json.loads(source, object_pairs_hook=_object)
+        if not isinstance(record, _Object):
             raise ReadError(f"a JSON {type(record).__name__}, not an object")
+        document_id = _record_id(record, fields)
+        if record.repeated is not None:
+            raise ReadError(f"key {record.repeated!r} comes twice; leave one of them")
+        if document_id is None and file.root != STDIN:
+            document_id = f"{file.source}#{number}"
+        names = fields.text_fields or ("text",)
         text = "\n\n".join(filter(None, [_string(record, name) for name in names]))
-        document_id = _record_id(record, fields) or f"{file.source}#{number}"
         title = record.get(fields.title_field or "title") or ""
+        if text and not text.isspace():
+            metadata, unread = _metadata(record, fields)
+            return Document(
+                id=document_id or content_id("stdin", text),
+                text=text,
+                title=str(title) if isinstance(title, str | int | float) else "",
+                source=file.source,
+                root=file.root,
+                metadata=metadata,
+                unread=unread,
+            )
+        return Unreadable(
+            source=file.source, reason="empty", root=file.root, line=number, skipped=True,
+            document_id=document_id, kind="empty",
+        )  # fmt: skip
     except ReadError as error:
         reason = str(error)
     except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors
         reason = f"not JSON: {error}"
-    else:
-        if text and not text.isspace():
-            return Document(
-                id=document_id,
-                text=text,
-                title=str(title),
-                source=file.source,
-                root=file.root,
-                metadata=_metadata(record, fields),
-            )
-        return Unreadable(
-            source=file.source, reason="empty", root=file.root, line=number, skipped=True
-        )
-    return Unreadable(source=file.source, reason=reason, root=file.root, line=number)
+    return Unreadable(
+        source=file.source, reason=reason, root=file.root, line=number, document_id=document_id
+    )
+
+
+def _leading_id(source: str, fields: RecordFields) -> str | None:
+    """The id that a line begins with, which can be told even where the rest is no JSON."""
+    found = None if fields.id_field else _LEADING_ID.match(source)
+    return str(json.loads(found[1])) if found else None
 
 
 def _string(record: Mapping[str, Any], name: str) -> str:
@@ -118,8 +237,8 @@ def _string(record: Mapping[str, Any], name: str) -> str:
     return str(record[name])
 
 
-def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str:
-    """A record's own id, or nothing."""
+def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str | None:
+    """A record's own id, if it has one."""
     names = [fields.id_field] if fields.id_field else ["_id", "id"]
     for name in names:
         value = record.get(name)
@@ -127,15 +246,24 @@ def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str:
             return str(value)
         if value is not None or fields.id_field:
             raise ReadError(f"field {name!r} is {value!r}; an id is a string or an integer")
-    return ""
+    return None
 
 
-def _metadata(record: Mapping[str, Any], fields: RecordFields) -> dict[str, MetadataValue]:
-    """The flat fields that are nothing else."""
+def _metadata(
+    record: Mapping[str, Any], fields: RecordFields
+) -> tuple[dict[str, MetadataValue], dict[str, int]]:
+    """The flat fields that are nothing else, and counts of those that no filter could compare."""
     used = {*(fields.text_fields or ("text",)), fields.title_field or "title"}
     used |= {fields.id_field} if fields.id_field else {"_id", "id"}
-    return {
-        name: value
-        for name, value in record.items()
-        if name not in used and isinstance(value, str | int | float | bool | None)
-    }
+    kept: dict[str, MetadataValue] = {}
+    unread: Counter[str] = Counter()
+    for name, value in record.items():
+        if name in used or not isinstance(value, str | int | float | bool | None):
+            continue
+        if isinstance(value, float) and not math.isfinite(value):
+            unread["metadata values that are not finite"] += 1
+        elif isinstance(value, int) and value.bit_length() > 63:
+            unread["metadata integers past 64 bits"] += 1
+        else:
+            kept[name] = value
+    return kept, dict(unread)

@@ -1,0 +1,130 @@
+"""Which files there are under a folder: each once, in a fixed order, links among them.
+
+A file that links lead to is read under its own name where the folder holds it, and else under
+the name of the first link: what else points at it changes nothing of its document.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from dewey_embed.text.kinds import extension_of, known_extension
+from dewey_embed.text.records import File, Unreadable
+
+_TEMPORARY = (".part", ".crdownload", ".download", ".partial", ".opdownload", ".tmp", ".swp")
+_SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}
+_INDEX_FILES = ("dewey.json", "documents.lance")
+
+
+def spelled(path: str | Path) -> str:
+    r"""A path as text: forward slashes, bytes that are no UTF-8 spelled out as `\udc80`."""
+    return Path(path).as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def walk(root: Path) -> Iterator[File | Unreadable]:
+    """The files under a folder that can be read, and what is passed over, in order.
+
+    Hidden files and folders are passed over without a word, and so is an index of ours.
+    """
+    visited = {str(root)}
+    ahead = [root]  # the next folder last
+    while ahead:
+        folder = ahead.pop()
+        try:
+            names = sorted(os.listdir(folder))
+        except OSError as error:
+            yield _fault(folder, root, f"folder cannot be read: {error.strerror}")
+            continue
+        if all(name in names for name in _INDEX_FILES):
+            if folder == root:
+                yield _fault(folder, root, "an index of Dewey's own; its documents are in it")
+            continue
+        inner = []
+        for name in names:
+            if name.startswith("."):
+                continue
+            path = folder / name
+            try:
+                mode = os.stat(path).st_mode
+            except OSError as error:
+                yield _not_there(path, root, error)
+                continue
+            if not stat.S_ISDIR(mode):
+                yield from _file(path, mode, root)
+                continue
+            real = os.path.realpath(path)
+            if real not in visited and not (path.is_symlink() and _is_held(Path(real), root)):
+                visited.add(real)
+                inner.append(path)
+        ahead += reversed(inner)
+
+
+def named_file(path: Path, root: str) -> File:
+    """A file that was found at a path."""
+    real = Path(os.path.realpath(path))
+    names = (spelled(path.name), spelled(real.name))
+    return File(path, spelled(real), root, "", names if names[0] != names[1] else names[:1])
+
+
+def is_clutter(name: str) -> str:
+    """What a file is that a program left and nobody wrote, by its name, or nothing."""
+    if name.startswith(("~$", ".~lock.")) or name.endswith("~"):
+        return "lock or backup files"
+    if name.lower() in _SYSTEM_FILES:
+        return "system files"
+    return "unfinished downloads" if extension_of(name) in _TEMPORARY else ""
+
+
+def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
+    """A file of a folder, or why it is passed over."""
+    file = named_file(path, spelled(root))
+    clutter = is_clutter(path.name)
+    if path.is_symlink() and _is_read(Path(os.path.realpath(path)), root):
+        return  # it comes under its own name
+    if clutter:
+        yield _passed_over(file, f"one of {clutter}", clutter)
+    elif known_extension(file.names) is None:
+        extension = extension_of(path.name)
+        what = f"a {extension} file" if extension else "a file without an extension"
+        reason = f"{what} in a folder: not a kind of file that is read unless it is named itself"
+        yield _passed_over(file, reason, extension or "without an extension")
+    elif not stat.S_ISREG(mode):  # a pipe in a folder would be waited for
+        yield _passed_over(file, "not a regular file", "pipes, sockets or devices")
+    else:
+        within = spelled(path.parent.relative_to(root))
+        yield file._replace(folder="" if within == "." else within)
+
+
+def _is_held(path: Path, root: Path) -> bool:
+    """Whether a file or folder without links on its way is reached under the root by itself."""
+    if not path.is_relative_to(root):
+        return False
+    return not any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _is_read(path: Path, root: Path) -> bool:
+    """Whether a file is read under the root by its own name."""
+    own_name = known_extension([path.name]) is not None and not is_clutter(path.name)
+    return own_name and _is_held(path, root)
+
+
+def _passed_over(file: File, reason: str, kind: str) -> Unreadable:
+    return Unreadable(source=file.source, reason=reason, root=file.root, skipped=True, kind=kind)
+
+
+def _not_there(path: Path, root: Path, error: OSError) -> Unreadable:
+    """Why a name in a folder leads to no file."""
+    reason = f"cannot be read: {error.strerror}"
+    if path.is_symlink() and error.errno in (errno.ENOENT, errno.ENOTDIR):
+        reason = f"a broken link: {spelled(os.readlink(path))} is not there"
+    elif error.errno == errno.ELOOP:
+        reason = "a link that leads to itself"
+    return _fault(path, root, reason)
+
+
+def _fault(path: Path, root: Path, reason: str) -> Unreadable:
+    return Unreadable(source=spelled(path), reason=reason, root=spelled(root))

@@ -1,0 +1,88 @@
+"""Letters, notebooks and Rich Text → their text."""
+
+from __future__ import annotations
+
+import json
+from email import policy
+from email.message import MIMEPart
+from email.parser import BytesParser
+from typing import Any
+
+from dewey_embed.errors import ReadError
+from dewey_embed.text import page
+from dewey_embed.text.content import Content
+from dewey_embed.text.encodings import declared, decode
+from dewey_embed.text.titles import first_heading, usable
+
+_HEADERS = ("From", "To", "Cc", "Date", "Subject")
+
+
+def read_mail(data: bytes) -> Content:
+    """A letter (.eml) or saved page (.mht): its headers and body; attachments are counted."""
+    letter = BytesParser(policy=policy.default).parsebytes(data)
+    headers = [f"{name}: {letter[name]}" for name in _HEADERS if letter[name]]
+    body = letter.get_body(("plain", "html", "related"))
+    title = usable(str(letter["Subject"] or ""))
+    text = ""
+    if body is not None and not body.is_multipart():
+        text = _decoded(body)
+        if body.get_content_subtype() == "html":
+            text, own = page.visible(text)
+            title = title or own
+    if not text.strip() and not headers:
+        raise ReadError("not a letter: it has neither headers nor a text")
+    attachments = sum(1 for _ in letter.iter_attachments()) if letter.is_multipart() else 0
+    unread = {"attachments": attachments} if attachments else {}
+    return Content("\n".join([*headers, "", text]).strip(), title, unread)
+
+
+def _decoded(part: MIMEPart) -> str:
+    """The text of a part, in the encoding that it declares, unless it declares what it is not."""
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes):
+        return str(part.get_payload())
+    name = declared(part.get_content_charset() or "")
+    try:
+        return data.decode(name) if name else decode(data).text
+    except UnicodeError:
+        return decode(data).text
+
+
+def read_notebook(data: bytes) -> Content:
+    """A Jupyter notebook's cells, apart by blank lines; their outputs are counted."""
+    try:
+        notebook = json.loads(decode(data).text)
+        cells = notebook["cells"] if "cells" in notebook else _old_cells(notebook)
+        sources = [_joined(cell.get("source", cell.get("input", ""))) for cell in cells]
+        prose = [
+            source
+            for cell, source in zip(cells, sources, strict=True)
+            if cell.get("cell_type") in ("markdown", "heading")
+        ]
+        outputs = sum(len(cell.get("outputs") or ()) for cell in cells)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        if isinstance(error, ReadError):
+            raise
+        raise ReadError(f"not a Jupyter notebook, or damaged ({error})") from None
+    unread = {"cell outputs": outputs} if outputs else {}
+    title = next(filter(None, map(first_heading, prose)), "")
+    return Content("\n\n".join(source for source in sources if source.strip()), title, unread)
+
+
+def _old_cells(notebook: Any) -> list[Any]:
+    """The cells of a notebook of format 3."""
+    return [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
+
+
+def _joined(source: Any) -> str:
+    return source if isinstance(source, str) else "".join(source)
+
+
+def read_rich_text(data: bytes) -> Content:
+    """The text of an .rtf file."""
+    from striprtf.striprtf import rtf_to_text
+
+    if not data.lstrip().startswith(b"{\\rtf"):
+        raise ReadError("not a Rich Text file (.rtf): it does not begin with {\\rtf")
+    text: str = rtf_to_text(data.decode("latin-1"), errors="ignore")  # type: ignore[no-untyped-call]
+    return Content(text.replace("\0", "").strip())

@@ -1,0 +1,178 @@
+"""Foreign parsers at arm's length: a process that reads files, and is ended when one goes wrong.
+
+A file may be made to take all of a machine, or be damaged in a way that crashes its parser; then
+that file is named, and the next one goes to a new process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from dewey_embed.errors import ReadError
+from dewey_embed.text.content import Content
+from dewey_embed.text.limits import ReadLimits
+from dewey_embed.text.worker import WALL_PER_CPU_SECOND, receive, send
+
+_START = "import sys; sys.path[:] = sys.argv[2:]; from dewey_embed.text.worker import main; main()"
+_POLL_S = 0.05
+_OWN_MEMORY = 200_000_000
+"""What the process may take for itself: Python and the parsers' code."""
+
+
+class Parsers:
+    """Reads files in a process of its own, which is started by the first of them."""
+
+    def __init__(self, limits: ReadLimits) -> None:
+        self.limits = limits
+        self._worker: _Worker | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._worker:
+            self._worker.end()
+            self._worker = None
+
+    def read(self, format_name: str, path: Path | None, data: bytes | None = None) -> Content:
+        """What a file says, which is at a path or is given as bytes.
+
+        Raises:
+            ReadError: it cannot be read, or takes more than the limits.
+
+        """
+        request = {"format": format_name}
+        file = {"path": str(path)} if data is None else {"data": data}
+        is_fresh = self._worker is None
+        answer = self._asked(request | file)
+        if "fault" in answer:
+            self.close()
+            if answer["fault"] != "time" and not is_fresh:  # earlier files may have their share
+                answer = self._asked(request | file)
+                if "fault" in answer:
+                    self.close()
+        if "reason" in answer:
+            raise ReadError(" ".join(answer["reason"].split()))
+        return Content(answer["text"], answer["title"], answer["unread"])
+
+    def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            if self._worker is None:
+                self._worker = _Worker(self.limits)
+            return self._worker.ask(request)
+        except OSError as error:
+            raise ReadError(f"the process that parses files cannot be started ({error})") from None
+        except BaseException:  # Ctrl-C among them: an answer may still be on its way
+            self.close()
+            raise
+
+
+class _Worker:
+    """One process, and the thread that watches it."""
+
+    def __init__(self, limits: ReadLimits) -> None:
+        import psutil
+
+        self._limits = limits
+        command = [sys.executable, "-c", _START, json.dumps(asdict(limits)), *sys.path]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._seen = psutil.Process(self._process.pid)
+        self._broken: str | None = None  # the limit that was passed
+        self._asked = threading.Event()
+        self._ended = False
+        self._until = (0.0, 0.0)
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer, or a `fault` with its reason where the process is gone."""
+        limit = self._limits.file_timeout_s
+        self._until = (self._cpu_seconds() + limit, time.monotonic() + limit * WALL_PER_CPU_SECOND)
+        self._asked.set()
+        try:
+            send(self._process.stdin, request)  # type: ignore[arg-type]
+            max_bytes = 12 * self._limits.max_text_bytes + 10_000_000
+            answer = receive(self._process.stdout, max_bytes)  # type: ignore[arg-type]
+        except (BrokenPipeError, ValueError):
+            answer = None
+        self._asked.clear()
+        return answer if answer is not None else self._post_mortem()
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self._ended = True
+        self._asked.set()
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream:
+                with contextlib.suppress(OSError):
+                    stream.close()
+        self._process.wait()
+
+    def _post_mortem(self) -> dict[str, Any]:
+        """Why the process is gone."""
+        self._process.kill()
+        status = self._process.wait()
+        if self._broken == "time":
+            return {"fault": "time", "reason": self._limits.too_slow()}
+        if self._broken == "memory":
+            return {"fault": "memory", "reason": self._limits.too_large()}
+        try:
+            how = signal.Signals(-status).name
+        except ValueError:
+            how = f"exit status {status}"
+        killed = " or the machine ran out of memory" if how == "SIGKILL" else ""
+        reason = f"its parser crashed{killed} ({how}); the file may be damaged"
+        return {"fault": "crash", "reason": reason}
+
+    def _watch(self) -> None:
+        """End the process when it has taken too much for the file in hand."""
+        while self._asked.wait() and not self._ended:
+            cpu_until, clock_until = until = self._until
+            broken = None
+            if self._cpu_seconds() > cpu_until or time.monotonic() > clock_until:
+                broken = "time"
+            elif self._memory() > self._limits.file_memory_bytes + _OWN_MEMORY:
+                broken = "memory"
+            if broken and self._asked.is_set() and self._until is until:  # still the same file
+                self._broken = broken
+                self._process.kill()
+                return
+            time.sleep(_POLL_S)
+
+    def _cpu_seconds(self) -> float:
+        import psutil
+
+        try:
+            times = self._seen.cpu_times()
+        except psutil.Error:
+            return 0.0
+        return float(times.user + times.system)
+
+    def _memory(self) -> int:
+        import psutil
+
+        try:
+            return int(self._seen.memory_info().rss)
+        except psutil.Error:
+            return 0

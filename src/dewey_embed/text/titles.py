@@ -1,0 +1,116 @@
+"""Titles: what of a property is one, and the first heading of marked-up text."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import PurePosixPath
+
+MAX_TITLE = 1000
+"""Characters of a title: what is longer is a paragraph in the wrong place."""
+
+_PROGRAM = re.compile(r"^(?:microsoft (?:word|powerpoint|excel)|adobe \w+|scan)\s*[-–:]\s*", re.I)
+_FILE_NAME = re.compile(
+    r"[^\r\n]{0,200}\.(?:docx?|docm|dotx?|indd|pdf|qxd|qxp|tex|dvi|rtf|pptx?|xlsx?|html?|txt|odt|odp"
+    r"|pages|ps|eps|ai|cdr|wpd|pub|pmd|p65|fm|md|tmp|jpe?g|png|tiff?)",
+    re.IGNORECASE,
+)
+_NO_TITLE = re.compile(
+    r"\W*|(?:an? )?(?:untitled|unnamed|unbenannt|sans titre|sin t[ií]tulo|senza titolo|no title"
+    r"|\(?none\)?|null|undefined|unknown|title|document|(?:new |blank )?page|index|home ?page"
+    r"|(?:microsoft )?word document|powerpoint presentation|powerpoint-pr[äa]sentation"
+    r"|pr[ée]sentation powerpoint|presentaci[óo]n de powerpoint|(?:excel )?worksheet"
+    r"|doc|docx|dokument|presentation|slide|folie|template|layout)(?: document| page)?[ _-]?\d*",
+    re.IGNORECASE,
+)
+
+
+def usable(title: str) -> str:
+    """A title from a file's properties, or nothing where it says nothing.
+
+    Programs write their own name, a file's name or a word for "none" where nobody gave a title.
+    """
+    title = " ".join(title.replace("\0", "").split())
+    title = _PROGRAM.sub("", title)
+    if len(title) > MAX_TITLE or _NO_TITLE.fullmatch(title) or _FILE_NAME.fullmatch(title):
+        return ""
+    return "" if PurePosixPath(title.replace("\\", "/")).is_absolute() else title
+
+
+_RULE = frozenset("=-~^\"*#+`:.'_<>")
+_FRONT_MATTER = {"---": ("---", "..."), "+++": ("+++",)}
+
+
+def first_heading(text: str, *, hashes: bool = True) -> str:
+    """The first heading of Markdown, outside fenced code; of reStructuredText without `hashes`."""
+    fence = ""
+    before = ""
+    for line in text.splitlines():
+        stripped = line.strip(" \t")
+        mark = stripped[:3] if hashes and len(line) - len(line.lstrip(" ")) <= 3 else ""
+        if fence:
+            fence = "" if mark == fence else fence
+            before = ""
+        elif mark in ("```", "~~~"):
+            fence = mark
+            before = ""
+        elif hashes and _is_hash_heading(line):
+            title = stripped.lstrip("#").strip(" \t").rstrip("# \t")
+            if title:
+                return title
+        elif before and _is_rule(stripped, markdown=hashes):
+            return before
+        else:
+            # an underlined line begins at the margin
+            before = "" if line[:1] in ("", " ", "\t") or _is_rule(stripped) else stripped
+    return ""
+
+
+def _is_hash_heading(line: str) -> bool:
+    """Whether a line is up to three blanks, one to six `#`, and a blank."""
+    inner = line.lstrip(" ")
+    level = len(inner) - len(inner.lstrip("#"))
+    return (
+        len(line) - len(inner) <= 3 and 1 <= level <= 6 and inner[level : level + 1] in (" ", "\t")
+    )
+
+
+def _is_rule(stripped: str, *, markdown: bool = False) -> bool:
+    """Whether a line is one character of punctuation, three times or more."""
+    if len(stripped) < 3 or stripped[0] not in (("=", "-") if markdown else _RULE):
+        return False
+    return stripped.count(stripped[0]) == len(stripped)
+
+
+def split_front_matter(text: str) -> tuple[str, str]:
+    """The title in a block of YAML, TOML or JSON before Markdown, and the text after the block."""
+    first, _, rest = text.partition("\n")
+    ends = _FRONT_MATTER.get(first.rstrip())
+    if ends:
+        title = ""
+        position = len(first) + 1
+        for line in rest.splitlines(keepends=True):
+            position += len(line)
+            if line.rstrip() in ends:
+                return usable(title), text[position:]
+            if not title:
+                title = _assigned_title(line, ":" if ends[0] == "---" else "=")
+    if text.startswith("{"):
+        try:
+            block, end = json.JSONDecoder().raw_decode(text)
+            title = block.get("title", "") if isinstance(block, dict) else ""
+            return usable(title) if isinstance(title, str) else "", text[end:]
+        except (ValueError, RecursionError):
+            pass
+    return "", text
+
+
+def _assigned_title(line: str, sign: str) -> str:
+    """The value of a line `title: …` or `title = …`, without quotes and comments."""
+    key, found, value = line.partition(sign)
+    if not found or key.strip().strip("\"'").lower() != "title":
+        return ""
+    value = value.strip()
+    if value[:1] in ("'", '"') and value.find(value[0], 1) > 0:
+        return value[1 : value.find(value[0], 1)]
+    return value.partition(" #")[0].strip()
