@@ -17,6 +17,7 @@ LAYERS = {
     "search": 4,
     "encoder": 3,
     "chunking": 2,
+    "pretrained": 2,
     "text": 1,
     "model": 1,
     "index": 1,

@@ -61,9 +61,14 @@ def chunk_documents(
     tokens: Sequence[Tokens],
     splitter: Splitter | Sequence[CharSpans],
     options: EncodeOptions,
+    *,
     max_tokens: int,
+    num_special: int,
+    skip: int = 0,
 ) -> list[Chunked]:
     """Every text cut as the options say, with one splitter, or its own ranges for each text.
+
+    `skip` is as in `Request`.
 
     Raises:
         ConfigError: there are ranges for another number of texts.
@@ -87,7 +92,9 @@ def chunk_documents(
                     splitter=cutters[position],
                     sizes=sizes,
                     max_tokens=max_tokens,
+                    num_special=num_special,
                     overflow=options.overflow,
+                    skip=skip,
                 )
             )
         except InputError as error:
@@ -107,12 +114,14 @@ def chunk_document(
     splitter: Splitter | CharSpans,
     sizes: Sequence[tuple[int, int]],
     max_tokens: int,
+    num_special: int,
     overflow: Overflow,
+    skip: int,
 ) -> Chunked:
     """The spans of one text at each of `sizes` (chunk tokens, overlap), ready to be embedded.
 
-    `max_tokens` counts all that the model reads: CLS, the prompt, the text, SEP. Ranges of
-    characters in place of a `splitter` are taken as they are, once.
+    `max_tokens` counts all that the model reads: CLS, the prompt, the text, SEP, `num_special` of
+    them special tokens. Ranges of characters in place of a `splitter` are taken as they are, once.
 
     Raises:
         TextTooLongError: the text does not fit and `overflow` is `"error"`, or the prompt leaves
@@ -121,11 +130,17 @@ def chunk_document(
 
     """
     num_tokens = len(tokens)
-    room = max_tokens - 2 - len(tokens.prompt_ids)
+    room = max_tokens - num_special - len(tokens.prompt_ids)
     if room < 2:
         raise TextTooLongError(
             f"the prompt has {len(tokens.prompt_ids)} tokens and the model takes {max_tokens}, "
-            "CLS and SEP among them: no room is left for a text; use a shorter prompt"
+            f"{num_special} special ones among them: no room is left for a text; use a shorter "
+            "prompt, or load the model with more max_tokens"
+        )
+    if num_tokens + num_special == 0:
+        raise InputError(
+            "holds no token, and the model's tokenizer puts no special token around it: there is "
+            "nothing to make a vector of; leave it out"
         )
     happened: Literal["windows", "truncate"] | None = None
     if num_tokens > room:
@@ -140,7 +155,7 @@ def chunk_document(
         text, tokens = _truncate(text, tokens, room)
     spans, granularity = _cut(text, tokens, splitter, sizes)
     starts, ends = _bounds(spans)
-    request = make_request(tokens, starts, ends, room=room)
+    request = make_request(tokens, starts, ends, room=room, skip=skip)
     return Chunked(spans, granularity, request, len(text), num_tokens, happened)
 
 

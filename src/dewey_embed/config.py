@@ -6,8 +6,9 @@ concern us: `BackboneConfig.from_hugging_face` picks what does and refuses what 
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, SupportsIndex
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -58,8 +59,23 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
         if item["type"] == "extra_forbidden":
             parts.append(f"unknown key {where!r}; accepted: {', '.join(model.model_fields)}")
         else:
-            parts.append(f"{where}: {item['msg']} (got {item['input']!r})")
+            parts.append(f"{where}: {item['msg']} (got {_SHORT.repr(item['input'])})")
     return "; ".join(parts)
+
+
+_SHORT = reprlib.Repr()
+"""Values as a message shows them: a file's fault may be a million characters long."""
+_SHORT.maxstring = _SHORT.maxother = 60
+
+Count = Annotated[int, Field(strict=True, gt=0, le=2**31)]
+"""A whole number of something; the bound keeps a damaged config from filling the memory."""
+
+TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31)]
+Flag = Annotated[bool, Field(strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+MAX_LAYERS = 1024
 
 
 class BackboneConfig(Settings):
@@ -69,23 +85,23 @@ class BackboneConfig(Settings):
     layer's window, half of it on each side.
     """
 
-    vocab_size: int = Field(gt=0)
-    hidden_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0)
-    num_attention_heads: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
+    vocab_size: Count
+    hidden_size: Count
+    num_hidden_layers: Annotated[Count, Field(le=MAX_LAYERS)]
+    num_attention_heads: Count
+    intermediate_size: Count
     layer_types: tuple[LayerType, ...]
-    max_position_embeddings: int = Field(gt=0)
-    global_rope_theta: float = Field(gt=0)
-    local_rope_theta: float = Field(gt=0)
-    local_attention: int = Field(default=128, gt=0, multiple_of=2)
-    norm_eps: float = Field(default=1e-5, gt=0)
-    norm_bias: bool = False
-    attention_bias: bool = False
-    mlp_bias: bool = False
+    max_position_embeddings: Count
+    global_rope_theta: Positive
+    local_rope_theta: Positive
+    local_attention: Annotated[Count, Field(multiple_of=2)] = 128
+    norm_eps: Positive = 1e-5
+    norm_bias: Flag = False
+    attention_bias: Flag = False
+    mlp_bias: Flag = False
     pad_token_id: int | None = None
-    cls_token_id: int
-    sep_token_id: int
+    cls_token_id: TokenId
+    sep_token_id: TokenId
 
     @model_validator(mode="after")
     def _shapes_agree(self) -> Self:
@@ -137,8 +153,7 @@ class BackboneConfig(Settings):
         known |= _rope_thetas(values, source=source)
         known.setdefault("max_position_embeddings", 8192)
         if "layer_types" not in known:
-            every = values.get("global_attn_every_n_layers") or 3
-            known["layer_types"] = layer_pattern(known.get("num_hidden_layers", 0), every)
+            known["layer_types"] = _pattern_of(values, source=source)
         # Older configs name the same tokens bos and eos only.
         for key, older in (("cls_token_id", "bos_token_id"), ("sep_token_id", "eos_token_id")):
             if key not in known and values.get(older) is not None:
@@ -180,13 +195,46 @@ def layer_pattern(num_layers: int, every: int) -> tuple[LayerType, ...]:
     )
 
 
-def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, float]:
+class _Layers(BaseModel):
+    """What an old config says of its layers."""
+
+    num_hidden_layers: Annotated[Count, Field(le=MAX_LAYERS)]
+    global_attn_every_n_layers: Count | None = None
+
+
+def _pattern_of(values: Mapping[str, Any], *, source: str) -> tuple[LayerType, ...]:
+    """The kinds of layers by an old config's period, which is 3 where it names none.
+
+    Raises:
+        ConfigError: the number of layers or their period is missing or impossible.
+
+    """
+    try:
+        found = _Layers.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {describe(error, _Layers)}") from None
+    return layer_pattern(found.num_hidden_layers, found.global_attn_every_n_layers or 3)
+
+
+def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """`global_rope_theta` and `local_rope_theta`, whichever generation of keys holds them.
 
     Where an old config has no local base, its layers all use ModernBERT's default of 10,000.
+
+    Raises:
+        CheckpointError: a rotary scaling that we do not compute, or values of another shape.
+
     """
     parameters = values.get("rope_parameters") or {}
     thetas = {}
+    if not isinstance(parameters, dict) or not all(
+        isinstance(parameters.get(kind, {}), dict | None)
+        for kind in ("full_attention", "sliding_attention")
+    ):
+        raise CheckpointError(
+            f"{source}: rope_parameters is {_SHORT.repr(parameters)}; expected an object with "
+            "full_attention and sliding_attention; fetch the file again"
+        )
     for key, kind, default in (
         ("global_rope_theta", "full_attention", 160_000.0),
         ("local_rope_theta", "sliding_attention", 10_000.0),
@@ -200,23 +248,75 @@ def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, float]:
                 "only plain rotary positions with their own theta are"
             )
         theta = nested.get("rope_theta", values.get(key))
-        thetas[key] = float(default if theta is None else theta)
+        thetas[key] = default if theta is None else theta
     return thetas
+
+
+MIN_TOKENS = 4
+"""Least that a model may read at once: special tokens, and two of a text, which windows overlap."""
+
+Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
+
+
+class Dense(Settings):
+    """A linear layer with an activation, over pooled states."""
+
+    kind: Literal["dense"] = "dense"
+    in_features: Count
+    out_features: Count
+    bias: Flag = True
+    activation: Activation = "identity"
+
+
+class Normalize(Settings):
+    """To unit length."""
+
+    kind: Literal["normalize"] = "normalize"
+
+
+Step = Annotated[Dense | Normalize, Field(discriminator="kind")]
+
+PooledOver = Literal["text", "all", "after_prompt"]
+"""Tokens that the document's vector is pooled from: its text's own (ours), all that the model
+reads (special tokens and prompt, as Sentence Transformers does), or all after the prompt."""
 
 
 class DeweyConfig(Settings):
     """How a backbone becomes an embedder: its head, its single vector, its prompts.
 
-    `vector_size` is `None` where there is no head and vectors have the backbone's width.
-    `max_tokens` counts everything the backbone sees: CLS, the prompt, the text, SEP.
+    `vector_size` is `None` where there is no head and vectors have the width of what stands before
+    it: the last of `steps`, or the backbone. `steps` run on pooled states before the head.
+    `max_tokens` counts everything the backbone sees: special tokens, the prompt, the text.
+    `before_ids` and `after_ids` are the special tokens around a text; `None` stands for CLS, SEP.
     """
 
     backbone: BackboneConfig
-    vector_size: int | None = Field(default=None, gt=0)
-    head_bias: bool = False
+    vector_size: Count | None = None
+    head_bias: Flag = False
     single_vector: SingleVector = "cls"
     prompts: dict[str, str] = Field(default_factory=lambda: {"query": "", "document": ""})
-    max_tokens: int = Field(gt=3)
+    max_tokens: Annotated[Count, Field(ge=MIN_TOKENS)]
+    steps: tuple[Step, ...] = ()
+    pooled_over: PooledOver = "text"
+    before_ids: tuple[TokenId, ...] | None = None
+    after_ids: tuple[TokenId, ...] | None = None
+    default_prompt_name: str | None = None
+    truncate_dim: Count | None = None
+
+    @model_validator(mode="after")
+    def _head_fits(self) -> Self:
+        width = self.backbone.hidden_size
+        for step in self.steps:
+            if isinstance(step, Dense):
+                if step.in_features != width:
+                    raise ValueError(f"a dense step takes {step.in_features} of {width} dimensions")
+                width = step.out_features
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ValueError(
+                f"default_prompt_name {self.default_prompt_name!r} is none of the prompts "
+                f"{sorted(self.prompts)}"
+            )
+        return self
 
     def override(self, *, single_vector: SingleVector | None, max_tokens: int | None) -> Self:
         """The settings with the caller's in place of the model's own, where they are given.
@@ -232,10 +332,47 @@ class DeweyConfig(Settings):
         changes = {key: value for key, value in given.items() if value is not None}
         return self.parse({**dict(self), **changes}, source="Dewey.load")
 
+    def with_special_ids(self, before: Sequence[int], after: Sequence[int]) -> Self:
+        """The settings with these special tokens around a text, those of a tokenizer's template."""
+        if len(before) == len(after) == 1:
+            ids = {"cls_token_id": before[0], "sep_token_id": after[0]}
+            changes: dict[str, Any] = {"backbone": self.backbone.model_copy(update=ids)}
+        else:
+            changes = {"before_ids": tuple(before), "after_ids": tuple(after)}
+        return self.model_copy(update=changes)
+
+    @property
+    def special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The ids of the special tokens before a text and of those after it."""
+        before, after = self.before_ids, self.after_ids
+        return (
+            (self.backbone.cls_token_id,) if before is None else before,
+            (self.backbone.sep_token_id,) if after is None else after,
+        )
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of what the head is given: pooled states after all steps."""
+        dense = [step.out_features for step in self.steps if isinstance(step, Dense)]
+        return dense[-1] if dense else self.backbone.hidden_size
+
     @property
     def embedding_dim(self) -> int:
         """Width of the vectors that come out."""
-        return self.vector_size or self.backbone.hidden_size
+        return self.vector_size or self.pooled_dim
+
+    def unused(self) -> set[str]:
+        """Names of the later settings that this model leaves at their defaults.
+
+        They are left out where settings are written or hashed: a model that needs none of them
+        has the file and the fingerprint that it had before they were there.
+        """
+        return {
+            name for name in LATER if getattr(self, name) == type(self).model_fields[name].default
+        }
+
+
+LATER = ("steps", "pooled_over", "before_ids", "after_ids", "default_prompt_name", "truncate_dim")
 
 
 CHUNK_TOKENS = 128
@@ -274,13 +411,13 @@ class EncodeOptions(Settings):
             ConfigError: naming the option, what was got and what is accepted.
 
         """
-        sizes = (chunk_tokens,) if isinstance(chunk_tokens, int) else tuple(chunk_tokens)
+        sizes = _whole_numbers("chunk_tokens", chunk_tokens)
         if chunk_overlap is None:
             overlaps = tuple(size // 4 for size in sizes)
         elif isinstance(chunk_overlap, int):
             overlaps = (chunk_overlap,) * len(sizes)
         else:
-            overlaps = tuple(chunk_overlap)
+            overlaps = _whole_numbers("chunk_overlap", chunk_overlap)
         values = {"chunk_tokens": sizes, "chunk_overlap": overlaps, **others}
         return cls.parse(values, source="encode options")
 
@@ -300,3 +437,16 @@ class EncodeOptions(Settings):
                     "need chunk_tokens >= 1 and 0 <= chunk_overlap < chunk_tokens"
                 )
         return self
+
+
+def _whole_numbers(name: str, given: int | Sequence[int]) -> tuple[int, ...]:
+    """One or several whole numbers, as a tuple.
+
+    Raises:
+        ConfigError: naming the option and what was got.
+
+    """
+    many = given if isinstance(given, list | tuple) else (given,)
+    if any(isinstance(each, bool) or not isinstance(each, SupportsIndex) for each in many):
+        raise ConfigError(f"{name} is {given!r}; need a whole number, or several of them")
+    return tuple(int(each) for each in many)

@@ -110,6 +110,12 @@ class DocumentVectors:
     granularity: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     states: SpanPooler | None = field(default=None, repr=False)
 
+    def __repr__(self) -> str:
+        return (
+            f"DocumentVectors({len(self.spans)} chunks, width {self.vector.shape[-1]}, "
+            f"{self.num_tokens} tokens, overflow={self.overflow!r})"
+        )
+
     def pool(self, char_spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
         """Vectors (len(char_spans), D) float32 of any character ranges, without a second pass.
 

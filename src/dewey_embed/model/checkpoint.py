@@ -1,37 +1,57 @@
 """Model folders ↔ models: which layouts we read, and the one that we write.
 
 Each layout is a row of `LAYOUTS`: how to recognise it and how to read its settings. Weights come
-from safetensors only, never from pickles, and no code that lies in a folder is ever run. What we
-write is a Sentence Transformers folder with `dewey.json` beside it; it appears under its name only
-when it is whole.
+from safetensors only, never from pickles, and no code that lies in a folder is ever run.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from dewey_embed.config import PAPER_PROMPTS, BackboneConfig, DeweyConfig
+from dewey_embed.config import (
+    MIN_TOKENS,
+    PAPER_PROMPTS,
+    BackboneConfig,
+    Dense,
+    DeweyConfig,
+)
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.weights import Weights, head_left_over, read_weights, strip_prefix
-
-Json = dict[str, Any]
-
-SETTINGS_FILE = "dewey.json"
+from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE
+from dewey_embed.model.json_file import Json, read_json
+from dewey_embed.model.sentence_transformers import (
+    SentenceTransformersFolder,
+    max_length,
+    positions_for,
+    read_folder,
+)
+from dewey_embed.model.weights import (
+    Weights,
+    head_left_over,
+    is_there,
+    read_weights,
+    strip_prefix,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model folder, read: settings, and weights under our names (`backbone.…`, `head.…`)."""
+    """A model folder, read: settings, and weights under our names.
+
+    Those are `backbone.…`, `steps.….…` and `head.…`. `tokenizer` is the folder of the tokenizer's
+    files, and `lower_case` what is done before it; where `template` is true, its own template says
+    which special tokens stand around a text, and the ids in `config` are only a guess.
+    """
 
     config: DeweyConfig
     weights: Weights
+    tokenizer: Path
+    template: bool = False
+    lower_case: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +71,9 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             foreign; the file and what is wrong in it are named.
 
     """
-    config = _read_json(folder / "config.json")
+    # A Sentence Transformers folder may keep its Transformer's config in a folder of its own.
+    nested = is_there(folder / MODULES_FILE) and not is_there(folder / SETTINGS_FILE)
+    config = read_json(folder / "config.json", missing_ok=nested)
     for layout in LAYOUTS:
         if layout.recognise(folder, config):
             return layout.read(folder, config)
@@ -71,61 +93,113 @@ def build_model(checkpoint: Checkpoint) -> DeweyModel:
     """
     import torch
 
-    with torch.device("meta"):
-        model = DeweyModel(checkpoint.config)
-    tensors, source = checkpoint.weights.tensors, checkpoint.weights.source
+    try:
+        with torch.device("meta"):
+            model = DeweyModel(checkpoint.config)
+    except RuntimeError as error:  # sizes that no memory could hold
+        raise CheckpointError(
+            f"{checkpoint.weights.source}: its config describes no possible model ({error})"
+        ) from None
+    weights = checkpoint.weights
     expected = model.state_dict()
     for name, tensor in expected.items():
-        if name not in tensors:
-            raise CheckpointError(f"{source}: tensor {name!r} is missing")
-        if tensors[name].shape != tensor.shape:
-            raise CheckpointError(
-                f"{source}: tensor {name!r} has shape {tuple(tensors[name].shape)}, "
-                f"the config asks for {tuple(tensor.shape)}"
-            )
-    for name in tensors:
+        if name not in weights.tensors:
+            raise CheckpointError(f"{weights.source_of(name)}: tensor {name!r} is missing")
+        _require_fitting(weights, name, tensor)
+    for name in weights.tensors:
         if name not in expected:
-            raise CheckpointError(f"{source}: unknown tensor {name!r}; the config knows none such")
-    model.load_state_dict(tensors, assign=True)
+            raise CheckpointError(
+                f"{weights.source_of(name)}: unknown tensor {name!r}; the config knows none such"
+            )
+    model.load_state_dict(weights.tensors, assign=True)
     return model.eval()
 
 
+def _require_fitting(weights: Weights, name: str, expected: Tensor) -> None:
+    """Refuse a tensor of another shape or kind, or with a value that is not finite."""
+    tensor, source = weights.tensors[name], weights.source_of(name)
+    if tensor.shape != expected.shape:
+        raise CheckpointError(
+            f"{source}: tensor {name!r} has shape {tuple(tensor.shape)}, "
+            f"the config asks for {tuple(expected.shape)}"
+        )
+    if not tensor.dtype.is_floating_point or tensor.element_size() == 1:
+        raise CheckpointError(
+            f"{source}: tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}: a quantised "
+            'model; save the one it was made from, and load it with dtype="int8" for a small one'
+        )
+    # A sum is not finite if any of its terms is not, and takes one quick pass.
+    if not tensor.sum().isfinite() and (count := int((~tensor.isfinite()).sum())):
+        raise CheckpointError(
+            f"{source}: tensor {name!r} holds {count:,} values that are NaN or infinite; "
+            "every vector would be: fetch the file again, or save the model before it diverged"
+        )
+
+
 def _read_ours(folder: Path, config: Json) -> Checkpoint:
-    settings = _read_json(folder / SETTINGS_FILE)
+    path = folder / SETTINGS_FILE
+    settings = read_json(path)
     settings.pop("format", None)
     backbone = BackboneConfig.from_hugging_face(config, source=str(folder / "config.json"))
-    source = str(folder / SETTINGS_FILE)
-    dewey = DeweyConfig.parse({**settings, "backbone": backbone}, source=source)
-    return Checkpoint(dewey, _with_dense(folder, dewey.vector_size is not None))
+    dewey = DeweyConfig.parse({**settings, "backbone": backbone}, source=str(path))
+    # The folders that `export` writes, numbered from the Transformer on.
+    dense = [
+        folder / f"{number}_Dense"
+        for number, step in enumerate(dewey.steps, start=2)
+        if isinstance(step, Dense)
+    ]
+    head = folder / f"{len(dewey.steps) + 2}_Dense"
+    dense += [head] if dewey.vector_size is not None else []
+    return Checkpoint(dewey, _with_dense(folder, dewey, dense), folder)
 
 
 def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
-    """A Transformer, a Pooling, and perhaps one linear Dense and a Normalize."""
-    backbone = BackboneConfig.from_hugging_face(config, source=str(folder / "config.json"))
-    kinds = {
-        module["type"].rsplit(".", 1)[-1]: folder / module["path"]
-        for module in _read_json(folder / "modules.json")
-    }
-    unknown = set(kinds) - {"Transformer", "Pooling", "Dense", "Normalize"}
-    if unknown or "Pooling" not in kinds:
+    """A Transformer, a Pooling, and what follows it."""
+    read = read_folder(folder)
+    if read.transformer != folder:
+        config = read_json(read.transformer / "config.json")
+    source = str(read.transformer / "config.json")
+    backbone = _backbone_of_any_ids(config, source)
+    limit = max_length(read.transformer, backbone.max_position_embeddings)
+    if limit < MIN_TOKENS:
         raise CheckpointError(
-            f"{folder / 'modules.json'}: modules {sorted(kinds)}; we can run Transformer, "
-            "Pooling (cls or mean), and one linear Dense and a Normalize"
+            f"{read.transformer}: max_seq_length (or tokenizer_config.json's model_max_length) is "
+            f"{limit}, need {MIN_TOKENS} or more: special tokens take room, too"
         )
-    dense = _read_dense_config(kinds["Dense"], backbone) if "Dense" in kinds else {}
-    bert = _read_json(folder / "sentence_bert_config.json", missing={})
-    prompts = _read_json(folder / "config_sentence_transformers.json", missing={}).get("prompts")
-    limit = min(bert.get("max_seq_length") or backbone.max_position_embeddings,
-                backbone.max_position_embeddings)  # fmt: skip
-    dewey = DeweyConfig(
-        backbone=backbone,
-        vector_size=dense.get("out_features"),
-        head_bias=dense.get("bias", False),
-        single_vector="cls" if _read_pooling(kinds["Pooling"]) == "cls" else "mean",
-        prompts={"query": "", "document": "", **(prompts or {})},
-        max_tokens=limit,
+    dewey = DeweyConfig.parse(
+        {
+            "backbone": positions_for(backbone, limit),
+            "max_tokens": limit,
+            **read.settings,
+            **_steps_and_head(read),
+        },
+        source=str(folder / MODULES_FILE),
     )
-    return Checkpoint(dewey, _with_dense(folder, "Dense" in kinds, kinds.get("Dense")))
+    return Checkpoint(
+        dewey,
+        _with_dense(read.transformer, dewey, read.dense),
+        read.transformer,
+        template=True,
+        lower_case=read.lower_case,
+    )
+
+
+def _steps_and_head(read: SentenceTransformersFolder) -> Json:
+    """The folder's steps in our terms: a last plain linear layer is the head."""
+    steps = list(read.steps)
+    while steps and not isinstance(steps[-1], Dense):
+        steps.pop()  # the last thing we do is to normalise
+    if steps and isinstance(last := steps[-1], Dense) and last.activation == "identity":
+        head = {"vector_size": last.out_features, "head_bias": last.bias}
+        return {"steps": tuple(steps[:-1]), **head}
+    return {"steps": tuple(steps)}
+
+
+def _backbone_of_any_ids(config: Json, source: str) -> BackboneConfig:
+    """The backbone of a config that need not say which tokens are CLS and SEP."""
+    ids = {key: config.get(key) for key in ("cls_token_id", "sep_token_id")}
+    missing = {key: 0 for key, value in ids.items() if value is None}
+    return BackboneConfig.from_hugging_face({**config, **missing}, source=source)
 
 
 def _read_released(folder: Path, config: Json) -> Checkpoint:
@@ -153,80 +227,49 @@ def _read_released(folder: Path, config: Json) -> Checkpoint:
         },
         source=source,
     )
-    return Checkpoint(dewey, Weights(tensors, raw.source))
+    return Checkpoint(dewey, Weights(tensors, raw.source), folder)
 
 
 def _read_hugging_face(folder: Path, config: Json) -> Checkpoint:
     """A bare ModernBERT, or one with a head for another task, which is left aside."""
-    backbone = BackboneConfig.from_hugging_face(config, source=str(folder / "config.json"))
-    dewey = DeweyConfig(
-        backbone=backbone, single_vector="mean", max_tokens=backbone.max_position_embeddings
+    backbone = _backbone_of_any_ids(config, str(folder / "config.json"))
+    dewey = DeweyConfig.parse(
+        {
+            "backbone": backbone,
+            "single_vector": "mean",
+            "max_tokens": backbone.max_position_embeddings,
+        },
+        source=str(folder / "config.json"),
     )
-    return Checkpoint(dewey, _with_dense(folder, has_head=False))
+    return Checkpoint(dewey, _with_dense(folder, dewey, []), folder, template=True)
 
 
-def _with_dense(folder: Path, has_head: bool, dense: Path | None = None) -> Weights:
-    """Backbone weights from the folder, the head's from its `2_Dense`, under our names."""
+def _with_dense(folder: Path, config: DeweyConfig, dense: list[Path]) -> Weights:
+    """Backbone weights from the folder, those of steps and head from `dense`, under our names."""
     raw = read_weights(folder)
     body, _ = strip_prefix(raw)
     tensors: dict[str, Tensor] = {f"backbone.{name}": tensor for name, tensor in body.items()}
-    if has_head:
-        for name, tensor in read_weights(dense or folder / "2_Dense").tensors.items():
-            tensors[f"head.{name.removeprefix('linear.')}"] = tensor
-    return Weights(tensors, raw.source)
+    sources = {f"backbone.{name}": source for name, source in raw.sources.items()}
+    places = [f"steps.{n}" for n, step in enumerate(config.steps) if isinstance(step, Dense)]
+    places += ["head"] if config.vector_size is not None else []
+    for place, path in zip(places, dense, strict=True):
+        read = read_weights(path)
+        for name, tensor in read.tensors.items():
+            tensors[f"{place}.{name.removeprefix('linear.')}"] = tensor
+        sources |= dict.fromkeys((f"{place}.weight", f"{place}.bias"), read.source)
+    return Weights(tensors, raw.source, sources)
 
 
-def _read_pooling(folder: Path) -> str:
-    """`cls` or `mean` of a Pooling module's config, in the keys of before and after ST 6."""
-    path = folder / "config.json"
-    config = _read_json(path)
-    older = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-    on = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
-    mode = config.get("pooling_mode", older.get(on[0], on[0]) if len(on) == 1 else on)
-    if mode not in ("cls", "mean"):
-        raise CheckpointError(f"{path}: pooling mode {mode!r}; we can run 'cls' and 'mean'")
-    return str(mode)
-
-
-def _read_dense_config(folder: Path, backbone: BackboneConfig) -> Json:
-    path = folder / "config.json"
-    config: Json = _read_json(path)
-    activation = config.get("activation_function", "torch.nn.modules.linear.Identity")
-    if not str(activation).endswith("Identity") or config.get("use_residual"):
-        raise CheckpointError(
-            f"{path}: Dense with activation {activation!r}, use_residual "
-            f"{config.get('use_residual', False)}; we can run a plain linear layer only"
-        )
-    if config.get("in_features") != backbone.hidden_size:
-        raise CheckpointError(
-            f"{path}: in_features {config.get('in_features')}, "
-            f"but the backbone is {backbone.hidden_size} wide"
-        )
-    return config
-
-
-def _read_json(path: Path, missing: Json | None = None) -> Any:
-    """The file's JSON; `missing` where there is no such file and that is all right."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if missing is not None:
-            return missing
-        raise CheckpointError(f"{path}: no such file; is {path.parent} a model folder?") from None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from None
-
-
-def _is_released(folder: Path, config: Mapping[str, Any]) -> bool:
+def _is_released(folder: Path, config: Json) -> bool:
     return "DeweyV1" in (config.get("architectures") or [])
 
 
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("dewey", lambda folder, _: (folder / SETTINGS_FILE).exists(), _read_ours),
+    Layout("dewey", lambda folder, _: is_there(folder / SETTINGS_FILE), _read_ours),
     Layout("dewey_en_beta", _is_released, _read_released),
     Layout(
         "sentence-transformers",
-        lambda folder, _: (folder / "modules.json").exists(),
+        lambda folder, _: is_there(folder / MODULES_FILE),
         _read_sentence_transformers,
     ),
     Layout(

@@ -6,27 +6,63 @@ projection of their mean, and C vectors are projected in place of T tokens (DESI
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
 
-from dewey_embed.config import DeweyConfig
+from dewey_embed.config import Activation, Dense, DeweyConfig
 from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.packing import Packed
 from dewey_embed.types import SingleVector
 
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+}
+
+
+class DenseStep(nn.Linear):
+    """A linear layer with an activation, in float32 whatever its weights are."""
+
+    def __init__(self, config: Dense) -> None:
+        super().__init__(config.in_features, config.out_features, bias=config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(C, out_features) float32 of (C, in_features) float32."""
+        return self.activation(_linear(self, pooled))
+
+
+class NormalizeStep(nn.Module):
+    """To unit length."""
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(C, D) of (C, D)."""
+        return F.normalize(pooled, dim=-1)
+
 
 class DeweyModel(nn.Module):
-    """A backbone with its head (a plain linear layer, or none)."""
+    """A backbone with the steps on its pooled states and its head (a plain linear layer, or none).
+
+    Models of our own have no steps; others' Sentence Transformers folders may.
+    """
 
     def __init__(self, config: DeweyConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone)
+        self.steps = nn.ModuleList(
+            DenseStep(step) if isinstance(step, Dense) else NormalizeStep() for step in config.steps
+        )
         self.head: nn.Linear | None = None
         if config.vector_size is not None:
-            width = config.backbone.hidden_size
-            self.head = nn.Linear(width, config.vector_size, bias=config.head_bias)
+            self.head = nn.Linear(config.pooled_dim, config.vector_size, bias=config.head_bias)
 
     def forward(self, packed: Packed) -> Tensor:
         """Hidden states (T, H) float32 of a packed row."""
@@ -34,13 +70,20 @@ class DeweyModel(nn.Module):
         return states
 
     def embed(self, pooled_CH: Tensor) -> Tensor:
-        """(C, D) float32, unit length: the head over pooled states (C, H), in float32."""
+        """(C, D) float32, unit length: steps and head over pooled states (C, H), in float32."""
         with torch.autocast(pooled_CH.device.type, enabled=False):
-            pooled_CH = pooled_CH.float()
+            pooled = pooled_CH.float()
+            for step in self.steps:
+                pooled = step(pooled)
             if self.head is not None:
-                bias = None if self.head.bias is None else self.head.bias.float()
-                pooled_CH = F.linear(pooled_CH, self.head.weight.float(), bias)
-            return F.normalize(pooled_CH, dim=-1)
+                pooled = _linear(self.head, pooled)
+            return F.normalize(pooled, dim=-1)
+
+
+def _linear(layer: nn.Linear, rows: Tensor) -> Tensor:
+    """The layer of float32 rows, in float32."""
+    bias = None if layer.bias is None else layer.bias.float()
+    return F.linear(rows, layer.weight.float(), bias)
 
 
 def single_vectors(cls_BD: Tensor, mean_BD: Tensor, kind: SingleVector) -> Tensor:

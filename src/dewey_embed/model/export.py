@@ -1,26 +1,23 @@
 """Models → folders that plain Sentence Transformers loads, with no code of ours.
 
 `dewey.json` beside Sentence Transformers' own files holds what it has no name for. The caller
-writes the tokenizer into the same folder, then lets `whole_folder` put it under its name.
+writes the tokenizer into the same folder, then lets `model.folder` put it in its place.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dewey_embed.config import DeweyConfig
-from dewey_embed.errors import CheckpointError
-from dewey_embed.model.checkpoint import SETTINGS_FILE
+from dewey_embed.config import Dense, DeweyConfig
 from dewey_embed.model.dewey import DeweyModel
+from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE
+from dewey_embed.model.json_file import read_json
 
 FORMAT = 1
 
@@ -30,8 +27,8 @@ MODULE = "sentence_transformers.models."
 POOLING_NOTE = {
     "cls": "Sentence Transformers gives the same single vector: its CLS pooling is ours.",
     "mean": (
-        "Sentence Transformers' mean also counts CLS and SEP, which Dewey's leaves out, "
-        "so its vectors differ slightly from Dewey's."
+        "Sentence Transformers' mean also counts CLS and SEP, which Dewey's leaves out, so its "
+        "vectors differ from Dewey's: slightly for long texts, much for a few words."
     ),
     "cls_add_mean": (
         "Sentence Transformers has no sum of CLS and mean: it gives the mean "
@@ -39,78 +36,98 @@ POOLING_NOTE = {
     ),
 }
 
+SAME_MEAN = "Sentence Transformers gives the same single vector: the mean is its own."
 
-@contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
-    """A new folder that stands under `path` only once all of it is written.
+# Written under torch's names, which Sentence Transformers imports.
+ACTIVATION_CLASSES = {
+    "identity": "linear.Identity",
+    "tanh": "activation.Tanh",
+    "relu": "activation.ReLU",
+    "gelu": "activation.GELU",
+    "silu": "activation.SiLU",
+    "sigmoid": "activation.Sigmoid",
+}
 
-    An older model folder at `path` is replaced; anything else there is left alone.
+NOT_COPIED = ("auto_map", "add_bos_token", "add_eos_token", "max_len", "tokenizer_file")
+"""Keys of a `tokenizer_config.json` that do not hold for what we write."""
 
-    Raises:
-        CheckpointError: `path` holds something that is no model folder.
 
-    """
-    if path.exists() and any(path.iterdir()) and not (path / SETTINGS_FILE).exists():
-        raise CheckpointError(f"{path} exists and is no Dewey model folder; choose another path")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
-        yield draft
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(draft, path)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def same_in_sentence_transformers(config: DeweyConfig) -> bool:
+    """Whether Sentence Transformers gives the document's vector that Dewey gives."""
+    if config.single_vector == "mean":
+        return config.pooled_over != "text"
+    return config.single_vector == "cls"
 
 
 def write_model(model: DeweyModel, folder: Path) -> None:
-    """Nothing; `folder` then holds all of a model but its tokenizer."""
+    """Write all of a model but its tokenizer into `folder`."""
     config = model.config
     body = _tensors(model.backbone)
     _write_safetensors(body, folder / "model.safetensors")
     dtype = str(next(iter(body.values())).dtype).removeprefix("torch.")
     write_json(folder / "config.json", {**config.backbone.to_hugging_face(), "dtype": dtype})
+    kinds = ["Transformer", "Pooling"]
+    for module, step in zip(model.steps, config.steps, strict=True):
+        if isinstance(step, Dense):
+            _write_dense(module, step, folder / f"{len(kinds)}_Dense")
+        else:
+            _write_normalize(folder / f"{len(kinds)}_Normalize")
+        kinds.append("Dense" if isinstance(step, Dense) else "Normalize")
     if model.head is not None:
-        (folder / "2_Dense").mkdir()
-        head = {f"linear.{name}": tensor for name, tensor in _tensors(model.head).items()}
-        _write_safetensors(head, folder / "2_Dense" / "model.safetensors")
-        write_json(
-            folder / "2_Dense" / "config.json",
-            {
-                "in_features": config.backbone.hidden_size,
-                "out_features": config.vector_size,
-                "bias": config.head_bias,
-                "activation_function": "torch.nn.modules.linear.Identity",
-            },
+        head = Dense(
+            in_features=model.head.in_features,
+            out_features=model.head.out_features,
+            bias=config.head_bias,
         )
-    _write_modules(config, folder, has_head=model.head is not None)
-    settings = config.model_dump(mode="json", exclude={"backbone"})
+        _write_dense(model.head, head, folder / f"{len(kinds)}_Dense")
+        kinds.append("Dense")
+    _write_normalize(folder / f"{len(kinds)}_Normalize")
+    _write_modules(config, folder, [*kinds, "Normalize"])
+    settings = config.model_dump(mode="json", exclude={"backbone", *config.unused()})
     write_json(folder / SETTINGS_FILE, {"format": FORMAT, **settings})
 
 
 def write_tokenizer_files(source: Path, folder: Path, config: DeweyConfig) -> None:
-    """Nothing; `folder` then says which token is which, as the model's own folder did."""
-    path = source / "tokenizer_config.json"
-    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """Write into `folder` which token is which, as the model's own folder `source` says it."""
+    values = read_json(source / "tokenizer_config.json", missing_ok=True)
+    values = {key: value for key, value in values.items() if key not in NOT_COPIED}
     values |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.max_tokens}
     write_json(folder / "tokenizer_config.json", values)
     special = source / "special_tokens_map.json"
     if special.exists():
-        shutil.copy(special, folder)
+        shutil.copyfile(special, folder / special.name)
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Nothing; the file holds `values` as indented JSON with a final newline."""
+    """Write `values` as indented JSON with a final newline."""
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_modules(config: DeweyConfig, folder: Path, *, has_head: bool) -> None:
-    """What Sentence Transformers reads: modules, pooling, prompts, length."""
-    kinds = ["Transformer", "Pooling", *(["Dense"] if has_head else []), "Normalize"]
+def _write_dense(layer: nn.Module, step: Dense, folder: Path) -> None:
+    """Write a linear layer as Sentence Transformers' Dense."""
+    folder.mkdir()
+    tensors = {f"linear.{name}": tensor for name, tensor in _tensors(layer).items()}
+    _write_safetensors(tensors, folder / "model.safetensors")
+    write_json(
+        folder / "config.json",
+        {
+            "in_features": step.in_features,
+            "out_features": step.out_features,
+            "bias": step.bias,
+            "activation_function": f"torch.nn.modules.{ACTIVATION_CLASSES[step.activation]}",
+        },
+    )
+
+
+def _write_normalize(folder: Path) -> None:
+    """Write the config of a Normalize."""
+    folder.mkdir()
+    sides = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    write_json(folder / "config.json", sides)
+
+
+def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
+    """Write what Sentence Transformers reads: modules, pooling, prompts, length."""
     modules = [
         {
             "idx": index,
@@ -120,38 +137,38 @@ def _write_modules(config: DeweyConfig, folder: Path, *, has_head: bool) -> None
         }
         for index, kind in enumerate(kinds)
     ]
-    write_json(folder / "modules.json", modules)
-    normalize = folder / str(modules[-1]["path"])
-    for path in (folder / "1_Pooling", normalize):
-        path.mkdir()
-    sides = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    write_json(normalize / "config.json", sides)
+    write_json(folder / MODULES_FILE, modules)
+    (folder / "1_Pooling").mkdir()
+    same = same_in_sentence_transformers(config)
     write_json(
         folder / "1_Pooling" / "config.json",
         {
             "word_embedding_dimension": config.backbone.hidden_size,
             "pooling_mode_cls_token": config.single_vector == "cls",
             "pooling_mode_mean_tokens": config.single_vector != "cls",
-            "include_prompt": config.single_vector == "cls",
+            "include_prompt": same and config.pooled_over != "after_prompt",
         },
     )
     write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": config.max_tokens, "do_lower_case": False},
     )
+    kept = {} if config.truncate_dim is None else {"truncate_dim": config.truncate_dim}
+    note = SAME_MEAN if same and config.single_vector == "mean" else None
     write_json(
         folder / "config_sentence_transformers.json",
         {
             "prompts": config.prompts,
-            "default_prompt_name": None,
+            "default_prompt_name": config.default_prompt_name,
             "similarity_fn_name": "cosine",
-            "dewey_pooling_note": POOLING_NOTE[config.single_vector],
+            **kept,
+            "dewey_pooling_note": note or POOLING_NOTE[config.single_vector],
         },
     )
 
 
 def _write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Nothing; the file then holds the tensors, with the permissions of any other file."""
+    """Write the tensors into a file with the permissions of any other file."""
     from safetensors.torch import save
 
     path.write_bytes(save(tensors, metadata={"format": "pt"}))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import stat
 from importlib.resources import files
 from pathlib import Path
 
 from dewey_embed.errors import CheckpointError
+from dewey_embed.model.folder import complete
 
 EMBEDDED = "mini"
 
@@ -24,15 +26,29 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
     """
     if model is None or model == EMBEDDED:
         return EMBEDDED, Path(str(files("dewey_embed"))) / "models" / EMBEDDED
-    folder = Path(model)
-    if folder.is_dir():
-        return str(model), folder
+    folder = expanded(Path(model))
+    try:
+        if stat.S_ISDIR(folder.stat().st_mode):
+            return str(model), complete(folder)
+        raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{model}: cannot be looked at ({error})") from None
     if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise CheckpointError(
             f"{model}: no such folder; give a model folder, a Hugging Face id (owner/name), "
             "or nothing for the embedded default"
         )
     return model, _from_hub(model)
+
+
+def expanded(path: Path) -> Path:
+    """The path with `~` as the home folder; as it stands where there is no home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 def _from_hub(model_id: str) -> Path:

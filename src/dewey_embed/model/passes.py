@@ -33,13 +33,15 @@ BEHIND = {"cuda": 1}
 class Request:
     """One text to embed: its tokens, its spans as token ranges (C,), its windows (W, 2).
 
-    The whole text is no span: its mean is always taken.
+    The whole text is no span: its mean is always taken. `skip` ids at the start of what the model
+    reads take no part in the document's vector, where that is pooled from more than the text.
     """
 
     tokens: Tokens
     starts: Int
     ends: Int
     windows: Int
+    skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,10 @@ class _Sequence:
     window: int
     ids: Int
     first: int  # where the window's own tokens begin, after CLS and the prompt
+    end: int  # where they end, before SEP
 
 
-def make_request(tokens: Tokens, starts: Int, ends: Int, *, room: int) -> Request:
+def make_request(tokens: Tokens, starts: Int, ends: Int, *, room: int, skip: int = 0) -> Request:
     """A request whose windows hold at most `room` tokens of the text.
 
     Windows share an eighth of their length, or more where that lets the longest span lie whole in
@@ -92,7 +95,8 @@ def make_request(tokens: Tokens, starts: Int, ends: Int, *, room: int) -> Reques
     """
     longest = int((ends - starts).max(initial=0))
     overlap = min(room // 2, max(room // 8, longest))
-    return Request(tokens, starts, ends, plan_windows(len(tokens), size=room, overlap=overlap))
+    windows = plan_windows(len(tokens), size=room, overlap=overlap)
+    return Request(tokens, starts, ends, windows, skip)
 
 
 @torch.inference_mode()
@@ -135,7 +139,7 @@ def embed(
         del waiting[0]
         if keep_states:
             for sequence, start in zip(chosen, packed.starts, strict=True):
-                own = hidden_TH[start + sequence.first : start + len(sequence.ids) - 1]
+                own = hidden_TH[start + sequence.first : start + sequence.end]
                 kept[sequence.text, sequence.window] = RunningSums(own.cpu().clone())
         behind = BEHIND.get(pool.device.type, 0) if waiting else 0
         while len(running) > behind:
@@ -144,16 +148,18 @@ def embed(
 
 
 def _sequences(model: DeweyModel, text: int, request: Request) -> list[_Sequence]:
-    """The windows of a text with CLS, its prompt and SEP; a text of no tokens gets no prompt."""
-    backbone, tokens = model.config.backbone, request.tokens
+    """The windows of a text with special tokens and prompt; a text of no tokens gets no prompt."""
+    tokens, (before, after) = request.tokens, model.config.special_ids
     prompt = tokens.prompt_ids if len(tokens) else tokens.prompt_ids[:0]
-    head = np.concatenate(([backbone.cls_token_id], prompt)).astype(np.int64)
+    head = np.concatenate((before, prompt)).astype(np.int64)
+    tail = np.array(after, np.int64)
     return [
         _Sequence(
             text,
             window,
-            np.concatenate((head, tokens.ids[low:high], [backbone.sep_token_id])),
-            len(head),
+            np.concatenate((head, tokens.ids[low:high], tail)),
+            first=len(head),
+            end=len(head) + int(high - low),
         )
         for window, (low, high) in enumerate(request.windows)
     ]
@@ -189,36 +195,64 @@ class _Reduced:
 class _Pool:
     """Sums of hidden states, gathered over the batches: for each text its CLS, mean and spans.
 
-    Row `base[text]` belongs to the whole text, the rows after it to its spans.
+    Row `base[text]` belongs to the whole text, the rows after it to its spans. Where the document's
+    vector is pooled from more than its text, the rows after `base[-1]` hold, text by text, the sums
+    over special tokens and prompt, of all windows.
     """
 
     def __init__(self, model: DeweyModel, requests: Sequence[Request]) -> None:
         self.model, self.requests = model, requests
         self.device = next(model.parameters()).device
+        self.around = model.config.pooled_over != "text"
         width = model.config.backbone.hidden_size
         self.base = np.cumsum([0, *(len(request.starts) + 1 for request in requests)])
-        self.sums_RH = torch.zeros((int(self.base[-1]), width), dtype=torch.float32)
+        num_rows = int(self.base[-1]) + (len(requests) if self.around else 0)
+        self.sums_RH = torch.zeros((num_rows, width), dtype=torch.float32)
         self.cls_BH = torch.zeros((len(requests), width), dtype=torch.float32)
-        self.pieces = [_pieces(request) for request in requests]
+        self.num_around = np.zeros(len(requests), np.int64)
+        self.dropped = [self._dropped(request) for request in requests]
+        self.pieces = [
+            _pieces(request, dropped)
+            for request, dropped in zip(requests, self.dropped, strict=True)
+        ]
+
+    def _dropped(self, request: Request) -> int:
+        """How many of the text's own tokens `skip` reaches into."""
+        if not request.skip:
+            return 0
+        first = len(self.model.config.special_ids[0]) + len(request.tokens.prompt_ids)
+        return min(max(request.skip - first, 0), len(request.tokens))
 
     def reduce(self, sequences: Sequence[_Sequence], starts: Int, hidden_TH: Tensor) -> _Reduced:
         """What is kept of a batch, where it is: `starts` are where its sequences begin."""
         rows, lows, highs = [], [], []
-        for sequence, start in zip(sequences, starts, strict=True):
-            pieces, windows = self.pieces[sequence.text], self.requests[sequence.text].windows
+        heads = starts.copy()
+        for place, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
+            request, pieces = self.requests[sequence.text], self.pieces[sequence.text]
             mine = pieces.window == sequence.window
-            shift = start + sequence.first - windows[sequence.window, 0]
+            shift = start + sequence.first - request.windows[sequence.window, 0]
             rows.append(pieces.row[mine] + self.base[sequence.text])
             lows.append(pieces.start[mine] + shift)
             highs.append(pieces.end[mine] + shift)
-        first = torch.from_numpy(starts).to(hidden_TH.device, non_blocking=True)
+            if request.skip < len(sequence.ids):
+                heads[place] += request.skip
+            if self.around:
+                bounds = np.array(
+                    [(min(request.skip, sequence.first), sequence.first),
+                     (sequence.end, len(sequence.ids))]
+                )  # fmt: skip
+                rows.append(np.full(2, self.base[-1] + sequence.text))
+                lows.append(bounds[:, 0] + start)
+                highs.append(bounds[:, 1] + start)
+                self.num_around[sequence.text] += int(np.diff(bounds).sum())
+        first = torch.from_numpy(heads).to(hidden_TH.device, non_blocking=True)
         sums = RunningSums(hidden_TH).sums(_joined(lows), _joined(highs))
         return _Reduced(
             texts=torch.tensor([s.text for s in sequences]),
             cls_BH=hidden_TH[first].float(),
             rows=_joined(rows),
             sums_RH=sums.float(),
-            num_tokens=sum(len(s.ids) - s.first - 1 for s in sequences),
+            num_tokens=sum(s.end - s.first for s in sequences),
         )
 
     def add(self, found: _Reduced) -> int:
@@ -231,12 +265,21 @@ class _Pool:
         self, single_vector: SingleVector, kept: dict[tuple[int, int], RunningSums]
     ) -> list[Embedded]:
         """The vectors, once every batch has been added."""
-        # Normalising undoes any scale, but the head's bias does not: divide sums into means.
-        self.sums_RH /= torch.from_numpy(self._sizes()).clamp(min=1).unsqueeze(1)
         num_windows = torch.tensor([len(request.windows) for request in self.requests])
-        rows_RD = self._embed(self.sums_RH)
-        cls_BD = self._embed(self.cls_BH / num_windows.unsqueeze(1))
+        sizes_R = torch.from_numpy(self._sizes())
+        whole = torch.from_numpy(self.base[:-1])
+        num_rows = int(self.base[-1])
+        sums_RH = self.sums_RH[:num_rows]
         has_tokens = torch.tensor([len(request.tokens) > 0 for request in self.requests])
+        if self.around:
+            # A text in windows has its special tokens and its prompt once, as their mean.
+            sums_RH[whole] += self.sums_RH[num_rows:] / num_windows.unsqueeze(1)
+            sizes_R[whole] += torch.from_numpy(self.num_around) / num_windows
+            has_tokens = sizes_R[whole] > 0
+        # Normalising undoes any scale, but a bias does not: divide sums into means.
+        sums_RH /= sizes_R.clamp(min=1).unsqueeze(1)
+        rows_RD = self._embed(sums_RH)
+        cls_BD = self._embed(self.cls_BH / num_windows.unsqueeze(1))
         mean_BD = torch.where(has_tokens.unsqueeze(1), rows_RD[self.base[:-1]], cls_BD)
         vectors = single_vectors(cls_BD, mean_BD, single_vector).numpy()
         chunks = rows_RD.numpy()
@@ -254,8 +297,8 @@ class _Pool:
     def _sizes(self) -> NDArray[np.float32]:
         """(R,) tokens of each row."""
         sizes = [
-            np.concatenate(([len(request.tokens)], request.ends - request.starts))
-            for request in self.requests
+            np.concatenate(([len(request.tokens) - dropped], request.ends - request.starts))
+            for request, dropped in zip(self.requests, self.dropped, strict=True)
         ]
         return np.concatenate(sizes).astype(np.float32)
 
@@ -265,12 +308,14 @@ class _Pool:
         return torch.cat([self.model.embed(part.to(self.device)).cpu() for part in parts])
 
 
-def _pieces(request: Request) -> Pieces:
-    """Pieces of the whole text (row 0, none for a text of no tokens) and of its spans."""
-    whole = np.array([len(request.tokens)], np.int64)
+def _pieces(request: Request, dropped: int) -> Pieces:
+    """Pieces of the whole text (row 0, none for a text of no tokens) and of its spans.
+
+    The whole text is without its first `dropped` tokens.
+    """
     pieces = assign_pieces(
-        np.concatenate((whole * 0, request.starts)),
-        np.concatenate((whole, request.ends)),
+        np.concatenate((np.array([dropped], np.int64), request.starts)),
+        np.concatenate((np.array([len(request.tokens)], np.int64), request.ends)),
         request.windows,
     )
     real = pieces.start < pieces.end

@@ -29,12 +29,12 @@ def placed(
     On a CPU this process then uses no more threads than it has cores.
 
     Raises:
-        ConfigError: an unknown dtype.
+        ConfigError: an unknown dtype, or a device that is unknown or not there.
 
     """
     if dtype != "auto" and dtype not in DTYPES:
         raise ConfigError(f"dtype {dtype!r} is unknown; accepted: auto, {', '.join(DTYPES)}")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type == "cpu":
         limit_threads()
     model.to(device=place, dtype=default_dtype(place) if dtype == "auto" else DTYPES[dtype])
@@ -43,6 +43,22 @@ def placed(
     if compile_layers:
         model.backbone.compile_layers()
     return model
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name, if it is there."""
+    try:
+        place = torch.device(name)
+        torch.empty(1, device=place)
+        if place.type == "meta":
+            raise RuntimeError("it holds no numbers")
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            f"device {name!r} cannot be used here ({reason}); "
+            'leave it out for CUDA where there is one and the CPU elsewhere, or say device="cpu"'
+        ) from None
+    return place
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

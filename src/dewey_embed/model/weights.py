@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
 from dewey_embed.errors import CheckpointError
+from dewey_embed.model.json_file import FETCH, JsonFile, read_file
 
 ANCHOR = "embeddings.tok_embeddings.weight"
 """Every ModernBERT has it, and nothing else does: what stands before it is the prefix."""
@@ -17,12 +17,23 @@ ANCHOR = "embeddings.tok_embeddings.weight"
 BODY = ("embeddings.", "layers.", "final_norm.")
 
 
+class _Index(JsonFile):
+    """Which shard holds which tensor."""
+
+    weight_map: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Tensors by name, and the file that they came from, for messages."""
+    """Tensors by name, the file that they came from, and other files of some, for messages."""
 
     tensors: dict[str, Tensor]
     source: str
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def source_of(self, name: str) -> str:
+        """The file that a tensor came from."""
+        return self.sources.get(name, self.source)
 
 
 def read_weights(folder: Path) -> Weights:
@@ -32,28 +43,71 @@ def read_weights(folder: Path) -> Weights:
         CheckpointError: there are only pickles, or a file is missing, truncated or no safetensors.
 
     """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if is_there(single):
+        return Weights(_read_tensors(single), str(single))
+    if not is_there(index):
+        raise CheckpointError(f"{single}: no such file{_instead(folder)}")
+    shards = read_file(_Index, index).weight_map.values()
+    tensors: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
+    for name in sorted(set(shards)):
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: shard {name!r} does not lie beside it; {FETCH}")
+        found = _read_tensors(folder / name)
+        tensors |= found
+        sources |= dict.fromkeys(found, str(folder / name))
+    return Weights(tensors, str(index), sources)
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        paths = [single]
-    elif index.exists():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
-        paths = [folder / name for name in sorted(set(names))]
-    else:
-        others = sorted(path.name for path in folder.glob("*.bin"))
-        remedy = f"; {others[0]} is a pickle, which we do not open: convert it" if others else ""
-        raise CheckpointError(f"{single}: no such file{remedy}")
-    tensors: dict[str, Tensor] = {}
-    for path in paths:
-        try:
-            tensors |= load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path}: truncated or no safetensors file ({error}); fetch or copy it again"
-            ) from None
-    return Weights(tensors, str(paths[0] if len(paths) == 1 else index))
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file, but the index lists it; {FETCH}") from None
+    except PermissionError as error:
+        raise CheckpointError(f"{path}: may not be read ({error}); check its permissions") from None
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: truncated or no safetensors file ({error}); fetch or copy it again"
+        ) from None
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without safetensors holds instead, and what to do about it."""
+    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    if pickles:
+        return (
+            f"; {pickles[0]} is a pickle, which we do not open: convert it "
+            "(load it with transformers and save_pretrained it)"
+        )
+    for kind in ("onnx", "openvino"):
+        if (folder / kind).is_dir():
+            return (
+                f"; the folder holds an {kind} model, which we cannot run: "
+                "save the PyTorch model it was made from as safetensors"
+            )
+    return "; fetch or copy the folder again"
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        CheckpointError: its folder may not be looked into.
+
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be looked at ({error})") from None
+    return True
 
 
 def strip_prefix(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

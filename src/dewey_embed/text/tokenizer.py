@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.errors import CheckpointError
 from dewey_embed.text.characters import code_points, white_space, without_surrogates
+from dewey_embed.text.special_tokens import SpecialIds, special_ids
 from dewey_embed.types import Tokens
 
 SEGMENT_CHARS = 65_536
@@ -57,51 +58,127 @@ class Tokenizer:
     """
 
     def __init__(
-        self, backend: tokenizers.Tokenizer, *, cls_token_id: int, sep_token_id: int
+        self,
+        backend: tokenizers.Tokenizer,
+        *,
+        cls_token_id: int | None = None,
+        sep_token_id: int | None = None,
+        special: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+        path: Path | None = None,
     ) -> None:
-        for name, token_id in (("cls_token_id", cls_token_id), ("sep_token_id", sep_token_id)):
-            if backend.id_to_token(token_id) is None:
-                raise CheckpointError(
-                    f"{name} {token_id} is not in the tokenizer's vocabulary of "
-                    f"{backend.get_vocab_size()} tokens; the model's files do not belong together"
-                )
+        """A tokenizer with CLS and SEP or `special` ids around a text, else its own template's."""
         backend.no_truncation()
         backend.no_padding()
+        self.path = path
         self._post_processor = backend.post_processor
+        if cls_token_id is not None and sep_token_id is not None:
+            special = (cls_token_id,), (sep_token_id,)
+        self.special_ids = special_ids(backend) if special is None else SpecialIds(*special)
+        for name, ids in zip(("cls_token_id", "sep_token_id"), self.special_ids, strict=True):
+            for token_id in ids:
+                _refuse_unknown(backend, name, token_id)
         # A byte-level post-processor would trim white space off the offsets.
         backend.post_processor = None
         self._backend = backend
-        self.cls_token_id = cls_token_id
-        self.sep_token_id = sep_token_id
+        self._num_rows: int | None = None
         self._specials = {
             token.content: token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
             if token.special and len(token.content) >= _SPECIAL_IN_TEXT_MIN
         }
 
+    @property
+    def cls_token_id(self) -> int:
+        """The one special token before a text."""
+        (token_id,) = self.special_ids.before
+        return token_id
+
+    @property
+    def sep_token_id(self) -> int:
+        """The one special token after a text."""
+        (token_id,) = self.special_ids.after
+        return token_id
+
     @classmethod
-    def from_file(cls, path: Path, *, cls_token_id: int, sep_token_id: int) -> Tokenizer:
-        """The tokenizer of a `tokenizer.json`.
+    def from_file(
+        cls,
+        path: Path,
+        *,
+        cls_token_id: int | None = None,
+        sep_token_id: int | None = None,
+        special: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+        lower_case: bool = False,
+    ) -> Tokenizer:
+        """The tokenizer of a `tokenizer.json`; `lower_case` has it lower-case what it is given.
 
         Raises:
-            CheckpointError: the file is missing or is not a tokenizer, or has no such CLS or SEP.
+            CheckpointError: the file is missing or is not a tokenizer, has no such CLS or SEP, or
+                a template that cannot be followed.
 
         """
-        if not path.is_file():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
             raise CheckpointError(
                 f"{path}: no such file; a model folder needs a tokenizer.json "
                 "(save it from a fast Hugging Face tokenizer)"
-            )
+            ) from None
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error}); fetch it again") from None
         try:
-            backend = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the backend raises nothing more specific
+            backend = tokenizers.Tokenizer.from_str(text)
+        except BaseException as error:  # the backend's own panics are no Exception
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
             raise CheckpointError(
                 f"{path}: not a tokenizer.json that can be read ({error}); fetch or save it again"
             ) from None
+        if lower_case:
+            parts = [tokenizers.normalizers.Lowercase()]
+            parts += [backend.normalizer] if backend.normalizer is not None else []
+            backend.normalizer = tokenizers.normalizers.Sequence(parts)
         try:
-            return cls(backend, cls_token_id=cls_token_id, sep_token_id=sep_token_id)
+            return cls(
+                backend, cls_token_id=cls_token_id, sep_token_id=sep_token_id, special=special,
+                path=path,
+            )  # fmt: skip
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from None
+
+    def refuse_ids_from(self, num_rows: int) -> None:
+        """Refuse a vocabulary with ids that a table of `num_rows` embeddings does not hold.
+
+        Raises:
+            CheckpointError: naming the first such token.
+
+        """
+        self._num_rows = num_rows
+        added = {i: token.content for i, token in self._backend.get_added_tokens_decoder().items()}
+        vocabulary = self._backend.get_vocab_size(with_added_tokens=False)
+        if max((*added, vocabulary - 1)) < num_rows:
+            return
+        ids = {i: token for token, i in self._backend.get_vocab().items()} | added
+        if beyond := [i for i in ids if i >= num_rows]:
+            raise self._beyond(min(beyond))
+
+    def _beyond(self, token_id: int) -> CheckpointError:
+        return CheckpointError(
+            f"{self.path}: token {self._backend.id_to_token(token_id)!r} has id {token_id}, the "
+            f"model's embedding table {self._num_rows} rows; resize the table to the tokenizer "
+            "(model.resize_token_embeddings), or use the tokenizer that belongs to the weights"
+        )
+
+    def prompt_length(self, prompt: str, named: Collection[str], limit: int) -> int:
+        """Ids that Sentence Transformers takes for the prompt's, where it pools without them.
+
+        It reads the prompt alone, special tokens around it, and leaves out the last id if it is
+        one of the `named` special tokens. Where words join, these are not the joined text's ids.
+        """
+        before, after = self.special_ids
+        own = self.encode([""], prompt=prompt)[0].prompt_ids.tolist()
+        ids = [*before, *own[: max(limit - len(before) - len(after), 0)], *after]
+        ends_special = bool(ids) and self._backend.id_to_token(ids[-1]) in named
+        return len(ids) - ends_special
 
     def save(self, path: Path) -> None:
         """Write the backend to `path` as a `tokenizer.json` without truncation or padding."""
@@ -125,15 +202,22 @@ class Tokenizer:
 
         Raises:
             TypeError: `texts` is itself a string, or an element is not a string.
+            CheckpointError: a token has an id past the model's embedding table.
 
         """
         joined = [self._join(text, prompt) for text in _checked(texts)]
         cuts = [_cuts(text) for text in joined]
         pieces = self._pieces(zip(joined, cuts, strict=True), num_prompt_chars=len(prompt))
-        return [
+        found = [
             _assemble(list(itertools.islice(pieces, len(starts))), starts, text, len(prompt))
             for text, starts in zip(joined, cuts, strict=True)
         ]
+        if self._num_rows is not None:  # ids of a vocabulary with gaps are seen only here
+            for tokens in found:
+                highest = int(max(tokens.ids.max(initial=0), tokens.prompt_ids.max(initial=0)))
+                if highest >= self._num_rows:
+                    raise self._beyond(highest)
+        return found
 
     @staticmethod
     def _join(text: str, prompt: str) -> str:
@@ -195,6 +279,15 @@ class Tokenizer:
                 found = _to_arrays(self._backend.encode(part, add_special_tokens=False))
             parts.append(_Piece(found.ids, found.offsets + at))
         return _concatenate(parts)
+
+
+def _refuse_unknown(backend: tokenizers.Tokenizer, name: str, token_id: int) -> None:
+    """Refuse a special token that the vocabulary does not hold."""
+    if backend.id_to_token(token_id) is None:
+        raise CheckpointError(
+            f"{name} {token_id} is not in the tokenizer's vocabulary of "
+            f"{backend.get_vocab_size()} tokens; the model's files do not belong together"
+        )
 
 
 def lossless_word_pieces(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:

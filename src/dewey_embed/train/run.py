@@ -32,7 +32,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 from dewey_embed.errors import RunError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
+from dewey_embed.model.export import write_json, write_model, write_tokenizer_files
+from dewey_embed.model.folder import whole_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card

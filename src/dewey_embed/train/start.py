@@ -15,10 +15,12 @@ from torch import nn
 
 from dewey_embed.errors import RunError
 from dewey_embed.model.backbone import extend_context
-from dewey_embed.model.checkpoint import build_model, read_checkpoint
+from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.export import whole_folder, write_json, write_model, write_tokenizer_files
+from dewey_embed.model.export import write_json, write_model, write_tokenizer_files
+from dewey_embed.model.folder import whole_folder
 from dewey_embed.model.locate import locate_model
+from dewey_embed.pretrained import read_pretrained
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.history import HISTORY_FILE, runs_of
 from dewey_embed.train.recipe import BaseRecipe, Recipe, fingerprint
@@ -63,36 +65,40 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
     Source: arXiv 2503.20376 §2: θ = 73,780,400 for 131,072 positions, a linear layer to 2048.
     """
     _, source = locate_model(recipe.checkpoint)
-    checkpoint = read_checkpoint(source)
+    checkpoint, base, tokenizer = read_pretrained(source)
+    if base.steps or base.before_ids is not None or base.after_ids is not None:
+        raise RunError(
+            f"{source}: has modules before its last linear layer, or other special "
+            "tokens than one before a text and one after it; train from its bare ModernBERT"
+        )
     model = build_model(checkpoint)
     backbone = extend_context(
-        checkpoint.config.backbone, recipe.max_position_embeddings, recipe.global_rope_theta
+        base.backbone, recipe.max_position_embeddings, recipe.global_rope_theta
     )
     new_head = recipe.vector_size is not None and (
         model.head is None or model.head.out_features != recipe.vector_size
     )
-    config = checkpoint.config.model_copy(
+    config = base.model_copy(
         update={
             "backbone": backbone,
-            "vector_size": recipe.vector_size or checkpoint.config.vector_size,
-            "head_bias": checkpoint.config.head_bias and not new_head,
+            "vector_size": recipe.vector_size or base.vector_size,
+            "head_bias": base.head_bias and not new_head,
             "single_vector": recipe.single_vector,
             "prompts": recipe.prompts,
             "max_tokens": recipe.max_position_embeddings,
+            # Trained and then used without what Sentence Transformers adds.
+            "pooled_over": "text",
+            "default_prompt_name": None,
+            "truncate_dim": None,
         }
     )
     model.config, model.backbone.config = config, backbone
     if new_head:
         model.head = _new_head(model, config.embedding_dim, recipe.head_seed)
-    tokenizer = Tokenizer.from_file(
-        source / "tokenizer.json",
-        cls_token_id=backbone.cls_token_id,
-        sep_token_id=backbone.sep_token_id,
-    )
     with whole_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
-        write_tokenizer_files(source, draft, config)
+        write_tokenizer_files(checkpoint.tokenizer, draft, config)
         if before := runs_of(source):
             write_json(draft / HISTORY_FILE, before)
 
@@ -111,9 +117,4 @@ def _new_head(model: DeweyModel, size: int, seed: int) -> nn.Linear:
 
 def start_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a started model."""
-    backbone = read_checkpoint(folder).config.backbone
-    return Tokenizer.from_file(
-        folder / "tokenizer.json",
-        cls_token_id=backbone.cls_token_id,
-        sep_token_id=backbone.sep_token_id,
-    )
+    return read_pretrained(folder)[2]

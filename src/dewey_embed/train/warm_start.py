@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from dewey_embed.config import DeweyConfig
 from dewey_embed.errors import ConfigError, MissingDependencyError
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.export import whole_folder, write_json, write_model
+from dewey_embed.model.export import write_json, write_model
+from dewey_embed.model.folder import whole_folder
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer, lossless_word_pieces
 from dewey_embed.train.recipe import Recipe, WarmStartRecipe

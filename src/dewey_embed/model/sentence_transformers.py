@@ -1,0 +1,339 @@
+"""Sentence Transformers' model folders: which can be run with the vectors they give there.
+
+`modules.json` is a sequence, and every module of it either runs as it does there or is refused by
+name: a Transformer, a Pooling, then any number of Dense and Normalize. Source of what each file
+means: Sentence Transformers 6.2, `base/model.py`, `base/modules/`, `sentence_transformer/modules/`.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, get_args
+
+from pydantic import Field
+
+from dewey_embed.config import Activation, BackboneConfig, Dense, Normalize, PooledOver
+from dewey_embed.errors import CheckpointError
+from dewey_embed.model.json_file import (
+    FETCH,
+    JsonFile,
+    parse,
+    read_any_json,
+    read_file,
+    read_json,
+)
+from dewey_embed.types import SingleVector
+
+PACKAGE = "sentence_transformers."
+RUNNABLE = (
+    "we can run Transformer, Pooling (one of cls and mean), then any number of Dense and Normalize"
+)
+
+# Named after the model it was first written for; the first that is there and not empty counts.
+TRANSFORMER_FILES = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+
+POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+"""Keys before Sentence Transformers 6, in place of `pooling_mode`."""
+
+POOLING_MODES: dict[str, SingleVector] = {"cls": "cls", "mean": "mean"}
+
+TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+
+
+class _Module(JsonFile):
+    name: str
+    path: str
+    type: str
+
+
+class _TransformerFile(JsonFile):
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+    transformer_task: str = "feature-extraction"
+    modality_config: dict[str, Any] | None = None
+    module_output_name: str | None = None
+    query_length: int | None = None
+    document_length: int | None = None
+    query_expansion: Any = None
+    processing_kwargs: dict[str, Any] | None = None
+    model_args: dict[str, Any] | None = None
+    model_kwargs: dict[str, Any] | None = None
+    tokenizer_args: dict[str, Any] | None = None
+    processor_kwargs: dict[str, Any] | None = None
+    config_args: dict[str, Any] | None = None
+    config_kwargs: dict[str, Any] | None = None
+
+
+class _TokenizerFile(JsonFile):
+    model_max_length: int | float | None = None
+    max_len: int | float | None = None
+    truncation_side: str = "right"
+    split_special_tokens: bool = False
+
+
+class _PoolingFile(JsonFile):
+    pooling_mode: str | list[str] | None = None
+    include_prompt: bool = True
+    pooling_mode_cls_token: bool = False
+    pooling_mode_max_tokens: bool = False
+    pooling_mode_mean_tokens: bool = False
+    pooling_mode_mean_sqrt_len_tokens: bool = False
+    pooling_mode_weightedmean_tokens: bool = False
+    pooling_mode_lasttoken: bool = False
+
+
+class _DenseFile(JsonFile):
+    in_features: int
+    out_features: int
+    bias: bool = True
+    activation_function: str = "torch.nn.modules.activation.Tanh"
+    module_input_name: str = "sentence_embedding"
+    module_output_name: str | None = None
+    use_residual: bool = False
+
+
+class _NormalizeFile(JsonFile):
+    module_input_name: str = "sentence_embedding"
+    module_output_name: str | None = None
+
+
+class _ModelFile(JsonFile):
+    model_type: str = "SentenceTransformer"
+    prompts: dict[str, str | None] = Field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None
+    truncate_dim: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceTransformersFolder:
+    """What a folder says of its model, but for the backbone's own config and weights.
+
+    `dense` are the folders of the Dense steps' weights, in their order; `settings` are those of
+    `DeweyConfig`.
+    """
+
+    transformer: Path
+    lower_case: bool
+    dense: list[Path]
+    steps: list[Dense | Normalize]
+    settings: dict[str, Any]
+
+
+def read_folder(folder: Path) -> SentenceTransformersFolder:
+    """What the folder's own files say, refused by name where we cannot run it as it runs there.
+
+    Raises:
+        CheckpointError: naming the file and what in it cannot be run or read.
+
+    """
+    modules = _read_modules(folder / "modules.json")
+    transformer = folder / modules[0].path
+    read = _read_transformer(transformer)
+    single_vector, pooled_over = _read_pooling(folder / modules[1].path / "config.json")
+    steps = [_read_step(folder, module) for module in modules[2:]]
+    dense = [folder / module.path for module in modules[2:] if _kind(module) == "Dense"]
+    settings = _read_model_file(folder / "config_sentence_transformers.json", steps)
+    return SentenceTransformersFolder(
+        transformer,
+        lower_case=read.do_lower_case,
+        dense=dense,
+        steps=[step for step in steps if step is not None],
+        settings={**settings, "single_vector": single_vector, "pooled_over": pooled_over},
+    )
+
+
+def max_length(transformer: Path, positions: int) -> int:
+    """Most tokens that Sentence Transformers reads at once.
+
+    `max_seq_length` counts as it stands, past the model's positions, too; without it the
+    tokenizer's `model_max_length`, which Sentence Transformers 6 writes, up to the positions.
+    """
+    if (limit := _read_transformer(transformer).max_seq_length) is not None:
+        return limit
+    path = transformer / "tokenizer_config.json"
+    read = read_file(_TokenizerFile, path, missing_ok=True)
+    named = read.model_max_length if read.model_max_length is not None else read.max_len
+    return positions if named is None else int(min(named, positions))
+
+
+def _kind(module: _Module) -> str:
+    return module.type.rsplit(".", 1)[-1]
+
+
+def _read_modules(path: Path) -> list[_Module]:
+    """The modules in their order, if they are a sequence that can be run."""
+    values = read_any_json(path)
+    if not isinstance(values, list):
+        raise CheckpointError(
+            f"{path}: holds a JSON {type(values).__name__}, expected a list of modules; {FETCH}"
+        )
+    modules = [parse(_Module, value, path) for value in values]
+    kinds = [_kind(module) for module in modules]
+    listed = f"{path}: modules {', '.join(kinds) or 'none'}"
+    foreign = [module.type for module in modules if not module.type.startswith(PACKAGE)]
+    if foreign:
+        raise CheckpointError(f"{path}: module {foreign[0]!r} is code of its own; {RUNNABLE}")
+    if kinds[:2] != ["Transformer", "Pooling"]:
+        raise CheckpointError(f"{listed}; {RUNNABLE}")
+    for kind in kinds[2:]:
+        if kind not in STEPS:
+            raise CheckpointError(f"{listed}: {kind} after Pooling cannot be run; {RUNNABLE}")
+    if len({module.name for module in modules}) < len(modules):
+        raise CheckpointError(f"{listed}: two share a name, so one of them is lost; {FETCH}")
+    for module in modules:
+        if PureWindowsPath(module.path).anchor or ".." in PurePosixPath(module.path).parts:
+            raise CheckpointError(f"{path}: path {module.path!r} leads out of the folder; {FETCH}")
+    return modules
+
+
+def _read_transformer(folder: Path) -> _TransformerFile:
+    """The Transformer's settings, refused where they ask for more than we do."""
+    path = folder / TRANSFORMER_FILES[0]
+    values: dict[str, Any] = {}
+    for name in TRANSFORMER_FILES:
+        if values := read_json(folder / name, missing_ok=True):
+            path = folder / name
+            break
+    read = parse(_TransformerFile, values, path)
+    others = {
+        name: getattr(read, name)
+        for name in _TransformerFile.model_fields
+        if name.endswith(("_args", "_kwargs", "_length", "_expansion")) and name != "max_seq_length"
+    }
+    asked = {name: value for name, value in others.items() if value not in (None, {})}
+    if read.transformer_task != "feature-extraction":
+        asked["transformer_task"] = read.transformer_task
+    if read.modality_config not in (None, TEXT_MODALITY):
+        asked["modality_config"] = read.modality_config
+    if read.module_output_name not in (None, "token_embeddings"):
+        asked["module_output_name"] = read.module_output_name
+    if asked:
+        name, value = next(iter(asked.items()))
+        raise CheckpointError(f"{path}: {name} {value!r} cannot be honoured; take it out")
+    tokenizer_path = folder / "tokenizer_config.json"
+    tokenizer = read_file(_TokenizerFile, tokenizer_path, missing_ok=True)
+    if tokenizer.truncation_side != "right" or tokenizer.split_special_tokens:
+        raise CheckpointError(
+            f"{tokenizer_path}: truncation_side {tokenizer.truncation_side!r}, "
+            f"split_special_tokens {tokenizer.split_special_tokens}; we can run 'right' and False"
+        )
+    return read
+
+
+def _read_pooling(path: Path) -> tuple[SingleVector, PooledOver]:
+    """The document's vector of a Pooling module's config, in the keys of before and after ST 6."""
+    read = read_file(_PoolingFile, path)
+    older = [mode for key, mode in POOLING_KEYS.items() if getattr(read, key)]
+    mode = read.pooling_mode if read.pooling_mode is not None else older or ["mean"]
+    modes = [mode] if isinstance(mode, str) else mode
+    if len(modes) != 1 or modes[0] not in POOLING_MODES:
+        raise CheckpointError(
+            f"{path}: pooling mode {' + '.join(modes)!r}; we can run one of {list(POOLING_MODES)}"
+        )
+    return POOLING_MODES[modes[0]], "all" if read.include_prompt else "after_prompt"
+
+
+def _read_step(folder: Path, module: _Module) -> Dense | Normalize | None:
+    """What a module after the pooling does; None where it does nothing outside training."""
+    return STEPS[_kind(module)](folder / module.path / "config.json")
+
+
+def _read_dense(path: Path) -> Dense:
+    read = read_file(_DenseFile, path)
+    name = read.activation_function
+    activation = name.rsplit(".", 1)[-1].lower()
+    if not name.startswith("torch.") or activation not in get_args(Activation):
+        raise CheckpointError(
+            f"{path}: Dense with activation {name!r}; we can run {', '.join(get_args(Activation))}"
+        )
+    if read.use_residual:
+        raise CheckpointError(f"{path}: Dense with use_residual; we can run one without")
+    _require_sentence(path, read.module_input_name, read.module_output_name)
+    return Dense.parse(
+        {
+            "in_features": read.in_features,
+            "out_features": read.out_features,
+            "bias": read.bias,
+            "activation": activation,
+        },
+        source=str(path),
+    )
+
+
+def _read_normalize(path: Path) -> Normalize:
+    read = read_file(_NormalizeFile, path, missing_ok=True)
+    _require_sentence(path, read.module_input_name, read.module_output_name)
+    return Normalize()
+
+
+def _require_sentence(path: Path, given: str, made: str | None) -> None:
+    """Refuse a step that is not from the pooled vector to the pooled vector."""
+    if {given, made or given} != {"sentence_embedding"}:
+        raise CheckpointError(
+            f"{path}: from {given!r} to {made!r}; we can run 'sentence_embedding'"
+        )
+
+
+def _read_dropout(path: Path) -> None:
+    """Pass over a Dropout, which does nothing outside training."""
+
+
+STEPS: dict[str, Callable[[Path], Dense | Normalize | None]] = {
+    "Dense": _read_dense,
+    "Normalize": _read_normalize,
+    "Dropout": _read_dropout,
+}
+"""Modules that may follow the pooling, by how their config is read."""
+
+
+def _read_model_file(path: Path, steps: Sequence[Dense | Normalize | None]) -> dict[str, Any]:
+    """Prompts, the default one, and the dimensions that are kept."""
+    read = read_file(_ModelFile, path, missing_ok=True)
+    if read.model_type != "SentenceTransformer":
+        raise CheckpointError(
+            f"{path}: model_type is {read.model_type!r}; we can run 'SentenceTransformer'"
+        )
+    prompts = {name: prompt or "" for name, prompt in read.prompts.items()}
+    prompts = {"query": "", "document": "", **prompts}
+    if read.default_prompt_name is not None and read.default_prompt_name not in prompts:
+        raise CheckpointError(
+            f"{path}: default_prompt_name {read.default_prompt_name!r} is none of the prompts "
+            f"{sorted(prompts)}; add it, or set it to null"
+        )
+    if read.truncate_dim is not None and read.truncate_dim < 1:
+        raise CheckpointError(f"{path}: truncate_dim is {read.truncate_dim}, need 1 or more")
+    scaled = not any(isinstance(step, Normalize) for step in steps[-1:])
+    if read.similarity_fn_name == "manhattan" or (
+        scaled and read.similarity_fn_name in ("dot", "euclidean")
+    ):
+        warnings.warn(
+            f"{path}: similarity_fn_name is {read.similarity_fn_name!r}; Dewey's vectors have unit "
+            "length and are compared by their cosine, which may rank otherwise",
+            stacklevel=2,
+        )
+    return {
+        "prompts": prompts,
+        "default_prompt_name": read.default_prompt_name,
+        "truncate_dim": read.truncate_dim,
+    }
+
+
+def positions_for(backbone: BackboneConfig, limit: int) -> BackboneConfig:
+    """The backbone with room for `limit` tokens: rotary positions need no weights."""
+    if limit <= backbone.max_position_embeddings:
+        return backbone
+    return backbone.model_copy(update={"max_position_embeddings": limit})
