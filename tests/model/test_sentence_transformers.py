@@ -1,4 +1,4 @@
-"""Sentence Transformers' folders: its own vectors to 1e-5 in float32, or a refusal with a reason."""
+"""Sentence Transformers' folders: its own vectors to 1e-5, or a refusal that says why."""
 
 import warnings
 
