@@ -90,21 +90,6 @@ def test_importing_the_package_imports_nothing_heavy():
     assert result.stdout.strip() == "[]"
 
 
-COMMANDS = (
-    "index", "search", "encode", "info", "warm-start", "teach", "train", "plan", "ablate", "eval",
-    "report", "audit length", "audit baseline", "audit alignment", "audit cost",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_has_its_environment_variable_in_the_help(command):
-    output = done(*command.split(), "--help", COLUMNS="400", TERMINAL_WIDTH="400")
-    lines = [line for line in output.splitlines() if line.lstrip("│ *").startswith(("--", "-k"))]
-    assert lines
-    for line in lines:
-        assert "DEWEY_" in line or "--help" in line, line
-
-
 def test_a_second_run_encodes_nothing_and_says_so_in_json(docs, index):
     report = json.loads(done("index", docs, "--index", index, "--json"))
     assert (report["num_unchanged"], report["num_added"], report["num_documents"]) == (3, 0, 3)

@@ -23,12 +23,14 @@ LAYERS = {
     "index": 1,
     "precision": 0,
     "progress": 0,
+    "printable": 0,
+    "extras": 0,
     "config": 0,
     "types": 0,
     "errors": 0,
 }
 # Within the lowest layer, each imports only what stands before it here.
-GROUND = ("errors", "types", "config", "precision", "progress")
+GROUND = ("errors", "types", "config", "precision", "printable", "progress", "extras")
 
 
 def imported_parts(path: Path) -> set[str]:

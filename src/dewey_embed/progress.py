@@ -6,16 +6,19 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from dewey_embed.printable import one_line
+
 Advance = Callable[[int], None]
 
 
 @contextmanager
 def progress_bar(label: str, total: int | None, unit: str, *, show: bool) -> Iterator[Advance]:
     """A function to call with how much more is done; the bar goes when the block ends."""
-    if not (show and sys.stderr.isatty()):
+    if not (show and sys.stderr and sys.stderr.isatty()):
         yield lambda _: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
@@ -26,7 +29,7 @@ def progress_bar(label: str, total: int | None, unit: str, *, show: bool) -> Ite
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(label, total=total, rate="")
+        task = progress.add_task(escape(one_line(label)), total=total, rate="")
 
         def advance(amount: int) -> None:
             progress.advance(task, amount)

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli.training import Set
+from dewey_embed.cli import console
+from dewey_embed.cli.training import Set, require_train
 
 
 def ablate(
@@ -18,7 +19,6 @@ def ablate(
         typer.Option(
             "--output",
             "-o",
-            envvar="DEWEY_OUTPUT",
             help="Where runs and results lie; default: runs/ablate-NAME, after the grid's file.",
         ),
     ] = None,
@@ -31,15 +31,16 @@ def ablate(
     from dewey_embed.train.grid import read_grid
 
     read = read_grid(grid, overrides or ())
+    require_train()
     from dewey_embed.train.ablate import ablate as run_all
 
     folder = output or Path("runs") / f"ablate-{grid.stem}"
     results = run_all(read, folder, progress=True)
     width = max(len(result.name) for result in results)
     for result in results:
-        typer.echo(
+        console.echo(
             f"{result.name:<{width}}  held-out cosine to the teacher "
             f"{result.figures['chunk_cosine']:.3f} for chunks, "
             f"{result.figures['cls_cosine']:.3f} for CLS"
         )
-    typer.echo(f"{folder}: results.json, results.md, results.png, results.svg")
+    console.echo(f"{folder}: results.json, results.md, results.png, results.svg")

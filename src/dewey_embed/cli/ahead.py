@@ -6,6 +6,7 @@ two threads of one process cannot spend at once.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import sys
@@ -38,7 +39,7 @@ def begun(work: Callable[[], T]) -> Callable[[], T]:
     def finish() -> T:
         try:
             returned, outcome = pipe.recv()
-        except EOFError:
+        except Exception:  # it ended without an answer, or with one that cannot be sent
             return work()
         if returned:
             result: T = outcome
@@ -58,9 +59,11 @@ def _num_threads() -> int:
 
 def _answer(pipe: Connection, work: Callable[[], T]) -> None:
     """Send what the work returned, or what it raised."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # ends quietly; the other process tells the user
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)  # ends quietly; the other process tells the user
     try:
         answer: tuple[bool, T | Exception] = (True, work())
     except Exception as error:
         answer = (False, error)  # raised again where the answer is read
-    pipe.send(answer)
+    with contextlib.suppress(Exception):  # the other process may be gone, or do the work itself
+        pipe.send(answer)

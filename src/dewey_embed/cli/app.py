@@ -6,10 +6,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
+from dewey_embed.cli import console, endings, variables
 from dewey_embed.cli.ablate import ablate
 from dewey_embed.cli.audit import audit
 from dewey_embed.cli.encode import encode
@@ -21,16 +23,24 @@ from dewey_embed.cli.report import report
 from dewey_embed.cli.search import search
 from dewey_embed.cli.training import teach, train
 from dewey_embed.cli.warm_start import warm_start
-from dewey_embed.errors import DeweyError
+
+
+class Commands(TyperGroup):
+    """All commands, whose options may come from the environment."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        variables.prepare(self)
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Search long documents by meaning: one vector for the whole, one for every chunk.",
     epilog="Every option can be set as an environment variable, too; each command's --help "
     "names them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    # options that name no variable have one after their command, such as DEWEY_EVAL_SUITE
-    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DEWEY"},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("index")(index)
 app.command("search")(search)
@@ -50,7 +60,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
-        typer.echo(f"dewey {version('dewey-embed')}")
+        console.echo(f"dewey {version('dewey-embed')}")
         raise typer.Exit
 
 
@@ -67,27 +77,15 @@ ENDS_AT_ONCE = ("search", "info")
 """Commands with nothing left to write: taking down what they imported would be half a second."""
 
 
-def main() -> None:
-    """Nothing; runs the command line and ends the process with its exit code."""
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    console.prepare_streams()
     warnings.showwarning = _show_warning
-    try:
-        app(prog_name="dewey")
-    except SystemExit as end:
-        if end.code == 0 and sys.argv[1:2] and sys.argv[1] in ENDS_AT_ONCE:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(0)
-        raise
-    except DeweyError as error:
-        _end(str(error))
-    except OSError as error:
-        _end(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-
-
-def _end(message: str) -> None:
-    """Say what went wrong in one line, and end with exit code 1."""
-    typer.echo(f"dewey: error: {' '.join(message.split())}", err=True)
-    sys.exit(1)
+    code = endings.run(lambda: app(prog_name="dewey", standalone_mode=False))
+    if code == 0 and sys.argv[1:2] and sys.argv[1] in ENDS_AT_ONCE:
+        sys.stderr.flush()
+        os._exit(0)
+    sys.exit(code)
 
 
 def _show_warning(
@@ -95,4 +93,4 @@ def _show_warning(
 ) -> None:
     """Say a warning in one line; those meant for developers are not for users, nor is mteb's."""
     if category is UserWarning and "mteb" not in Path(filename).parts:
-        typer.echo(f"dewey: warning: {' '.join(str(message).split())}", err=True)
+        console.say(f"warning: {message}")

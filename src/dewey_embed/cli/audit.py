@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import console
 from dewey_embed.cli.audits import alignment, baseline, cost
-from dewey_embed.cli.options import require_eval, say
+from dewey_embed.cli.options import require_eval
 from dewey_embed.errors import ConfigError
 
 CACHE = Path("~/.cache/dewey-embed/audits")
@@ -86,8 +87,8 @@ def length(
         progress=sys.stderr.isatty(),
     )
     found.write(output)
-    typer.echo(found.summary)
-    say(f"wrote {output}")
+    console.echo(found.summary)
+    console.say(f"wrote {output}")
 
 
 def _numbers(text: str) -> list[int]:

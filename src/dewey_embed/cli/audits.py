@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from dewey_embed.cli.options import say
+from dewey_embed.cli import console
 from dewey_embed.errors import ConfigError
 
 CACHE = Path("~/.cache/dewey-embed/audits")
@@ -174,8 +174,8 @@ def cost(
 def _finish(found: Any, output: Path) -> None:
     """Write findings and say what they are."""
     found.write(output)
-    typer.echo(found.summary)
-    say(f"wrote {output}")
+    console.echo(found.summary)
+    console.say(f"wrote {output}")
 
 
 def _several(option: str, text: str, kind: Callable[[str], Value]) -> tuple[Value, ...]:

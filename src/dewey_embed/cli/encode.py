@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dewey_embed.cli import options
+from dewey_embed.cli import console, options
 from dewey_embed.text.limits import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ def encode(
         typer.Option(
             "--output",
             "-o",
-            envvar="DEWEY_OUTPUT",
             help="A .parquet, .npz or .jsonl file; - for JSON lines on standard output.",
         ),
     ],
@@ -130,9 +129,9 @@ def _report(made: Made, *, as_json: bool, verbose: bool) -> None:
         pass  # the vectors themselves are what is printed
     elif as_json:
         facts = {name: value for name, value in vars(made).items() if name != "faults"}
-        options.print_json({**facts, "unreadable": [str(fault) for fault in unreadable]})
+        console.print_json({**facts, "unreadable": [str(fault) for fault in unreadable]})
     else:
-        typer.echo(
+        console.echo(
             f"{made.output}: {made.num_documents:,} documents, {made.num_chunks:,} chunks, "
             f"{made.embedding_dim} dimensions"
         )
@@ -170,6 +169,6 @@ def _say_if_longer(document: Document, vectors: DocumentVectors, max_tokens: int
         if vectors.overflow == "windows"
         else f"only its first {vectors.used_tokens:,} are in the vectors"
     )
-    options.say(
+    console.say(
         f"{document.id} has {vectors.num_tokens:,} tokens, the model takes {max_tokens:,}: {what}"
     )

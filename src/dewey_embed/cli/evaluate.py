@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import console
 from dewey_embed.cli.options import (
     EXIT_UNREADABLE,
     ChunkOverlap,
     ChunkTokens,
     require_eval,
-    say,
     sizes,
 )
 
@@ -101,13 +101,13 @@ def evaluate(
         only=tasks.split(",") if tasks else None,
         finished_only=finished_only,
         device=device or "cpu",
-        on_task=lambda contender, task: say(f"{task}: {contender}"),
+        on_task=lambda contender, task: console.say(f"{task}: {contender}"),
         on_failure=failed.append,
     )
     if output is not None:
         found.write(output)
-    typer.echo(page_to_markdown(found))
+    console.echo(page_to_markdown(found))
     for reason in failed:
-        say(f"failed: {' '.join(reason.split())}")
+        console.say(f"failed: {reason}")
     if failed:
         raise typer.Exit(EXIT_UNREADABLE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dewey_embed.cli import options
+from dewey_embed.cli import console, options
 from dewey_embed.text.limits import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ def index(
 
     Only new and changed documents are encoded; those that have left their folder leave the index.
     A run that was stopped goes on where it was.
+
+    Examples:
+    dewey index ~/Documents/contracts --index my.index
+
+    dewey index exports.jsonl --index my.index --text-field title --text-field body
     """
     from dewey_embed.search import Index
 
@@ -84,15 +89,15 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
     num_documents, num_chunks = len(opened), opened.num_chunks
     if as_json:
         facts = {"num_documents": num_documents, "num_chunks": num_chunks}
-        options.print_json({"index": str(opened.path), **asdict(report), **facts})
+        console.print_json({"index": str(opened.path), **asdict(report), **facts})
     else:
-        typer.echo(
+        console.echo(
             f"{opened.path}: {num_documents:,} documents, {num_chunks:,} chunks "
             f"({report.num_added:,} added, {report.num_changed:,} changed, "
             f"{report.num_removed:,} removed, {report.num_unchanged:,} unchanged)"
         )
         if report.num_windows or report.num_truncated:
-            options.say(
+            console.say(
                 f"longer than the model takes: {report.num_windows:,} read in overlapping "
                 f"windows, {report.num_truncated:,} truncated"
             )

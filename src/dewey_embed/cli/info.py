@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dewey_embed.cli import options
+from dewey_embed.cli import console, options
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
@@ -33,12 +33,12 @@ def info(
 
         facts = model_facts(Dewey.load(what))
     if json:
-        options.print_json(facts)
+        console.print_json(facts)
         return
     width = max(map(len, facts))
     for key, value in facts.items():
         shown = f"{value:,}" if isinstance(value, int) else value
-        typer.echo(f"{key.replace('_', ' '):<{width}}  {shown}")
+        console.echo(f"{key.replace('_', ' '):<{width}}  {shown}")
 
 
 def is_index(folder: Path) -> bool:

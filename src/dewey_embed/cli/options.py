@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from dewey_embed.cli.console import complain, say
+from dewey_embed.extras import require
+from dewey_embed.printable import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -149,37 +151,14 @@ def sizes(values: Sequence[int] | None) -> tuple[int, ...] | None:
     return tuple(values) if values else None
 
 
-def say(message: str) -> None:
-    """Say something on standard error, where it is in nobody's way."""
-    typer.echo(f"dewey: {message}", err=True)
-
-
 def require_eval() -> None:
-    """Nothing, where the packages of the extra `eval` are installed.
+    """Refuse to measure where the packages of the extra `eval` are missing.
 
     Raises:
         MissingDependencyError: with the command that installs them.
 
     """
-    from importlib.util import find_spec
-
-    from dewey_embed.errors import MissingDependencyError
-
-    missing = [name for name in ("mteb", "bm25s", "pytrec_eval", "scipy") if not find_spec(name)]
-    if missing:
-        raise MissingDependencyError(
-            f'measuring needs {", ".join(missing)}: pip install "dewey-embed[eval]"'
-        )
-
-
-def print_json(value: Any) -> None:
-    """One line of JSON on standard output."""
-    typer.echo(json.dumps(value, ensure_ascii=not _speaks_unicode()))
-
-
-def _speaks_unicode() -> bool:
-    """Whether standard output takes any character."""
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    require("eval", "measuring", "mteb", "bm25s", "pytrec_eval", "scipy")
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -204,7 +183,7 @@ def list_faults(
         kinds = Counter(fault.kind or fault.reason for fault in skipped)
         say(f"passed over {len(skipped):,}: {_counted(kinds)}{more}")
         for fault in skipped if verbose else ():
-            typer.echo(f"  {fault}", err=True)
+            complain(f"  {one_line(str(fault))}")
     if unread:
         total: Counter[str] = Counter()
         for counts in unread.values():
@@ -212,8 +191,8 @@ def list_faults(
         files = "a file" if len(unread) == 1 else f"{len(unread):,} files"
         say(f"not read in {files}, or a guess: {_counted(total)}{more}")
         for source, counts in unread.items() if verbose else ():
-            typer.echo(f"  {source}: {_counted(Counter(counts))}", err=True)
+            complain(f"  {one_line(source)}: {_counted(Counter(counts))}")
     if unreadable:
         say(f"{len(unreadable):,} could not be read:")
         for fault in unreadable:
-            typer.echo(f"  {fault}", err=True)
+            complain(f"  {one_line(str(fault))}")

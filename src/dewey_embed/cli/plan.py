@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dewey_embed.cli import options
+from dewey_embed.cli import console, options
 from dewey_embed.cli.training import RecipeFile, Set
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ def plan(
         price_per_hour=price_per_hour,
     )
     if json:
-        options.print_json(facts(made))
+        console.print_json(facts(made))
         return
     rows = table(made)
     width = max(len(label) for label, _ in rows)
     for label, value in rows:
-        typer.echo(f"{label:<{width}}  {value}")
+        console.echo(f"{label:<{width}}  {value}")
     for note in made.notes:
-        typer.echo(f"- {note}")
+        console.echo(f"- {note}")
 
 
 def facts(made: Plan) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli.options import say
+from dewey_embed.cli import console
 
 MOST_TOLD = 5
 
@@ -25,7 +25,6 @@ def report(
         typer.Option(
             "--output",
             "-o",
-            envvar="DEWEY_OUTPUT",
             help="A .html or .md file to write; give it again for a second one.",
         ),
     ] = None,
@@ -45,12 +44,12 @@ def report(
     check_outputs(outputs, plots)
     collected = collect(results)
     for fault in collected.passed_over[:MOST_TOLD]:
-        say(f"passed over: {fault}")
+        console.say(f"passed over: {fault}")
     if (more := len(collected.passed_over) - MOST_TOLD) > 0:
-        say(f"passed over: {more:,} more JSON files that hold no findings")
+        console.say(f"passed over: {more:,} more JSON files that hold no findings")
     written = write_report(collected.groups, outputs, plots, progress=True)
     num_pages = sum(len(group.pages) for group in collected.groups)
     for path in outputs:
-        typer.echo(f"{path}: {num_pages:,} {'page' if num_pages == 1 else 'pages'}")
+        console.echo(f"{path}: {num_pages:,} {'page' if num_pages == 1 else 'pages'}")
     if plots is not None:
-        typer.echo(f"{plots}: {len(written) - len(outputs):,} pictures")
+        console.echo(f"{plots}: {len(written) - len(outputs):,} pictures")

@@ -1,11 +1,13 @@
-"""`dewey search`: questions to an index."""
+"""`dewey search`: queries to an index."""
 
 from __future__ import annotations
 
+import codecs
 import json as jsonlib
+import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -14,8 +16,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dewey_embed.cli import options
+from dewey_embed.cli import console, options
 from dewey_embed.cli.ahead import begun
+from dewey_embed.errors import InputError
+from dewey_embed.printable import one_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,9 +39,12 @@ class Mode(StrEnum):
 
 def search(
     index: Annotated[Path, typer.Argument(help="The index's folder.")],
-    question: Annotated[
-        str | None,
-        typer.Argument(help="What to look for; - or nothing: one question a line from stdin."),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUERY...",
+            help="What to look for; - or nothing: one query a line from stdin.",
+        ),
     ] = None,
     *,
     k: Annotated[int, typer.Option("-k", envvar="DEWEY_K", min=1, help="Documents.")] = 5,
@@ -63,30 +70,51 @@ def search(
     model: options.Model = None,
     json: options.Json = False,
 ) -> None:
-    """Find the documents that answer a question, with their best passages.
+    """Find the documents that answer a query, with their best passages.
 
-    With --json one object a question and line: {"query": ..., "hits": [...]}.
+    With --json one object a query and line: {"query": ..., "hits": [...]}.
+
+    Examples:
+    dewey search my.index who owns the patents
+
+    dewey search my.index - --json -k 10 < queries.txt
     """
     wanted = parse_filters(filter or [])
-    if question is None and sys.stdin.isatty():
-        raise typer.BadParameter("give a question, or - to read them from stdin")
+    query = " ".join(words or ["-"])
+    if not words and sys.stdin.isatty():
+        raise typer.BadParameter("give a query, or - to read them from stdin")
+    from_stdin = query == "-"
     vector_of = None
-    if question is not None and question != "-" and question.strip():
-        vector_of = begun(partial(_vector, index, model, question))
+    if not from_stdin:
+        query = checked(query, "the query")
+        vector_of = begun(partial(_vector, index, model, query))
     opened = _open(index, None if vector_of else model)
-    for query in _questions(question):
-        hits = opened.search(
-            query, k, mode=mode.value, passages=passages, filter=wanted,
-            vector=vector_of() if vector_of else None,
-        )  # fmt: skip
+    lines: Iterable[str | bytes] = _lines() if from_stdin else [query]
+    num_failed = num_answered = 0
+    for number, line in enumerate(lines, start=1):
+        try:
+            text = checked(line, f"query {number} on standard input")
+            hits = opened.search(
+                text, k, mode=mode.value, passages=passages, filter=wanted,
+                vector=vector_of() if vector_of else None,
+            )  # fmt: skip
+        except InputError as error:
+            if not from_stdin:
+                raise
+            num_failed += 1
+            console.say(f"error: {error}")
+            continue
+        num_answered += 1
         if json:
-            options.print_json({"query": query, "hits": [asdict(hit) for hit in hits]})
+            console.print_json({"query": text, "hits": [asdict(hit) for hit in hits]})
         else:
-            _print_hits(query, hits, heading=question in (None, "-"))
+            _print_hits(text, hits, heading=from_stdin)
+    if num_failed:
+        raise typer.Exit(options.EXIT_UNREADABLE if num_answered else 1)
 
 
 def _open(index: Path, model: str | None) -> Index:
-    """The index, with what is read of it for any question in memory."""
+    """The index, with what is read of it for any query in memory."""
     from dewey_embed.search import Index
 
     opened = Index.open(index, model)
@@ -94,11 +122,11 @@ def _open(index: Path, model: str | None) -> Index:
     return opened
 
 
-def _vector(index: Path, model: str | None, question: str) -> NDArray[np.float32]:
-    """The question's vector, by the model that made the index."""
+def _vector(index: Path, model: str | None, query: str) -> NDArray[np.float32]:
+    """The query's vector, by the model that made the index."""
     from dewey_embed.search import Index
 
-    return Index.open(index, model).model.encode_query(question)
+    return Index.open(index, model).model.encode_query(query)
 
 
 def parse_filters(pairs: Sequence[str]) -> dict[str, list[MetadataValue]]:
@@ -119,32 +147,48 @@ def parse_filters(pairs: Sequence[str]) -> dict[str, list[MetadataValue]]:
     return wanted
 
 
-def _questions(question: str | None) -> Iterator[str]:
-    """The question given, or those on standard input, without blank lines."""
-    if question not in (None, "-"):
-        yield str(question)
-        return
-    for line in sys.stdin:
-        if line.strip():
-            yield line.strip()
+def checked(query: str | bytes, name: str) -> str:
+    """The query as text; one that a terminal or a file gave in bytes is UTF-8.
+
+    Raises:
+        InputError: it is not, or it is blank; begins with `name`.
+
+    """
+    try:
+        # What was no UTF-8 on the command line comes as lone surrogates.
+        text = (query if isinstance(query, bytes) else os.fsencode(query)).decode()
+    except UnicodeError:
+        raise InputError(f"{name} is not UTF-8: {query!r:.80}; convert it to UTF-8") from None
+    if not text.strip():
+        raise InputError(f"{name} is blank; give words to look for")
+    return text.strip()
+
+
+def _lines() -> Iterator[bytes]:
+    """The lines of standard input as they are, without blank ones."""
+    for number, line in enumerate(sys.stdin.buffer):
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
+        if text.strip():
+            yield text.strip()
 
 
 def _print_hits(query: str, hits: Sequence[Hit], *, heading: bool) -> None:
     """Hits for people: documents with their score, passages with their characters."""
     if heading:
-        typer.secho(f"? {query}", bold=True)
+        console.echo(f"? {one_line(query)}", bold=True)
     if not hits:
-        typer.echo("  nothing found")
+        console.echo("  nothing found")
     # A terminal shows the beginning of a passage; a pipe gets all of it, on one line.
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for rank, hit in enumerate(hits, start=1):
-        name = hit.title or hit.document_id
-        typer.secho(f"{rank}. {name}", bold=True, nl=False)
-        where = "" if hit.source in ("", name) else f"  {hit.source}"
-        typer.echo(f"  {hit.score:.3f}{where}")
+        name = one_line(hit.title or hit.document_id)
+        source = one_line(hit.source)
+        console.echo(f"{rank}. {name}", bold=True, end="")
+        where = "" if source in ("", name) else f"  {source}"
+        console.echo(f"  {hit.score:.3f}{where}")
         for passage in hit.passages:
             head = f"   {passage.score:.3f}  [{passage.char_start}:{passage.char_end}]  "
-            text = " ".join(passage.text.split())
+            text = one_line(passage.text)
             room = max(20, 2 * width - len(head))
             shown = text if len(text) <= room else text[: room - 1] + "…"
-            typer.echo(head + shown)
+            console.echo(head + shown)

@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import console
+from dewey_embed.extras import require
+
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")]
 Set = Annotated[
     list[str] | None,
@@ -18,7 +21,7 @@ Set = Annotated[
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", envvar="DEWEY_OUTPUT",
+        "--output", "-o",
         help="The run's folder; default: runs/NAME, after the recipe's file.",
     ),
 ]  # fmt: skip
@@ -29,6 +32,16 @@ TargetsOption = Annotated[
         help="Where the teacher's vectors lie; default: within the run's folder.",
     ),
 ]  # fmt: skip
+
+
+def require_train() -> None:
+    """Refuse to train where packages that every training needs are missing.
+
+    Raises:
+        MissingDependencyError: with the command that installs them.
+
+    """
+    require("train", "training", "accelerate", "datasets", "transformers")
 
 
 def teach(
@@ -46,6 +59,7 @@ def teach(
 
     # Before what takes seconds to import: most mistakes are in the recipe.
     read = read_recipe(recipe, overrides or ())
+    require_train()
     from accelerate import PartialState
 
     from dewey_embed.train.run import RunFolder
@@ -70,7 +84,7 @@ def teach(
         for part in ("train", "held_out")
     )
     num_texts = trained // (1 + read.split.recuts) + held_out
-    typer.echo(
+    console.echo(
         f"{run.targets}: {num_texts:,} texts, "
         f"{sum(s.num_samples for s in shards):,} samples, "
         f"{sum(s.num_chunks for s in shards):,} chunks, "
@@ -78,10 +92,10 @@ def teach(
     )
     if written.left_out:
         reasons = (f"{count:,} {reason}" for reason, count in sorted(written.left_out.items()))
-        typer.echo(f"left out of the corpus: {', '.join(reasons)}")
+        console.echo(f"left out of the corpus: {', '.join(reasons)}")
     if read.teacher.reduce != "none" and not read.targets.on_the_fly:
         kept = kept_structure(read, run.start, run.targets)
-        typer.echo(
+        console.echo(
             f"{read.teacher.reduce} to {read.vector_size} dimensions keeps {kept:.3f} of the "
             "teacher's similarity structure (correlation of dot products)"
         )
@@ -108,13 +122,14 @@ def train(
     from dewey_embed.train.recipe_file import read_recipe
 
     read = read_recipe(recipe, overrides or ())
+    require_train()
     from dewey_embed.train.run import RunFolder
     from dewey_embed.train.run import train as run_training
 
     run = RunFolder(output or Path("runs") / recipe.stem, targets)
     figures = run_training(read, run, max_minutes=max_minutes, progress=True)
     if figures:
-        typer.echo(
+        console.echo(
             f"{run.model}: held-out cosine to the teacher {figures['chunk_cosine']:.3f} for "
             f"chunks, {figures['cls_cosine']:.3f} for CLS"
         )

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from dewey_embed.cli import console
+
 
 def warm_start(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")],
@@ -16,7 +18,6 @@ def warm_start(
         typer.Option(
             "--output",
             "-o",
-            envvar="DEWEY_OUTPUT",
             help="The model's folder; an older model there is replaced when the new one is whole.",
         ),
     ],
@@ -27,7 +28,7 @@ def warm_start(
 
     config = build(read_recipe(recipe), output, progress=True)
     backbone = config.backbone
-    typer.echo(
+    console.echo(
         f"{output}: {backbone.num_hidden_layers} layers, hidden {backbone.hidden_size}, "
         f"{config.embedding_dim} dimensions, {config.max_tokens:,} tokens"
     )

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from dewey_embed.errors import MissingDependencyError
+from dewey_embed.extras import require
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.export import write_json
 from dewey_embed.train.batches import Collator, SampleSet
@@ -58,7 +58,7 @@ def ablate(grid: Grid, output: Path, *, progress: bool = False) -> list[Result]:
         MissingDependencyError: matplotlib is missing, said before hours of training.
 
     """
-    _require_matplotlib()
+    require("train", "drawing results", "matplotlib")
     recipes = {run.name: grid.recipe_of(run) for run in grid.runs}
     evaluation = grid.evaluation()
     folders = {name: RunFolder(output / "runs" / name) for name in recipes}
@@ -207,16 +207,6 @@ def _span(span: str) -> str:
     """A range of lengths for people: `1,024–4,096`, or `from 4,096`."""
     low, _, high = span.partition("-")
     return f"{int(low):,}–{int(high):,}" if high else f"from {int(low):,}"
-
-
-def _require_matplotlib() -> None:
-    """Nothing; raises where results could not be drawn."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        raise MissingDependencyError(
-            'drawing results needs the package matplotlib: pip install "dewey-embed[train]"'
-        ) from None
 
 
 def _draw(output: Path, grid: Grid, results: Sequence[Result]) -> None:

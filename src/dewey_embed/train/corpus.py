@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dewey_embed.errors import MissingDependencyError, ReadError
+from dewey_embed.errors import ReadError
+from dewey_embed.extras import needs
 from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource, HubSource
 
 if TYPE_CHECKING:
@@ -114,12 +115,8 @@ def _rows(recipe: CorpusRecipe) -> Iterator[dict[str, Any]]:
 
 def _mixed(recipe: CorpusRecipe) -> IterableDataset:
     """All sources as one stream of rows `text`, `source`, none of them twice."""
-    try:
+    with needs("train", "reading a corpus"):
         from datasets import disable_progress_bars, interleave_datasets
-    except ImportError:
-        raise MissingDependencyError(
-            'reading a corpus needs the package datasets: pip install "dewey-embed[train]"'
-        ) from None
     if not sys.stderr.isatty():
         disable_progress_bars()
     streams = [

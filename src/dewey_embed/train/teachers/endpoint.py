@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dewey_embed.errors import MissingDependencyError, TeacherError
+from dewey_embed.errors import TeacherError
+from dewey_embed.extras import needs
 from dewey_embed.train.targets import Floats
 from dewey_embed.train.teachers.answers import batch_name, checked
 from dewey_embed.train.teachers.recipe import EndpointTeacher
@@ -37,13 +38,8 @@ class RemoteTeacher:
     """
 
     def __init__(self, recipe: EndpointTeacher) -> None:
-        try:
+        with needs("train", "a teacher of kind 'endpoint'"):
             import openai
-        except ImportError:
-            raise MissingDependencyError(
-                "a teacher of kind 'endpoint' needs the openai client: "
-                'pip install "dewey-embed[train]"'
-            ) from None
         url = recipe.url.rstrip("/").removesuffix("/embeddings")
         self.name = f"{recipe.model} at {url}"
         self._recipe = recipe

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dewey_embed.errors import ConfigError, MissingDependencyError, TeacherError
+from dewey_embed.errors import ConfigError, TeacherError
+from dewey_embed.extras import needs
 from dewey_embed.model.placement import default_dtype
 from dewey_embed.train.targets import Floats
 from dewey_embed.train.teachers.answers import batch_name, checked
@@ -25,13 +26,8 @@ class LocalTeacher:
     """
 
     def __init__(self, recipe: SentenceTransformersTeacher, *, device: str | None = None) -> None:
-        try:
+        with needs("train", "a teacher of kind 'sentence-transformers'"):
             from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise MissingDependencyError(
-                "a teacher of kind 'sentence-transformers' needs that package: "
-                'pip install "dewey-embed[train]"'
-            ) from None
         self.name = recipe.model
         self._recipe = recipe
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
-from dewey_embed.errors import MissingDependencyError
+from dewey_embed.extras import needs
 from dewey_embed.model.placement import default_dtype
 from dewey_embed.train.targets import Floats, Int
 from dewey_embed.train.teachers.teacher import NUM_SPECIAL, TokenRows
@@ -37,12 +37,8 @@ class MiniLM:
 
     def __init__(self, *, max_tokens: int, device: str | None = None) -> None:
         folder = teacher_folder()
-        try:
+        with needs("teacher", "the bundled teacher"):
             from transformers import AutoModel
-        except ImportError:
-            raise MissingDependencyError(
-                'a teacher runs with transformers: pip install "dewey-embed[teacher]"'
-            ) from None
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._model = (
             AutoModel.from_pretrained(folder, dtype=default_dtype(self.device))
