@@ -16,6 +16,7 @@ import pytest
 from dewey_embed.cli.outputs import open_output
 from dewey_embed.cli.search import parse_filters
 from dewey_embed.types import Document, DocumentVectors, Span
+from tests.commands import dewey, done
 
 TEXTS = {
     "patents.txt": "The patents are owned by the company. They expire in twenty years. " * 8,
@@ -23,29 +24,6 @@ TEXTS = {
     "music.txt": "The violin has four strings, played with a bow of horse hair. " * 8,
 }
 QUESTION = "which striped animal eats grass?"
-
-
-def dewey(*arguments, stdin=None, cwd=None, timeout=120, **environment):
-    """A finished run: its exit code, standard output and standard error."""
-    return subprocess.run(
-        [sys.executable, "-m", "dewey_embed.cli", *map(str, arguments)],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=timeout,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment},
-        check=False,
-    )
-
-
-def done(*arguments, code=0, **options):
-    """Standard output of a run that must end with this exit code, without a traceback."""
-    result = dewey(*arguments, **options)
-    assert result.returncode == code, result.stderr
-    assert "Traceback" not in result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")

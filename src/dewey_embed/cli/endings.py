@@ -36,11 +36,18 @@ def run(command: Callable[[], int | None]) -> int:
         code = command() or 0
         console.finish_streams()
         return code
-    except console.ReaderGoneError:
-        console.silence_stdout()
-        return 0
     except BaseException as error:
+        if _reader_is_gone(error):
+            console.silence_stdout()
+            return 0
         return _ended(error)
+
+
+def _reader_is_gone(error: BaseException) -> bool:
+    """Whether standard output is read no more; rich, which prints the help, exits at that."""
+    return isinstance(error, console.ReaderGoneError) or (
+        isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
+    )
 
 
 def _terminate(_: int, __: FrameType | None) -> None:
