@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dewey_embed.index.changes import Changes
+from dewey_embed.index.changes import Changes, Held
+from dewey_embed.index.records import Details
 from dewey_embed.types import Document
 
 
@@ -12,14 +13,23 @@ def documents(sizes):
 
 
 def ids(groups):
-    return [[document.id for document, _ in group] for group in groups]
+    return [[each.document.id for each in group] for group in groups]
+
+
+def held(groups):
+    """What an index holds that these groups were written to."""
+    return {
+        each.document.id: Held(each.hash, Details.of(each.document, each.places))
+        for group in groups
+        for each in group
+    }
 
 
 @given(st.lists(st.integers(0, 30), max_size=40), st.integers(1, 50), st.data())
 def test_after_any_commit_the_rest_are_the_same_groups(sizes, limit, data):
     whole = list(Changes({}).groups(documents(sizes), limit))
     committed = data.draw(st.integers(0, len(whole)))
-    hashes = {document.id: digest for group in whole[:committed] for document, digest in group}
+    hashes = held(whole[:committed])
     changes = Changes(hashes)
     assert list(changes.groups(documents(sizes), limit)) == whole[committed:]
     assert changes.num_unchanged == len(hashes)
@@ -37,11 +47,10 @@ def test_a_group_is_full_or_one_large_document():
 
 def test_new_changed_unchanged_and_repeated_are_told_apart():
     old = documents([1, 2, 3])
-    hashes = {d.id: digest for group in Changes({}).groups(old) for d, digest in group}
     again = [*documents([1, 9, 3, 4]), Document(id="d3", text="xxxx"), Document(id="d3", text="!")]
-    changes = Changes(hashes)
+    changes = Changes(held(Changes({}).groups(old)))
     assert ids(changes.groups(again)) == [["d1", "d3"]]
     assert (changes.num_added, changes.num_changed, changes.num_unchanged) == (1, 1, 2)
-    assert [document.text for document in changes.repeated] == ["!"]
-    assert "d2" in changes
-    assert "d4" not in changes
+    assert [refused.document.text for refused in changes.refused] == ["!"]
+    assert "d2" in changes.seen
+    assert "d4" not in changes.seen

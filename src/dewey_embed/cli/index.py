@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 def index(
     docs: Annotated[
-        list[str], typer.Argument(metavar="DOCS...", help="Files and folders; - for stdin.")
-    ],
+        list[str] | None,
+        typer.Argument(metavar="DOCS...", help="Files and folders; - for stdin."),
+    ] = None,
     *,
     index: Annotated[
         Path,
@@ -45,6 +46,13 @@ def index(
     file_timeout_s: options.FileTimeout = FILE_TIMEOUT_S,
     file_memory_mb: options.FileMemory = FILE_MEMORY_MB,
     max_text_mb: options.MaxText = MAX_TEXT_MB,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="Remove all documents whose file is gone, wherever it was; DOCS may be left out.",
+        ),
+    ] = False,
     verbose: options.Verbose = False,
     json: options.Json = False,
 ) -> None:
@@ -60,6 +68,8 @@ def index(
     """
     from dewey_embed.search import Index
 
+    if not docs and not prune:
+        raise typer.BadParameter("name files or folders to index", param_hint="DOCS")
     opened = Index.open(
         index,
         model,
@@ -69,7 +79,8 @@ def index(
         overflow=overflow.value if overflow else None,
     )
     report = opened.add_files(
-        docs,
+        docs or [],
+        prune=prune,
         text_fields=text_field or (),
         id_field=id_field,
         title_field=title_field,

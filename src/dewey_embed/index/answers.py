@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from dewey_embed.index.catalogue import Catalogue
@@ -17,7 +18,7 @@ def answer(question: Question, snapshot: Snapshot, catalogue: Catalogue) -> list
         InputError: the filter names metadata that no document has.
 
     """
-    return _hits(question, snapshot, catalogue, ranked_rows(question, snapshot, catalogue))
+    return _hits(question, snapshot, catalogue, ranked_rows(question, catalogue))
 
 
 def ranked_ids(
@@ -26,7 +27,7 @@ def ranked_ids(
     """For each question the ids and scores of its `k` best documents, best first."""
     import pyarrow as pa
 
-    ranked = [ranked_rows(question, snapshot, catalogue) for question in questions]
+    ranked = [ranked_rows(question, catalogue) for question in questions]
     rows = pa.array([row for each in ranked for row, _ in each], pa.int64())
     ids = iter(catalogue.documents["id"].take(rows).to_pylist())
     return [[(next(ids), score) for _, score in each] for each in ranked]
@@ -37,11 +38,15 @@ def stored_document(document_id: str, snapshot: Snapshot, catalogue: Catalogue) 
     [row] = catalogue.find([document_id])
     if row is None:
         return None
-    columns = ["id", "root", "source", "title", "text"]
     row_id = catalogue.documents["row_id"][row].as_py()
-    [values] = snapshot.rows([row_id], columns)
-    fields = {name: values[name] for name in columns}
-    return Document(**fields, metadata=catalogue.metadata(row))
+    [values] = snapshot.rows([row_id], ["places"])
+    fields = {name: catalogue.documents[name][row].as_py() for name in ("id", "source", "title")}
+    return Document(
+        **fields,
+        text=snapshot.texts([row_id])[row_id],
+        root=json.loads(values["places"])[0][0],
+        metadata=catalogue.metadata(row),
+    )
 
 
 def _hits(

@@ -2,17 +2,20 @@
 
 A catalogue is a folder `derived/<format>-<versions>` with documents sorted by id and their chunks
 in order, so that the same content gives the same catalogue however it was written. It appears by
-one rename, whole; it is made again when the tables have newer versions, and can be deleted at
-any time.
+one rename, complete, with the checksums of its files; it is made again when the tables have newer
+versions or a file is damaged, and can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import IndexStoreError, InputError
+from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.inverted import build_inverted, release
 from dewey_embed.index.neighbours import (
     EXACT_LIMIT,
@@ -29,16 +33,19 @@ from dewey_embed.index.neighbours import (
     read_neighbours,
 )
 from dewey_embed.index.records import canonical
-from dewey_embed.index.snapshot import SCAN_ROWS, Snapshot
+from dewey_embed.index.settings import REMEDY
+from dewey_embed.index.snapshot import SCAN_ROWS, Snapshot, UnreadError, reading
+from dewey_embed.index.titles import Titles, joined_norms, read_titled
+from dewey_embed.index.word_index import WordIndex, write_word_index
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.types import MetadataValue
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-CATALOGUE_FORMAT = 2
+CATALOGUE_FORMAT = 3
 
-Filter = Mapping[str, MetadataValue | Sequence[MetadataValue] | Set[MetadataValue]]
+Filter = Mapping[str, MetadataValue | Iterable[MetadataValue]]
 
 
 class Catalogue:
@@ -55,8 +62,19 @@ class Catalogue:
             self.documents = pa.ipc.open_file(file).read_all()
         self.starts: NDArray[np.int64] = np.load(folder / "starts.npy")
         self.spans: NDArray[np.int64] = _mapped(folder / "spans.npy")
-        self.whole = read_neighbours(_mapped(folder / "documents.npy"), folder / "documents.faiss")
-        self.chunks = read_neighbours(_mapped(folder / "chunks.npy"), folder / "chunks.faiss")
+        named = read_neighbours(_mapped(folder / "titles.npy"), folder / "titles.faiss")
+        self.titles = Titles(named, np.load(folder / "title_of.npy"))
+        self.whole, self.chunks = (
+            read_titled(
+                _mapped(folder / f"{name}.npy"),
+                folder / f"{name}.faiss",
+                self.titles,
+                starts,
+                _mapped(folder / f"{name}_norms.npy"),
+            )
+            for name, starts in (("documents", np.arange(len(self) + 1)), ("chunks", self.starts))
+        )
+        self.words = WordIndex(folder, len(self), _mapped)
 
     def __len__(self) -> int:
         return int(self.documents.num_rows)
@@ -104,24 +122,23 @@ class Catalogue:
         `None` matches a document without the key, too.
 
         Raises:
-            InputError: no document has such a key; those there are are named.
+            InputError: no document has such a key (those there are are named), or a value is
+                nothing that metadata can hold.
 
         """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         metadata = self.documents["metadata"].combine_chunks()
+        wanted = {key: _filter_values(key, value) for key, value in where.items()}
         known = set(pc.unique(metadata.keys).to_pylist()) if len(self) else set(where)
         mask = np.ones(len(self), np.bool_)
-        for key, value in where.items():
+        for key, values in wanted.items():
             if key not in known:
                 raise InputError(
                     f"no document has metadata {key!r} to filter by; "
                     f"known: {', '.join(sorted(known)) or 'none'}"
                 )
-            values: list[Any] = (
-                list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-            )
             held = pc.map_lookup(metadata, key, "first")
             hit = pc.is_in(held, value_set=pa.array([canonical(item) for item in values]))
             if None in values:
@@ -135,18 +152,49 @@ class Catalogue:
         return {key: json.loads(value) for key, value in pairs}
 
 
+def _filter_values(key: str, value: Any) -> list[MetadataValue]:
+    """The values of which a document must have one.
+
+    Raises:
+        InputError: there are none, or one is nothing that metadata can hold.
+
+    """
+    if isinstance(value, Mapping):
+        raise InputError(
+            f"filter {key!r} is {value!r}; operators are not known: give a value, or all the "
+            "values that may match, such as range(2020, 2025)"
+        )
+    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    values = list(value) if several else [value]
+    values = [each.item() if isinstance(each, np.generic) else each for each in values]
+    if not values:
+        raise InputError(f"filter {key!r} has no value; leave it out, or give at least one")
+    for each in values:
+        if not isinstance(each, str | int | float | bool | None):
+            raise InputError(
+                f"filter {key!r} has {each!r} ({type(each).__name__}); metadata holds str, int, "
+                "float, bool and None"
+            )
+        if isinstance(each, float) and not math.isfinite(each):
+            raise InputError(f"filter {key!r} has {each}; metadata holds finite numbers only")
+    return values
+
+
 def open_catalogue(folder: Path, snapshot: Snapshot, *, progress: bool = False) -> Catalogue:
-    """The catalogue of a snapshot of the index in `folder`, made now if it is missing.
+    """The catalogue of a snapshot of the index in `folder`, made now if it is missing or damaged.
 
     Where the index's folder cannot be written, it is made in memory's place: a temporary folder.
 
     Raises:
-        IndexStoreError: the tables do not fit together.
+        IndexStoreError: the tables do not fit together, or the disk is full.
 
     """
-    name = f"{CATALOGUE_FORMAT}-{snapshot.versions[0]}-{snapshot.versions[1]}"
     home = folder / "derived"
-    if not (home / name).exists():
+    place = home / catalogue_name(snapshot)
+    for _ in range(2):  # one that another process makes meanwhile is looked at again
+        if _is_intact(place):
+            with reading(folder):
+                return Catalogue(place)
         try:
             home.mkdir(exist_ok=True)
             draft = home / f".draft-{secrets.token_hex(8)}"
@@ -155,23 +203,59 @@ def open_catalogue(folder: Path, snapshot: Snapshot, *, progress: bool = False) 
             return _temporary(snapshot)
         try:
             write_catalogue(snapshot, draft, progress=progress)
-            draft.rename(home / name)
-        except OSError:
-            if not (home / name).exists():  # else another reader was faster
-                raise
+            _put(draft, place)
+        except FileNotFoundError as error:  # a writer took it for what a killed run left
+            raise UnreadError(f"index {folder} changes too fast to be read; try again") from error
+        except OSError as error:
+            raise IndexStoreError(
+                f"index {folder}: {place} cannot be written ({error.strerror or error}); the "
+                "documents are safe: make room, and search or index again"
+            ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-    return Catalogue(home / name)
+    with reading(folder):
+        return Catalogue(place)
+
+
+def _is_intact(place: Path) -> bool:
+    """Whether a catalogue is there with all of its files as they were written."""
+    ledger = Ledger.read(place / LEDGER_NAME)
+    if ledger is None or not all((place / name).is_file() for name in ledger.files):
+        return False
+    return ledger.damaged(place) is None
+
+
+def _put(draft: Path, place: Path) -> None:
+    """Rename a draft into its place, in place of a damaged one; leave an intact one."""
+    try:
+        draft.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
+        if _is_intact(place):
+            return  # another reader was faster
+        aside = place.with_name(f".draft-{secrets.token_hex(8)}")
+        place.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+        draft.rename(place)
+
+
+def catalogue_name(snapshot: Snapshot) -> str:
+    """The name of the folder in `derived` that is made of a snapshot."""
+    return f"{CATALOGUE_FORMAT}-{snapshot.versions[0]}-{snapshot.versions[1]}"
+
+
+_OURS = re.compile(r"\d+-\d+-\d+|\.draft-[0-9a-z-]+")
 
 
 def remove_stale_catalogues(folder: Path, snapshot: Snapshot) -> None:
-    """Nothing; only the catalogue of this snapshot is left. For the holder of the writer's lock.
+    """Remove all catalogues but this snapshot's. For the holder of the writer's lock.
 
     Readers that have an older one open keep it: its files live until they let go of them.
     """
-    name = f"{CATALOGUE_FORMAT}-{snapshot.versions[0]}-{snapshot.versions[1]}"
+    kept = catalogue_name(snapshot)
     for path in (folder / "derived").glob("*"):
-        if path.name != name:
+        if path.name != kept and _OURS.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -189,38 +273,71 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 
 def write_catalogue(snapshot: Snapshot, folder: Path, *, progress: bool = False) -> None:
-    """Nothing; `folder` then holds a snapshot's catalogue. Tables are read in blocks.
+    """Write a snapshot's catalogue into `folder`. Tables are read in blocks.
 
     Raises:
-        IndexStoreError: a document lacks some of its chunks.
+        IndexStoreError: a document lacks some of its chunks, or the tables are damaged.
 
     """
     import pyarrow.compute as pc
 
-    columns = ["id", "title", "source", "metadata", "hash", "num_chunks"]
-    names = snapshot.documents.search().select(columns).with_row_id(True)
-    table = names.to_batches(SCAN_ROWS).read_all()
-    order = pc.sort_indices(table["id"])
-    table = table.take(order)
+    with reading(snapshot.folder):
+        columns = ["id", "title", "source", "metadata", "hash", "num_chunks"]
+        names = snapshot.documents.search().select(columns).with_row_id(True)
+        table = names.to_batches(SCAN_ROWS).read_all()
+    table = table.take(pc.sort_indices(table["id"]))
     starts = np.concatenate([[0], np.cumsum(table["num_chunks"].to_numpy())]).astype(np.int64)
     np.save(folder / "starts.npy", starts)
     _write_names(table, folder / "documents.arrow")
-    width = snapshot.documents.schema.field("vector").type.list_size
-    whole = _new_array(folder / "documents.npy", np.float32, (len(table), width))
-    row_ids = table["_rowid"].combine_chunks()
     sizes = (len(table), int(starts[-1]))
     work = sum(2 * size if size > EXACT_LIMIT else size for size in sizes)
     with progress_bar("laying out", work, "vectors", show=progress) as advance:
-        query = snapshot.documents.search().select(["vector"]).with_row_id(True)
-        for batch in query.to_batches(SCAN_ROWS):
-            rows = pc.index_in(batch["_rowid"], value_set=row_ids).to_numpy()
-            whole[rows] = _vectors(batch, width)
-            advance(len(rows))
+        documents, titles = _write_documents(snapshot, folder, table, advance=advance)
         hashes = table["hash"].combine_chunks()
-        chunks = _write_chunks(snapshot, folder, hashes, starts, width, advance=advance)
-        for name, vectors in (("documents", whole), ("chunks", chunks)):
+        chunks = _write_chunks(snapshot, folder, hashes, starts, titles, advance=advance)
+        distinct = _write_titles(folder, table["title"], titles)
+        for name, vectors in (("documents", documents), ("chunks", chunks), ("titles", distinct)):
             if len(vectors) > EXACT_LIMIT:
                 build_inverted(vectors, folder / f"{name}.faiss", advance)
+            if isinstance(vectors, np.memmap):
+                vectors.flush()
+    files = sorted(path for path in folder.iterdir() if path.is_file())
+    Ledger.of(folder, files).write(folder / LEDGER_NAME)
+
+
+def _write_documents(
+    snapshot: Snapshot, folder: Path, table: pa.Table, *, advance: Advance
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Write the documents' vectors and words; their vectors and their titles', (N, D) float32."""
+    import pyarrow.compute as pc
+
+    width = snapshot.documents.schema.field("vector").type.list_size
+    vectors = _new_array(folder / "documents.npy", np.float32, (len(table), width))
+    titles = np.zeros((len(table), width), np.float32)
+    row_ids = table["_rowid"].combine_chunks()
+    postings: list[tuple[NDArray[Any], ...]] = []
+    columns = ["vector", "title_vector", "words", "word_counts"]
+    query = snapshot.documents.search().select(columns).with_row_id(True)
+    with reading(snapshot.folder):
+        for batch in query.to_batches(SCAN_ROWS):
+            rows = pc.index_in(batch["_rowid"], value_set=row_ids).to_numpy()
+            titles[rows] = _vectors(batch["title_vector"], width)
+            vectors[rows] = _vectors(batch["vector"], width)
+            lengths = pc.list_value_length(batch["words"]).to_numpy()
+            numbers, counts = (
+                batch[name].flatten().to_numpy(zero_copy_only=False)
+                for name in ("words", "word_counts")
+            )
+            postings.append((np.repeat(rows, lengths), numbers, counts))
+            advance(len(rows))
+    if postings:
+        owners, numbers, counts = (np.concatenate(each) for each in zip(*postings, strict=True))
+    else:
+        owners = numbers = counts = np.zeros(0, np.int64)
+    np.save(folder / "documents_norms.npy", joined_norms(vectors, titles))
+    order = np.argsort(owners, kind="stable")
+    write_word_index(folder, owners[order], numbers[order], counts[order])
+    return vectors, titles
 
 
 def _write_names(table: pa.Table, path: Path) -> None:
@@ -249,47 +366,83 @@ def _write_chunks(
     folder: Path,
     hashes: pa.Array,
     starts: NDArray[np.int64],
-    width: int,
+    titles: NDArray[np.float32],
     *,
     advance: Advance,
 ) -> NDArray[Any]:
-    """Write every live chunk's characters and vector at its place; the vectors (C, D) float16."""
+    """Write every live chunk's characters and vector at its place; the vectors (C, D) float16.
+
+    `titles` (N, D) are those of the documents.
+    """
     import pyarrow.compute as pc
+
+    width = titles.shape[1]
 
     total = int(starts[-1])
     spans = _new_array(folder / "spans.npy", np.int64, (total, 2))
     vectors = _new_array(folder / "chunks.npy", np.float16, (total, width))
+    norms = np.zeros(total, np.float32)
     seen = 0
     columns = ["document_hash", "ordinal", "char_start", "char_end", "vector"]
-    for batch in snapshot.chunks.search().select(columns).to_batches(SCAN_ROWS):
-        owners = pc.index_in(batch["document_hash"], value_set=hashes)
-        live = np.flatnonzero(owners.is_valid().to_numpy(zero_copy_only=False))
-        rows = starts[owners.take(live).to_numpy()] + batch["ordinal"].to_numpy()[live]
-        spans[rows, 0] = batch["char_start"].to_numpy()[live]
-        spans[rows, 1] = batch["char_end"].to_numpy()[live]
-        vectors[rows] = _vectors(batch, width)[live]
-        release(vectors)
-        seen += len(live)
-        advance(len(live))
+    with reading(snapshot.folder):
+        for batch in snapshot.chunks.search().select(columns).to_batches(SCAN_ROWS):
+            owners = pc.index_in(batch["document_hash"], value_set=hashes)
+            live = np.flatnonzero(owners.is_valid().to_numpy(zero_copy_only=False))
+            documents = owners.take(live).to_numpy()
+            rows = starts[documents] + batch["ordinal"].to_numpy()[live]
+            spans[rows, 0] = batch["char_start"].to_numpy()[live]
+            spans[rows, 1] = batch["char_end"].to_numpy()[live]
+            vectors[rows] = _vectors(batch["vector"], width)[live]
+            norms[rows] = joined_norms(vectors[rows], titles[documents])
+            release(vectors)
+            seen += len(live)
+            advance(len(live))
+    np.save(folder / "chunks_norms.npy", norms)
     if seen != total or not (spans[:, 1] > spans[:, 0]).all():
         raise IndexStoreError(
-            f"the tables hold {seen} chunks for documents that have {total}; "
-            "the index is damaged: index again into another folder"
+            f"index {snapshot.folder} is damaged: its tables hold {seen} chunks for documents "
+            f"that have {total}; {REMEDY}"
         )
     return vectors
 
 
-def _vectors(batch: pa.RecordBatch, width: int) -> NDArray[Any]:
-    """The `vector` column of a batch as (rows, D)."""
-    values: NDArray[Any] = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+def _write_titles(
+    folder: Path, names: pa.ChunkedArray, titles: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Write each distinct title's vector once, and which is whose; the vectors (M, D) float32."""
+    titled = np.flatnonzero(titles.any(axis=1))
+    _, first, which = np.unique(
+        np.array(names.to_pylist(), object)[titled], return_index=True, return_inverse=True
+    )
+    of = np.full(len(titles), -1, np.int64)
+    of[titled] = which
+    distinct: NDArray[np.float32] = titles[titled[first]]
+    np.save(folder / "title_of.npy", of)
+    np.save(folder / "titles.npy", distinct)
+    return distinct
+
+
+def _vectors(column: pa.Array, width: int) -> NDArray[Any]:
+    """A column of vectors as (rows, D)."""
+    values: NDArray[Any] = column.flatten().to_numpy(zero_copy_only=False)
     return values.reshape(-1, width)
 
 
 def _new_array(path: Path, dtype: type, shape: tuple[int, int]) -> NDArray[Any]:
-    """An array on disk to be filled; in memory where there is nothing to fill."""
+    """An array on disk to be filled; in memory where there is nothing to fill.
+
+    Its room is taken at once: a mapped page that finds the disk full would kill the process.
+
+    Raises:
+        OSError: the disk is full.
+
+    """
     if 0 in shape:
         empty: NDArray[Any] = np.empty(shape, dtype)
         np.save(path, empty)
         return empty
     array: NDArray[Any] = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with path.open("r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     return array

@@ -2,68 +2,209 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from dewey_embed.index.records import content_hash, storable
+from dewey_embed.index.records import Details, Place, content_hash
 from dewey_embed.types import Document
 
 GROUP_CHARS = 400_000
 """A group holds at most so many characters, or one document: what a killed run may lose."""
 
-Group = list[tuple[Document, str]]
+
+class Held(NamedTuple):
+    """What the index holds under an id: the hash of the text, and the details."""
+
+    hash: str
+    details: Details
 
 
-class Changes:
-    """Counts of what was seen, and the groups of what must be encoded.
+class Changed(NamedTuple):
+    """A document to be encoded, the hash of its text, and where it was found."""
 
-    `hashes` is what the index holds, id → hash, while it is written to. `repeated` lists ids that
-    came again with another content; the first is kept.
+    document: Document
+    hash: str
+    places: tuple[Place, ...]
+
+
+Group = list[Changed]
+
+
+class Refreshed(NamedTuple):
+    """A document whose text the index holds, with details that it does not hold.
+
+    `renamed` is the document as it was read, if it has another title.
     """
 
-    def __init__(self, hashes: Mapping[str, str]) -> None:
-        self._hashes = hashes
-        self._seen: dict[str, str] = {}
-        self.num_added = 0
-        self.num_changed = 0
-        self.num_unchanged = 0
-        self.repeated: list[Document] = []
+    document_id: str
+    hash: str
+    details: Details
+    renamed: Document | None = None
 
-    def __contains__(self, document_id: str) -> bool:
-        return document_id in self._seen
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A document whose id is taken, and why it is not indexed."""
+
+    document: Document
+    reason: str
+
+
+@dataclass(slots=True)
+class Changes:
+    """Counts of what was seen, and what must be done.
+
+    `held` is what the index holds by id, while it is written to. `refreshed` lists documents of
+    which only details changed, which need no pass; `refused` those whose id is another's.
+    """
+
+    held: Mapping[str, Held]
+    num_added: int = 0
+    num_changed: int = 0
+    num_unchanged: int = 0
+    refreshed: list[Refreshed] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
+    sources: set[str] = field(default_factory=set)
 
     def groups(
         self, documents: Iterable[Document], max_chars: int = GROUP_CHARS
     ) -> Iterator[Group]:
         """New and changed documents with their hashes, in order, filled up to `max_chars`.
 
+        The documents are such as `records.storable` makes.
+
         Greedy and in the order given: whatever has been committed of these groups, in order, the
         rest are the same groups when it is run again, and so get the same vectors, bit for bit.
         """
         group: Group = []
         size = 0
-        for document, digest in self._missing(documents):
-            if group and size + len(document.text) > max_chars:
+        for changed in self._missing(documents):
+            if group and size + len(changed.document.text) > max_chars:
                 yield group
                 group, size = [], 0
-            group.append((document, digest))
-            size += len(document.text)
+            group.append(changed)
+            size += len(changed.document.text)
         if group:
             yield group
 
-    def _missing(self, documents: Iterable[Document]) -> Iterator[tuple[Document, str]]:
-        """Documents that the index does not hold as they are, each id once."""
-        for given in documents:
-            document = storable(given)
+    def _missing(self, documents: Iterable[Document]) -> Iterator[Changed]:
+        """Documents whose text the index does not hold, each id once."""
+        for document in documents:
             digest = content_hash(document)
-            if document.id in self._seen:
-                if self._seen[document.id] != digest:
-                    self.repeated.append(document)
+            self.sources.add(document.source)
+            reason = self._refusal(document, digest)
+            if reason:
+                self.refused.append(Refused(document, reason))
                 continue
-            self._seen[document.id] = digest
-            held = self._hashes.get(document.id)
-            if held == digest:
-                self.num_unchanged += 1
+            if document.id in self.seen:
+                continue
+            self.seen[document.id] = digest
+            place = Place(document.root, document.source)
+            held = self.held.get(document.id)
+            if held is not None and held.hash == digest:
+                self._keep(document, held, place)
                 continue
             self.num_added += held is None
             self.num_changed += held is not None
-            yield document, digest
+            others = () if held is None else held.details.places
+            places = tuple(each for each in others if each.source == document.source)
+            yield Changed(document, digest, tuple(dict.fromkeys((*places, place))))
+
+    def _keep(self, document: Document, held: Held, place: Place) -> None:
+        """Note a document whose text the index holds, and what else of it changed, if anything."""
+        others = [
+            each
+            for each in held.details.places
+            if each.source == document.source or not is_gone(each.source)
+        ]
+        places = tuple(dict.fromkeys((*others, place)))
+        details = Details.of(document, places)
+        if place != places[0] and held.details.source == document.source:
+            # Found again under another input: it stays as it was found first.
+            details = replace(held.details, places=places)
+        renamed = details.title != held.details.title
+        if renamed or details.metadata != held.details.metadata:
+            self.num_changed += 1
+        else:
+            self.num_unchanged += 1
+        if details != held.details:
+            other = document if renamed else None
+            self.refreshed.append(Refreshed(document.id, held.hash, details, other))
+
+    def _refusal(self, document: Document, digest: str) -> str | None:
+        """Why a document is refused, if so: its id is that of another document."""
+        name = document.id
+        if name in self.seen:
+            if self.seen[name] == digest:
+                return None
+            return f"id {name!r} came before with another content; the first was kept"
+        held = self.held.get(name)
+        if held is None or held.hash == digest or not document.source:
+            return None
+        for place in held.details.places:
+            elsewhere = place.source != document.source
+            # What was read in this run and did not bring this id no longer holds it.
+            if elsewhere and place.source not in self.sources and not is_gone(place.source):
+                return (
+                    f"id {name!r} is that of another document, from "
+                    f"{place.source or 'a program'}, which was kept; name the field that holds an "
+                    "id of its own (--id-field), remove the other one (dewey remove), or use "
+                    "another index"
+                )
+        return None
+
+
+def left_places(
+    places: Iterable[Place],
+    *,
+    roots: Collection[str],
+    read: Collection[str],
+    known_roots: Collection[str],
+) -> tuple[Place, ...]:
+    """The places where a document may still be that was not seen in a run over `roots`.
+
+    `read` are the files that were read in this run, `known_roots` all inputs of this index. A
+    document is no longer under an input that was looked through without it; it may still be under
+    another one that holds its file, and is nowhere when its file is gone.
+    """
+    left: list[Place] = []
+    for place in places:
+        below = any(is_within(place.source, root) for root in roots)
+        if place.root not in roots and not (below and is_gone(place.source)):
+            left.append(place)
+        elif place.root in roots and place.source not in read and not is_gone(place.source):
+            left += [
+                Place(root, place.source)
+                for root in sorted(known_roots)
+                if root not in roots and is_within(place.source, root)
+            ]
+    return tuple(dict.fromkeys(left))
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Whether a path is a folder's own or below it."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def is_gone(source: str) -> bool:
+    """Whether a file is not there any more. One that cannot be looked for is not gone."""
+    return os.path.isabs(source) and all(_is_missing(name) for name in {source, _unspelled(source)})
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _unspelled(name: str) -> str:
+    r"""The name with each `\udc80` that stands for a byte turned into that byte again."""
+    return re.sub(r"\\u(dc[89a-f][0-9a-f])", lambda found: chr(int(found[1], 16)), name)

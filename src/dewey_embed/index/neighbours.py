@@ -24,7 +24,7 @@ _BLOCK = 16_384
 """Rows of a large table that are made float32 at a time."""
 
 _SPARE = 16
-_ROUGHLY = 1e-5
+_ROUGHLY = 5e-5
 """A product of all vectors at once adds up in an order of its own: so far off it may be. So many
 more than were wanted are scored exactly, for equal scores to be cut by our order."""
 
@@ -42,7 +42,7 @@ class Neighbours:
 
     def __init__(self, vectors: NDArray[Any], inverted: Inverted | None = None) -> None:
         self.vectors = vectors
-        self._inverted = inverted
+        self.inverted = inverted
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -62,23 +62,24 @@ class Neighbours:
         """
         if len(self) == 0:
             return np.empty(0, np.int64), np.empty(0, np.float32)
-        if self.is_compared_whole:
-            found = highest(self.rough_scores(query, allowed), num + _SPARE)
-        elif allowed is not None and allowed.sum() <= EXACT_LIMIT:
-            found = np.flatnonzero(allowed)
-        else:
-            assert self._inverted is not None
-            more = _CANDIDATES + _CANDIDATES_PER_ROW * num
-            found = self._inverted.candidates(query, more, allowed)
-        rows = np.sort(found)
+        rows = np.sort(self._candidates(query, num, allowed))
         scores = self.scores(rows, query)
         order = np.argsort(-scores, kind="stable")[:num]
         return rows[order], scores[order]
 
+    def _candidates(self, query: NDArray[np.float32], num: int, allowed: Mask | None) -> Rows:
+        """Rows worth scoring for the `num` nearest, in no order."""
+        if self.inverted is None:
+            return highest(self.rough_scores(query, allowed), num + _SPARE)
+        if allowed is not None and allowed.sum() <= EXACT_LIMIT:
+            return np.flatnonzero(allowed)
+        more = _CANDIDATES + _CANDIDATES_PER_ROW * num
+        return self.inverted.candidates(query, more, allowed)
+
     @property
     def is_compared_whole(self) -> bool:
         """Whether every row is compared with a query, for there are not many."""
-        return self._inverted is None
+        return self.inverted is None
 
     def rough_scores(self, query: NDArray[np.float32], allowed: Mask | None = None) -> Scores:
         """About the scores (N,) of all rows, -inf of those not allowed."""

@@ -1,7 +1,9 @@
 """Which documents answer a question best: by their vectors, or by their vectors and their words.
 
 `multi` takes its candidates from the nearest chunks, `hybrid` from those and from the words, and
-every candidate is scored exactly. How the weights were found is told in docs/log.md.
+every candidate is scored exactly. Documents come in tiers: those among the best 100 of a ranking,
+then those among the best 400, and so on, so that a search for a few is the beginning of a search
+for many. How the weights were found is told in docs/log.md.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from dewey_embed.config import WHOLE_SHARE
 from dewey_embed.errors import InputError
 from dewey_embed.index.catalogue import Catalogue, Filter
 from dewey_embed.index.neighbours import Mask, Rows, Scores
-from dewey_embed.index.snapshot import Snapshot
 
 Mode = Literal["multi", "single", "hybrid"]
 
 CANDIDATES = 100
-"""Of each ranking so many documents, or as many as are asked for if more, are looked at."""
+DEEPER = 4
+"""Of each ranking so many documents are looked at, whatever is asked for; where more are asked for
+than that gives, so many times more, whose documents all come after the first."""
 
 MEANING_SHARE = 1 / 3
 """Share of the vectors in a `hybrid` score; the rest is the words'."""
@@ -41,49 +44,145 @@ class Question:
 
 
 def require_questions(queries: Sequence[str], k: int, mode: Mode, passages: int) -> None:
-    """Nothing, where these can be asked.
+    """Refuse what cannot be asked.
 
     Raises:
-        InputError: a blank query, a number below one, an unknown mode.
+        InputError: a blank query, or one that is not Unicode; a number below one; an unknown mode.
+        TypeError: a number that is not whole.
 
     """
     for query in queries:
         if not query.strip():
             raise InputError("the query is blank; ask with at least one word")
+        try:
+            query.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"the query {query!r} is not Unicode text: {query[error.start]!r} is half of a "
+                "pair, or a byte that is not UTF-8; write it in UTF-8"
+            ) from None
+    for name, number in (("k", k), ("passages", passages)):
+        if isinstance(number, bool) or not isinstance(number, int | np.integer):
+            raise TypeError(f"{name} is {number!r}, not a whole number")
     if k < 1 or passages < 0:
         raise InputError(f"k is {k} and passages {passages}; need k >= 1 and passages >= 0")
     if mode not in get_args(Mode):
         raise InputError(f"mode {mode!r} is unknown; accepted: {', '.join(get_args(Mode))}")
 
 
-def ranked_rows(
-    question: Question, snapshot: Snapshot, catalogue: Catalogue
-) -> list[tuple[int, float]]:
+def ranked_rows(question: Question, catalogue: Catalogue) -> list[tuple[int, float]]:
     """Rows and scores of the `k` best documents, best first; equal ones by row.
+
+    Those for a smaller `k` are the first of those for a larger one.
 
     Raises:
         InputError: the filter names metadata that no document has.
 
     """
     allowed = catalogue.matching(question.filter) if question.filter else None
-    if question.mode == "single":
-        rows, scores = catalogue.rank(question.vector, question.k, whole=True, allowed=allowed)
-        return list(zip(rows.tolist(), scores.tolist(), strict=True))
-    depth = max(question.k, CANDIDATES)
-    rows, best = catalogue.rank(question.vector, depth, whole=False, allowed=allowed)
-    worded: dict[int, float] = {}
-    if question.mode == "hybrid":
-        worded = _worded(question.words, snapshot, catalogue, depth, allowed)
-        others = np.setdiff1d(np.fromiter(worded, np.int64, len(worded)), rows)
-        rows = np.concatenate((rows, others))
-        best = np.concatenate((best, best_chunks(others, question.vector, catalogue)))
-    whole = catalogue.whole.scores(rows, question.vector)
-    scores = (1 - WHOLE_SHARE) * best + WHOLE_SHARE * whole
-    if question.mode == "hybrid":
-        words = np.array([worded.get(row, 0.0) for row in rows.tolist()], np.float32)
-        scores = MEANING_SHARE * standard(scores) + (1 - MEANING_SHARE) * standard(words)
-    order = np.lexsort((rows, -scores))[: question.k]
-    return list(zip(rows[order].tolist(), scores[order].tolist(), strict=True))
+    ranking = _RANKINGS[question.mode](question, catalogue, allowed)
+    ranked: list[tuple[int, float]] = []
+    seen = np.zeros(len(catalogue), np.bool_)
+    depth = CANDIDATES
+    while True:
+        rows = ranking.candidates(depth)
+        rows = rows[~seen[rows]]
+        seen[rows] = True
+        scores = ranking.scores(rows)
+        if ranked:  # the tiers before come first, so no score may be above theirs
+            scores = np.minimum(scores, np.float32(ranked[-1][1]))
+        order = np.lexsort((rows, -scores))
+        ranked += zip(rows[order].tolist(), scores[order].tolist(), strict=True)
+        if len(ranked) >= question.k or depth >= len(catalogue):
+            return ranked[: question.k]
+        depth *= DEEPER
+
+
+class _Single:
+    """Documents by their one vector."""
+
+    def __init__(self, question: Question, catalogue: Catalogue, allowed: Mask | None) -> None:
+        self._question, self._catalogue, self._allowed = question, catalogue, allowed
+
+    def candidates(self, depth: int) -> Rows:
+        """Rows of the `depth` documents nearest to the query."""
+        query = self._question.vector
+        rows, _ = self._catalogue.rank(query, depth, whole=True, allowed=self._allowed)
+        return rows
+
+    def scores(self, rows: Rows) -> Scores:
+        """Cosines (R,) of documents."""
+        return self._catalogue.whole.scores(rows, self._question.vector)
+
+
+class _Multi(_Single):
+    """Documents by their best chunk and, a quarter, by their one vector."""
+
+    def candidates(self, depth: int) -> Rows:
+        """Rows of the `depth` documents with the best chunks."""
+        query = self._question.vector
+        rows, _ = self._catalogue.rank(query, depth, whole=False, allowed=self._allowed)
+        return rows
+
+    def scores(self, rows: Rows) -> Scores:
+        """Weighted cosines (R,) of documents."""
+        whole = super().scores(rows)
+        best = best_chunks(rows, self._question.vector, self._catalogue)
+        return (1 - WHOLE_SHARE) * best + WHOLE_SHARE * whole
+
+
+class _Hybrid(_Multi):
+    """Documents by `multi` and by their words, each in deviations among the first candidates."""
+
+    def __init__(self, question: Question, catalogue: Catalogue, allowed: Mask | None) -> None:
+        super().__init__(question, catalogue, allowed)
+        self._words = catalogue.words.scores(question.words)
+        if allowed is not None:
+            self._words[~allowed] = 0
+        first = self.candidates(CANDIDATES)
+        self._meaning = Standard(super().scores(first))
+        self._worded = Standard(self._words[first])
+
+    def candidates(self, depth: int) -> Rows:
+        """Rows of the best by meaning, and of the best by words that share one with the query."""
+        worded = top_rows(self._words, depth)
+        return np.union1d(super().candidates(depth), worded[self._words[worded] > 0])
+
+    def scores(self, rows: Rows) -> Scores:
+        """Weighted deviations (R,) of documents."""
+        meaning = self._meaning(super().scores(rows))
+        words = self._worded(self._words[rows])
+        return MEANING_SHARE * meaning + (1 - MEANING_SHARE) * words
+
+
+_RANKINGS: dict[Mode, type[_Single]] = {"single": _Single, "multi": _Multi, "hybrid": _Hybrid}
+
+
+class Standard:
+    """Scores less the mean of some, in their standard deviations; zeros where those are equal.
+
+    So cosines and BM25 scores, whose ranges differ from query to query, can be added.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self._mean = np.float32(scores.mean()) if len(scores) else np.float32(0)
+        self._deviation = np.float32(scores.std()) if len(scores) else np.float32(0)
+
+    def __call__(self, scores: Scores) -> Scores:
+        """The scores, standardised."""
+        if not self._deviation > 0:
+            return np.zeros_like(scores)
+        standardised: Scores = (scores - self._mean) / self._deviation
+        return standardised
+
+
+def top_rows(scores: Scores, num: int) -> Rows:
+    """Rows of the `num` highest scores, equal ones by row, in no order."""
+    if num >= len(scores):
+        return np.arange(len(scores))
+    least = np.partition(scores, len(scores) - num)[len(scores) - num]
+    above = np.flatnonzero(scores > least)
+    return np.concatenate((above, np.flatnonzero(scores == least)[: num - len(above)]))
 
 
 def best_chunks(rows: Rows, query: NDArray[np.float32], catalogue: Catalogue) -> Scores:
@@ -97,33 +196,3 @@ def best_chunks(rows: Rows, query: NDArray[np.float32], catalogue: Catalogue) ->
         some = sizes > 0
         best[some] = np.maximum.reduceat(catalogue.chunks.scores(chunks, query), firsts[some])
     return best
-
-
-def standard(scores: Scores) -> Scores:
-    """Scores less their mean, in standard deviations; zeros where all are equal.
-
-    So cosines and BM25 scores, whose ranges differ from query to query, can be added.
-    """
-    deviation = scores.std()
-    if not deviation > 0:
-        return np.zeros_like(scores)
-    standardised: Scores = (scores - scores.mean()) / deviation
-    return standardised
-
-
-def _worded(
-    words: str, snapshot: Snapshot, catalogue: Catalogue, num: int, allowed: Mask | None
-) -> dict[int, float]:
-    """BM25 scores by row of up to `num` documents that share words with the question."""
-    fetch = num
-    while True:
-        found = snapshot.full_text(words, fetch)
-        rows = catalogue.find([name for name, _ in found])
-        scores = {
-            row: score
-            for row, (_, score) in zip(rows, found, strict=True)
-            if row is not None and (allowed is None or allowed[row])
-        }
-        if len(scores) >= num or len(found) < fetch:
-            return dict(list(scores.items())[:num])
-        fetch *= 4

@@ -4,37 +4,79 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dewey_embed.index.titles import searched_text
+from dewey_embed.index.words import count_words
 from dewey_embed.types import Document, DocumentVectors, MetadataValue
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+NOT_FINITE = "metadata values that are not finite"
+
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Place(NamedTuple):
+    """Where a document was found: the input (`root`), and the file or stream (`source`)."""
+
+    root: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """What the index holds of a document beside its text: what may change and cost no pass.
+
+    `places` are all those where it was found and has not left, the first one first.
+    """
+
+    title: str
+    source: str
+    metadata: str
+    places: tuple[Place, ...]
+
+    @classmethod
+    def of(cls, document: Document, places: Sequence[Place] = ()) -> Details:
+        """The details of a document as it was read, found in these places."""
+        return cls(
+            title=document.title,
+            source=document.source,
+            metadata=metadata_json(document.metadata),
+            places=tuple(places) or (Place(document.root, document.source),),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """A document, the hash of its content, and its vectors: what is written at once."""
+    """A document, the hash of its text, its vectors, and where it was found: written at once.
+
+    `title_vector` (D,) is its title's; `None` where it has no title.
+    """
 
     document: Document
     hash: str
     vectors: DocumentVectors
+    title_vector: NDArray[np.float32] | None = None
+    places: tuple[Place, ...] = ()
 
 
 def storable(document: Document) -> Document:
-    """The document with nothing in it that UTF-8 cannot hold, character for character.
+    """The document with nothing in it that UTF-8 or JSON cannot hold, character for character.
 
-    Lone surrogates (half of a UTF-16 pair, or a byte of a file name that is no UTF-8) become
-    U+FFFD in the text, so that positions stay; in the names they are spelled out, so that two
-    files stay two.
+    NaN and infinity in metadata, which no filter could compare, are left out and counted. Lone
+    surrogates (half of a UTF-16 pair, or a byte of a file name that is no UTF-8) become U+FFFD in
+    the text, so that positions stay; in the names they are spelled out, so that two files stay
+    two.
 
     Raises:
         TypeError: a field is no string, or metadata holds more than flat values.
@@ -46,23 +88,33 @@ def storable(document: Document) -> Document:
                 f"document {document.id!r}: {name} is {type(getattr(document, name)).__name__}, "
                 "not str"
             )
-    for key, value in document.metadata.items():
+    metadata = {
+        key: value.item() if isinstance(value, np.generic) else value
+        for key, value in document.metadata.items()
+    }
+    for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
             raise TypeError(
                 f"document {document.id!r}: metadata {key!r} is {type(value).__name__}; "
                 "only str, int, float, bool and None can be filtered by"
             )
+    kept = {
+        _spelled(key): _spelled(value) if isinstance(value, str) else value
+        for key, value in metadata.items()
+        if not (isinstance(value, float) and not math.isfinite(value))
+    }
+    unread = dict(document.unread)
+    if len(kept) < len(metadata):
+        unread[NOT_FINITE] = unread.get(NOT_FINITE, 0) + len(metadata) - len(kept)
     return replace(
         document,
+        unread=unread,
         id=_spelled(document.id),
         text=_LONE_SURROGATE.sub("\ufffd", document.text),
         title=_spelled(document.title),
         source=_spelled(document.source),
         root=_spelled(document.root),
-        metadata={
-            _spelled(key): _spelled(value) if isinstance(value, str) else value
-            for key, value in document.metadata.items()
-        },
+        metadata=kept,
     )
 
 
@@ -72,13 +124,17 @@ def _spelled(name: str) -> str:
 
 
 def content_hash(document: Document) -> str:
-    """64 hex digits that change with a document's id, title, text or metadata.
+    """64 hex digits that change with a document's id or text, of which its vectors are made.
 
     The id is among them so that a hash names one version of one document, and no other.
     """
-    values = [document.id, document.title, document.text, dict(document.metadata)]
-    content = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    content = json.dumps([document.id, document.text], separators=(",", ":"))
     return hashlib.sha256(content.encode("ascii")).hexdigest()
+
+
+def text_crc(text: str) -> int:
+    """A text's CRC-32, by which a reader knows that it was not damaged."""
+    return zlib.crc32(text.encode("utf-8"))
 
 
 def canonical(value: MetadataValue) -> str:
@@ -95,16 +151,20 @@ def documents_schema(width: int) -> pa.Schema:
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
-            pa.field("root", pa.string(), nullable=False),
+            pa.field("places", pa.string(), nullable=False),
             pa.field("source", pa.string(), nullable=False),
             pa.field("title", pa.string(), nullable=False),
             pa.field("text", pa.large_string(), nullable=False),
+            pa.field("text_crc", pa.int64(), nullable=False),
             pa.field("metadata", pa.string(), nullable=False),
             pa.field("hash", pa.string(), nullable=False),
             pa.field("num_tokens", pa.int64(), nullable=False),
             pa.field("used_tokens", pa.int64(), nullable=False),
             pa.field("overflow", pa.string()),
             pa.field("num_chunks", pa.int64(), nullable=False),
+            pa.field("words", pa.large_list(pa.uint32()), nullable=False),
+            pa.field("word_counts", pa.large_list(pa.uint32()), nullable=False),
+            pa.field("title_vector", pa.list_(pa.float32(), width), nullable=False),
             pa.field("vector", pa.list_(pa.float32(), width), nullable=False),
         ]
     )
@@ -131,19 +191,44 @@ def documents_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
 
     documents = [record.document for record in records]
     vectors = [record.vectors for record in records]
-    columns: dict[str, Any] = {
-        name: [getattr(document, name) for document in documents]
-        for name in ("id", "root", "source", "title", "text")
-    }
-    columns["metadata"] = [_metadata_json(document.metadata) for document in documents]
+    details = [Details.of(record.document, record.places) for record in records]
+    columns: dict[str, Any] = {"id": [document.id for document in documents]}
+    columns |= detail_columns(details)
+    columns["text"] = [document.text for document in documents]
+    columns["text_crc"] = [text_crc(document.text) for document in documents]
     columns["hash"] = [record.hash for record in records]
     for name in ("num_tokens", "used_tokens", "overflow"):
         columns[name] = [getattr(item, name) for item in vectors]
     columns["num_chunks"] = [len(item.spans) for item in vectors]
-    columns["vector"] = _vector_column(
+    columns |= word_columns(documents)
+    columns["title_vector"] = title_column([record.title_vector for record in records], schema)
+    columns["vector"] = vector_column(
         np.stack([np.asarray(item.vector, np.float32) for item in vectors]), schema
     )
-    return pa.table(columns, schema=schema)
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def detail_columns(details: Sequence[Details]) -> dict[str, list[str]]:
+    """The columns of `documents` that are a document's details."""
+    return {
+        "places": [json.dumps(each.places) for each in details],
+        "source": [each.source for each in details],
+        "title": [each.title for each in details],
+        "metadata": [each.metadata for each in details],
+    }
+
+
+def word_columns(documents: Sequence[Document]) -> dict[str, list[NDArray[np.uint32]]]:
+    """The columns of `documents` that word search is made of."""
+    words = [count_words(searched_text(document)) for document in documents]
+    return {"words": [each for each, _ in words], "word_counts": [each for _, each in words]}
+
+
+def title_column(vectors: Sequence[NDArray[np.float32] | None], schema: pa.Schema) -> pa.Array:
+    """The column of titles' vectors; zeros where there is no title."""
+    width = schema.field("title_vector").type.list_size
+    blank = np.zeros(width, np.float32)
+    return vector_column(np.stack([blank if each is None else each for each in vectors]), schema)
 
 
 def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
@@ -160,7 +245,7 @@ def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
         "document_id": _repeated([record.document.id for record in records], counts),
         "document_hash": _repeated([record.hash for record in records], counts),
         "ordinal": np.concatenate([np.arange(count, dtype=np.int64) for count in counts]),
-        "vector": _vector_column(np.concatenate([v.reshape(-1, width) for v in vectors]), schema),
+        "vector": vector_column(np.concatenate([v.reshape(-1, width) for v in vectors]), schema),
     }
     for column, name in enumerate(("char_start", "char_end", "token_start", "token_end")):
         columns[name] = spans[:, column]
@@ -172,7 +257,7 @@ def _repeated(values: Sequence[str], counts: Sequence[int]) -> list[str]:
     return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
 
 
-def _vector_column(rows: NDArray[Any], schema: pa.Schema) -> pa.Array:
+def vector_column(rows: NDArray[Any], schema: pa.Schema) -> pa.Array:
     """Rows (N, D) as a fixed-size list column."""
     import pyarrow as pa
 
@@ -180,6 +265,6 @@ def _vector_column(rows: NDArray[Any], schema: pa.Schema) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), width)
 
 
-def _metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
+def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
     """Metadata as JSON with its keys in order."""
     return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import Field
 
 from dewey_embed.config import EncodeOptions, Settings
 from dewey_embed.errors import ConfigError, IndexMismatchError, IndexStoreError
+from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.types import SingleVector
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_NAME = "dewey.json"
+
+
+REMEDY = "restore the index from a copy, or index the documents again into another folder"
+"""What is left to do where the truth itself is damaged."""
+
+
+class _DamagedError(IndexStoreError):
+    """The file of settings does not hold what was written to it."""
 
 
 class IndexSettings(Settings):
@@ -35,7 +45,7 @@ class IndexSettings(Settings):
     options: EncodeOptions = EncodeOptions()
 
     def require_model(self, model: str, fingerprint: str, folder: Path) -> None:
-        """Nothing, if the model of that name and fingerprint is the one that made this index.
+        """Refuse a model, by name and fingerprint, that is not the one that made this index.
 
         Raises:
             IndexMismatchError: it is another; both are named.
@@ -49,7 +59,7 @@ class IndexSettings(Settings):
             )
 
     def require_options(self, options: EncodeOptions, folder: Path) -> None:
-        """Nothing, if documents were cut with these options.
+        """Refuse options other than those that documents were cut with.
 
         Raises:
             IndexMismatchError: they were cut with others; both are named.
@@ -75,37 +85,67 @@ class IndexSettings(Settings):
         """
         path = folder / FILE_NAME
         try:
-            values = json.loads(path.read_text("utf-8"))
+            data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
-            raise IndexStoreError(f"{path} cannot be read ({error}); index again") from None
-        version = values.get("format_version") if isinstance(values, dict) else None
-        if not isinstance(version, int):
-            raise IndexStoreError(f"{path} holds no format_version: it is not a Dewey index")
-        if version != FORMAT_VERSION:
+        except OSError as error:
             raise IndexStoreError(
-                f"index {folder} has format {version}, this Dewey reads {FORMAT_VERSION}; "
-                "upgrade dewey-embed, or index again into another folder"
+                f"{path} cannot be read ({error.strerror}): give yourself the right to read it"
+            ) from None
+        try:
+            return cls.from_json(data, path)
+        except _DamagedError as error:
+            kept = Ledger.read(folder / LEDGER_NAME)
+            if kept is None or "settings" not in kept.facts:
+                raise IndexStoreError(f"{error}; {REMEDY}") from None
+            return cls.parse(kept.facts["settings"], source=str(folder / LEDGER_NAME))
+
+    @classmethod
+    def from_json(cls, data: bytes, path: Path) -> Self:
+        """The settings that `write` wrote to `path`.
+
+        Raises:
+            IndexStoreError: they are of another format.
+
+        """
+        try:
+            values = json.loads(data)
+            version = values["format_version"]
+            crc = values.pop("crc", None)
+        except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
+            raise _DamagedError(f"{path} is damaged, or not the settings of an index") from None
+        if version != FORMAT_VERSION and (crc is None or crc == _crc(values)):
+            raise IndexStoreError(
+                f"index {path.parent} has format {version}, this Dewey reads {FORMAT_VERSION}: "
+                "index the documents again into another folder, or use the Dewey that made it"
             )
+        if crc != _crc(values):
+            raise _DamagedError(f"{path} is damaged (another checksum)")
         try:
             return cls.parse(values, source=str(path))
         except ConfigError as error:
-            raise IndexStoreError(f"{error}; index again into another folder") from None
+            raise _DamagedError(str(error)) from None
 
     def write(self, folder: Path) -> None:
-        """Nothing; the folder then holds these settings, whole or not at all."""
+        """Write the settings into the folder, all of them or none."""
         draft = folder / f".{FILE_NAME}.tmp"
+        values = self.model_dump(mode="json")
         with draft.open("w", encoding="utf-8") as file:
-            file.write(self.model_dump_json(indent=2) + "\n")
+            json.dump({**values, "crc": _crc(values)}, file, indent=2)
+            file.write("\n")
             file.flush()
             os.fsync(file.fileno())
         draft.replace(folder / FILE_NAME)
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        if hasattr(os, "O_DIRECTORY"):  # a folder can be flushed by its name, except on Windows
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+def _crc(values: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def changed_options(

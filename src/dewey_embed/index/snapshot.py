@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dewey_embed.errors import DeweyError, IndexStoreError
+from dewey_embed.index.records import text_crc
+from dewey_embed.index.settings import REMEDY
 
 if TYPE_CHECKING:
     from lancedb.table import Table
@@ -13,37 +19,67 @@ SCAN_ROWS = 8192
 """Rows of a table that are read at a time."""
 
 
+class UnreadError(IndexStoreError):
+    """The disk or the database did not give what was asked for; a newer version may be there."""
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Turn what the disk and the database raise into one error that names the index.
+
+    Raises:
+        UnreadError: something could not be read.
+
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, EOFError, AttributeError) as error:
+        if isinstance(error, DeweyError):
+            raise
+        raise _unread(folder, error) from error
+    except BaseException as error:
+        # What the database's own code, in Rust, raises where it did not foresee such bytes.
+        if type(error).__name__ != "PanicException":
+            raise
+        raise _unread(folder, error) from None
+
+
+def _unread(folder: Path, error: BaseException) -> UnreadError:
+    reason = str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+    return UnreadError(f"index {folder} cannot be read: {reason}; {REMEDY}")
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The two tables at versions that belong together: every document has its chunks."""
 
+    folder: Path
     documents: Table
     chunks: Table
     versions: tuple[int, int]
 
     def texts(self, row_ids: Sequence[int]) -> dict[int, str]:
-        """The documents' texts by row id."""
-        rows = self.rows(row_ids, ["text"])
+        """The documents' texts by row id.
+
+        Raises:
+            IndexStoreError: a text is not the one that was written.
+
+        """
+        rows = self.rows(row_ids, ["id", "text", "text_crc"])
+        for row in rows:
+            if text_crc(row["text"]) != row["text_crc"]:
+                raise IndexStoreError(
+                    f"index {self.folder} is damaged: the text of document {row['id']!r} is not "
+                    f"the one that was indexed; {REMEDY}"
+                )
         return {row["_rowid"]: row["text"] for row in rows}
 
     def rows(self, row_ids: Sequence[int], columns: list[str]) -> list[dict[str, Any]]:
         """Rows of `documents` with the columns asked for and `_rowid`, in no promised order."""
         if not row_ids:
             return []
-        query = self.documents.take_row_ids([int(row) for row in row_ids])
-        rows: list[dict[str, Any]] = query.select(columns).with_row_id().to_arrow().to_pylist()
+        with reading(self.folder):
+            query = self.documents.take_row_ids([int(row) for row in row_ids])
+            table = query.select(columns).with_row_id().to_arrow()
+            rows: list[dict[str, Any]] = table.to_pylist()
         return rows
-
-    def full_text(self, question: str, limit: int) -> list[tuple[str, float]]:
-        """Ids and BM25 scores of the documents that share words with a question, best first.
-
-        The question is words only: no character in it is an operator.
-        """
-        from lancedb.query import MatchQuery
-
-        words = MatchQuery(question.replace("\0", " "), "text")  # type: ignore[call-arg]
-        query = self.documents.search(words, query_type="fts").limit(limit)
-        found = query.select(["id", "_score"]).to_arrow().to_pylist()
-        return sorted(
-            ((row["id"], row["_score"]) for row in found), key=lambda each: (-each[1], each[0])
-        )

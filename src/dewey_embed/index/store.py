@@ -11,7 +11,6 @@ The layout is written down in docs/index-format.md.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import time
@@ -22,10 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dewey_embed.errors import IndexStoreError
+from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.records import chunks_schema, documents_schema
-from dewey_embed.index.settings import FILE_NAME, IndexSettings
-from dewey_embed.index.snapshot import Snapshot
-from dewey_embed.index.writer import Writer
+from dewey_embed.index.settings import FILE_NAME, REMEDY, IndexSettings
+from dewey_embed.index.snapshot import Snapshot, reading
+from dewey_embed.index.writer import Writer, writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from lancedb.table import Table
 
 LOCK_NAME = "dewey.lock"
+HOLDER_NAME = "dewey.pid"
+"""The file locked by the one process that writes, and the one that says which process that is."""
 
 
 class Store:
@@ -60,51 +62,93 @@ class Store:
 
     @cached_property
     def _database(self) -> DBConnection:
-        # Lance reads texts for its full-text index by so many rows at once, 8,192 unless told:
-        # of long documents that is the whole corpus. Our own scans name their batches.
-        os.environ.setdefault("LANCE_DEFAULT_BATCH_SIZE", "64")
         import lancedb
 
         return lancedb.connect(str(self.folder))
 
     def versions(self) -> tuple[int, int] | None:
-        """The latest versions of `documents` and `chunks`; `None` before the first writer."""
-        if not _has_table(self.folder, "documents"):
-            return None
-        documents = self._database.open_table("documents").version
-        return documents, self._database.open_table("chunks").version
+        """The latest versions of `documents` and `chunks`; `None` before the first writer.
+
+        Raises:
+            IndexStoreError: the tables cannot be read, or versions that were written are missing.
+
+        """
+        with reading(self.folder):
+            if not self._has_table("documents"):
+                return None
+            documents = self._database.open_table("documents").version
+            return documents, self._database.open_table("chunks").version
 
     def snapshot(self) -> Snapshot | None:
         """The newest pair of versions that belong together; `None` before the first writer.
 
         Raises:
-            IndexStoreError: it changes faster than it can be read.
+            IndexStoreError: it changes faster than it can be read, or is damaged.
 
         """
-        if not _has_table(self.folder, "documents"):
-            return None
         for _ in range(200):
-            documents = self._database.open_table("documents")
-            chunks = self._database.open_table("chunks")
-            versions = documents.version, chunks.version
-            # Chunks are swept only after a newer `documents`: if that has not moved, they fit.
-            if self._database.open_table("documents").version == versions[0]:
-                return Snapshot(documents, chunks, versions)
+            # Read before the tables, whose versions are then no older than what it lists.
+            ledger = Ledger.read(self.folder / LEDGER_NAME)
+            with reading(self.folder):
+                if not self._has_table("documents"):
+                    return None
+                documents = self._database.open_table("documents")
+                chunks = self._database.open_table("chunks")
+                versions = documents.version, chunks.version
+                # Chunks are swept only after a newer `documents`: if that stands still, they fit.
+                if self._database.open_table("documents").version == versions[0]:
+                    self._verify(ledger, versions)
+                    return Snapshot(self.folder, documents, chunks, versions)
             time.sleep(0.01)
         raise IndexStoreError(f"index {self.folder} changes too fast to be read; try again")
+
+    def _verify(self, ledger: Ledger | None, versions: tuple[int, int]) -> None:
+        """Compare the tables, at these versions, with what the last writer left, if it is known.
+
+        Raises:
+            IndexStoreError: a file is damaged, or the latest version is gone.
+
+        """
+        if ledger is None:
+            return
+        fault = ledger.damaged(self.folder)
+        written = ledger.facts.get("versions", [0, 0])
+        if not fault and any(at < was for at, was in zip(versions, written, strict=True)):
+            fault = "the latest version of a table is missing"
+        if fault:
+            raise IndexStoreError(f"index {self.folder} is damaged: {fault}; {REMEDY}")
+
+    def _has_table(self, name: str) -> bool:
+        """Whether a table has a first version; a run killed before that leaves no data.
+
+        Raises:
+            IndexStoreError: its folder cannot be looked into, or holds data without a version.
+
+        """
+        folder = self.folder / f"{name}.lance"
+        if any(path.suffix == ".manifest" for path in _listing(folder / "_versions")):
+            return True
+        ledger = Ledger.read(self.folder / LEDGER_NAME)
+        if ledger is not None or _listing(folder / "data"):
+            raise IndexStoreError(
+                f"index {self.folder} is damaged: {folder} has no version of its table any more; "
+                f"{REMEDY}"
+            )
+        return False
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         """The one writer of this index, which is made if there is none yet.
 
         Raises:
-            IndexStoreError: another process is writing, or the folder holds something else.
+            IndexStoreError: another process is writing, the folder holds something else, or the
+                index is damaged.
             IndexMismatchError: another process has made it with other settings meanwhile.
 
         """
         _refuse_foreign(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(self.folder / LOCK_NAME):
+        with _locked(self.folder):
             settings = IndexSettings.read(self.folder)
             if settings is None:
                 self.settings.write(self.folder)
@@ -112,58 +156,94 @@ class Store:
                 settings.require_model(self.settings.model, self.settings.fingerprint, self.folder)
                 settings.require_options(self.settings.options, self.folder)
             width = self.settings.embedding_dim
-            # `chunks` first: where there is a `documents` there are chunks.
-            chunks = self._table("chunks", chunks_schema(width))
-            documents = self._table("documents", documents_schema(width))
-            yield Writer(documents, chunks)
+            with reading(self.folder):
+                # `chunks` first: where there is a `documents` there are chunks.
+                chunks = self._table("chunks", chunks_schema(width))
+                documents = self._table("documents", documents_schema(width))
+                ledger = Ledger.read(self.folder / LEDGER_NAME)
+                self._verify(ledger, (documents.version, chunks.version))
+                if IndexSettings.read(self.folder) is not None:
+                    self._heal_settings()
+                recorded = self.settings.model_dump(mode="json")
+                writer = Writer(self.folder, documents, chunks, recorded)
+            with writing(self.folder):
+                yield writer
+
+    def _heal_settings(self) -> None:
+        """Write the file of settings again where it is damaged and was read from elsewhere."""
+        path = self.folder / FILE_NAME
+        try:
+            IndexSettings.from_json(path.read_bytes(), path)
+        except IndexStoreError:
+            self.settings.write(self.folder)
 
     def _table(self, name: str, schema: pa.Schema) -> Table:
-        """A table, made if missing, with its full-text index if it has texts."""
-        from lancedb.index import FTS
-
-        if _has_table(self.folder, name):
-            table = self._database.open_table(name)
-        else:
-            shutil.rmtree(self.folder / f"{name}.lance", ignore_errors=True)  # killed while made
-            table = self._database.create_table(name, schema=schema)
-        if name == "documents" and not list(table.list_indices()):
-            table.create_index("text", config=FTS(with_position=False))
-        return table
+        """A table, made if missing."""
+        if self._has_table(name):
+            return self._database.open_table(name)
+        folder = self.folder / f"{name}.lance"
+        if folder.exists():  # a run was killed while it made the table: nothing is in it yet
+            shutil.rmtree(folder)
+        return self._database.create_table(name, schema=schema)
 
 
-def _has_table(folder: Path, name: str) -> bool:
-    """Whether a table has a first version; a run killed before that leaves only files."""
-    return any((folder / f"{name}.lance" / "_versions").glob("*.manifest"))
+def _listing(folder: Path) -> list[Path]:
+    """What a folder holds; nothing where it is missing.
+
+    Raises:
+        IndexStoreError: it cannot be looked into.
+
+    """
+    try:
+        return list(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise IndexStoreError(
+            f"{folder} cannot be looked into ({error.strerror}), so nobody knows what it holds: "
+            "give yourself the right to read it"
+        ) from None
 
 
 def _refuse_foreign(folder: Path) -> None:
     """Raise unless a folder is missing, empty, an index, or the beginning of one."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise IndexStoreError(f"{folder} is a file; an index is a folder: choose another path")
-    names = {path.name for path in folder.iterdir()}
-    if FILE_NAME not in names and names - {LOCK_NAME, f".{FILE_NAME}.tmp"}:
+    refuse_file(folder)
+    names = {path.name for path in _listing(folder)}
+    if FILE_NAME not in names and names - {LOCK_NAME, HOLDER_NAME, f".{FILE_NAME}.tmp"}:
         raise IndexStoreError(
             f"{folder} holds other files and no {FILE_NAME}: it is no Dewey index; "
             "choose an empty or a new folder"
         )
 
 
+def refuse_file(folder: Path) -> None:
+    """Raise where there is a file in place of an index's folder."""
+    if folder.exists() and not folder.is_dir():
+        raise IndexStoreError(f"{folder} is a file; an index is a folder: choose another path")
+
+
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """The lock on a file, which the system lets go of when the process ends, however it ends."""
-    with path.open("a+", encoding="utf-8") as file:
+def _locked(folder: Path) -> Iterator[None]:
+    """The writer's lock, which the system lets go of when the process ends, however it ends."""
+    import filelock
+
+    holder = folder / HOLDER_NAME
+    try:
+        lock = filelock.FileLock(folder / LOCK_NAME, timeout=0).acquire()
+    except filelock.Timeout:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise IndexStoreError(
-                f"index {path.parent} is being written by another process (pid {holder}); "
-                "wait until it is done, or stop it"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+            name = holder.read_text("utf-8", "replace").strip() or "unknown"
+        except OSError:
+            name = "unknown"
+        raise IndexStoreError(
+            f"index {folder} is being written by another process (pid {name}); "
+            "wait until it is done, or stop it"
+        ) from None
+    except OSError as error:
+        raise IndexStoreError(
+            f"index {folder} cannot be written ({error.strerror or error}): give yourself the "
+            "right to write into it"
+        ) from None
+    with lock:
+        holder.write_text(f"{os.getpid()}\n", "utf-8")
         yield

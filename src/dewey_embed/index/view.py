@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from dewey_embed.errors import DeweyError, IndexStoreError
 from dewey_embed.index.catalogue import Catalogue, open_catalogue, remove_stale_catalogues
-from dewey_embed.index.snapshot import Snapshot
+from dewey_embed.index.snapshot import Snapshot, UnreadError
 from dewey_embed.index.store import Store
 
 ATTEMPTS = 5
@@ -36,19 +35,14 @@ class View:
             try:
                 held = self._newest()
                 return nothing if held is None else action(*held)
-            except DeweyError:
-                raise
-            except (OSError, RuntimeError, ValueError) as error:
+            except UnreadError:
                 self._held = None
                 if attempt == ATTEMPTS:
-                    reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
-                    raise IndexStoreError(
-                        f"index {self._store.folder} cannot be read: {reason}"
-                    ) from error
+                    raise
         raise AssertionError("the last attempt returns or raises")
 
     def settle(self, *, progress: bool = False) -> None:
-        """Nothing; the catalogue of the newest state is on disk, alone. For the writer."""
+        """Leave the catalogue of the newest state on disk, alone. For the writer."""
         held = self._newest(progress=progress)
         if held is not None:
             remove_stale_catalogues(self._store.folder, held[0])

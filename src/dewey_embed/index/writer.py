@@ -1,16 +1,35 @@
 """The one writer of an index: groups of documents in, tables tidy behind it.
 
-A group is written in two commits, as store.py says; what a killed run left is swept here.
+A group is written in two commits, as store.py says; what a killed run left is swept here. When a
+run ends, the checksums of all files are written beside the tables.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dewey_embed.index.records import Record, chunks_table, documents_table
+import numpy as np
+from numpy.typing import NDArray
+
+from dewey_embed.errors import DeweyError, IndexStoreError
+from dewey_embed.index.changes import Held, Refreshed
+from dewey_embed.index.checksums import LEDGER_NAME, Ledger
+from dewey_embed.index.records import (
+    Details,
+    Place,
+    Record,
+    chunks_table,
+    detail_columns,
+    documents_table,
+    title_column,
+    word_columns,
+)
 from dewey_embed.index.snapshot import SCAN_ROWS
 
 if TYPE_CHECKING:
@@ -25,41 +44,39 @@ COMPACT_VERSIONS = 32
 COMPACT_COMMITS = 256
 """So it is after so many groups within a run: every version lists all fragments before it."""
 
-KEPT = timedelta(hours=1)
-"""For readers in the middle of something, versions so young stay when only words are indexed."""
-
-UNINDEXED_SHARE = 256
-"""The full-text index is brought up to date once one document in so many is not in it."""
+REFRESHED_TOGETHER = 500
+"""Documents whose details are written in one commit."""
 
 
 class Writer:
     """Writes groups of documents, removes documents, and leaves the tables tidy.
 
-    `hashes` holds what is committed: document id → hash.
+    `held` is what is committed, by document id.
     """
 
-    def __init__(self, documents: Table, chunks: Table) -> None:
+    def __init__(
+        self, folder: Path, documents: Table, chunks: Table, settings: Mapping[str, Any]
+    ) -> None:
+        self._folder = folder
         self._documents = documents
         self._chunks = chunks
+        self._settings = settings
         self._commits = 0
-        self.hashes: dict[str, str] = {}
-        for batch in documents.search().select(["id", "hash"]).to_batches(SCAN_ROWS):
-            self.hashes.update(zip(batch["id"].to_pylist(), batch["hash"].to_pylist(), strict=True))
-        self._is_first = not self.hashes  # nobody reads an older version yet
+        self.held: dict[str, Held] = {}
+        columns = ["id", "hash", "title", "source", "metadata", "places"]
+        for batch in documents.search().select(columns).to_batches(SCAN_ROWS):
+            for name, digest, title, source, metadata, places in zip(
+                *(batch[column].to_pylist() for column in columns), strict=True
+            ):
+                found = tuple(Place(*each) for each in json.loads(places))
+                details = Details(title=title, source=source, metadata=metadata, places=found)
+                self.held[name] = Held(digest, details)
         self._sweep()
 
-    def origins(self) -> Iterator[tuple[str, str, str]]:
-        """Id, root and source of every document committed."""
-        for batch in (
-            self._documents.search().select(["id", "root", "source"]).to_batches(SCAN_ROWS)
-        ):
-            columns = (batch[name].to_pylist() for name in ("id", "root", "source"))
-            yield from zip(*columns, strict=True)
-
     def write(self, records: Sequence[Record]) -> None:
-        """Nothing; all of these documents are then in the index, in place of older versions.
+        """Put all of these documents into the index, in place of older versions.
 
-        Killed before the end, none of them is.
+        Killed before the end, none of them is in it.
         """
         if not records:
             return
@@ -67,26 +84,88 @@ class Writer:
         if chunks.num_rows:
             self._chunks.add(chunks)
         rows = documents_table(records, self._documents.schema)
-        if any(record.document.id in self.hashes for record in records):
-            merge = self._documents.merge_insert("id")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
+        if any(record.document.id in self.held for record in records):
+            _replace(self._documents, rows)
         else:
             self._documents.add(rows)
-        self.hashes.update((record.document.id, record.hash) for record in records)
+        for record in records:
+            details = Details.of(record.document, record.places)
+            self.held[record.document.id] = Held(record.hash, details)
         self._commits += 1
         if self._commits % COMPACT_COMMITS == 0:
             self._compact()
 
+    def refresh(
+        self,
+        refreshed: Sequence[Refreshed],
+        title_vectors: Sequence[NDArray[np.float32] | None],
+    ) -> None:
+        """Write details that changed beside texts that did not; vectors are those of new titles."""
+        for start in range(0, len(refreshed), REFRESHED_TOGETHER):
+            together = slice(start, start + REFRESHED_TOGETHER)
+            self._refresh(refreshed[together], title_vectors[together])
+
+    def _refresh(
+        self,
+        refreshed: Sequence[Refreshed],
+        title_vectors: Sequence[NDArray[np.float32] | None],
+    ) -> None:
+        schema = self._documents.schema
+        listed = _listed([each.hash for each in refreshed])
+        table = self._documents.search().where(f"hash IN ({listed})").limit(len(refreshed))
+        rows = table.select(schema.names).to_arrow()
+        place = {digest: row for row, digest in enumerate(rows["hash"].to_pylist())}
+        rows = rows.take([place[each.hash] for each in refreshed])
+        columns: dict[str, Any] = {name: rows[name] for name in schema.names}
+        columns |= detail_columns([each.details for each in refreshed])
+        renamed = {row: each.renamed for row, each in enumerate(refreshed) if each.renamed}
+        if renamed:
+            fresh = word_columns(list(renamed.values()))
+            for name, values in fresh.items():
+                kept = columns[name].to_pylist()
+                for row, value in zip(renamed, values, strict=True):
+                    kept[row] = value
+                columns[name] = kept
+            titles = list(np.array(rows["title_vector"].to_pylist(), np.float32))
+            for row in renamed:
+                titles[row] = title_vectors[row]
+            columns["title_vector"] = title_column(titles, schema)
+        import pyarrow as pa
+
+        _replace(self._documents, pa.table(columns, schema=schema))
+        for each in refreshed:
+            self.held[each.document_id] = Held(each.hash, each.details)
+
     def remove(self, ids: Collection[str]) -> None:
-        """Nothing; the documents with these ids are then gone. Unknown ids are passed over."""
-        hashes = [self.hashes.pop(document_id) for document_id in ids if document_id in self.hashes]
+        """Remove the documents with these ids. Unknown ids are passed over."""
+        hashes = [
+            self.held.pop(document_id).hash for document_id in ids if document_id in self.held
+        ]
         _delete(self._documents, "hash", hashes)
 
     def finish(self) -> None:
-        """Nothing; leftovers are swept, tables in many pieces made one again, new words indexed."""
+        """Sweep leftovers, make tables in many pieces one again, and write their checksums."""
         self._sweep()
         self._compact()
-        self._index_words()
+        self._record_checksums()
+
+    def _record_checksums(self) -> None:
+        """Write the checksums of all files of both tables as they are now."""
+        path = self._folder / LEDGER_NAME
+        known = Ledger.read(path)
+        files = [
+            file
+            for name in ("documents", "chunks")
+            for file in sorted((self._folder / f"{name}.lance").rglob("*"))
+            # The hint is written over with every version; Lance does without it.
+            if file.is_file() and file.suffix != ".json"
+        ]
+        facts = {
+            "versions": [self._documents.version, self._chunks.version],
+            "settings": self._settings,
+        }
+        ledger = Ledger.of(self._folder, files, known=known.files if known else None, facts=facts)
+        ledger.write(path)
 
     def _compact(self) -> None:
         """Write tables in many pieces into one again; earlier versions leave the disk."""
@@ -94,19 +173,7 @@ class Writer:
             statistics: Any = table.stats()
             num_pieces = statistics["fragment_stats"]["num_fragments"]
             if num_pieces >= COMPACT_FRAGMENTS or len(table.list_versions()) >= COMPACT_VERSIONS:
-                _optimize(table, keep=timedelta(0))
-
-    def _index_words(self) -> None:
-        """Put the words of new texts into the full-text index, once they are many.
-
-        Every question reads the texts that are not in it, 60 µs a kilobyte; but putting them there
-        may write the table anew.
-        """
-        [index] = self._documents.list_indices()
-        statistics = self._documents.index_stats(index.name)
-        missing = statistics.num_unindexed_rows if statistics else 0
-        if missing * UNINDEXED_SHARE >= max(1, self._documents.count_rows()):
-            _optimize(self._documents, keep=timedelta(0) if self._is_first else KEPT)
+                _optimize(table)
 
     def _sweep(self) -> None:
         """Delete the chunks that belong to no committed document."""
@@ -115,19 +182,53 @@ class Writer:
         found: set[str] = set()
         for batch in self._chunks.search().select(["document_hash"]).to_batches(SCAN_ROWS):
             found.update(pc.unique(batch["document_hash"]).to_pylist())
-        _delete(self._chunks, "document_hash", sorted(found.difference(self.hashes.values())))
+        _delete(
+            self._chunks,
+            "document_hash",
+            sorted(found.difference(each.hash for each in self.held.values())),
+        )
 
 
-def _optimize(table: Table, *, keep: timedelta) -> None:
-    """Write a table's pieces into one, and all into its index; older versions leave the disk."""
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn what the disk and the database raise into one error that names the index.
+
+    Raises:
+        IndexStoreError: something could not be written.
+
+    """
+    try:
+        yield
+    except DeweyError:
+        raise
+    except (OSError, RuntimeError) as error:
+        reason = str(error).strip().split("\n", 1)[0]
+        raise IndexStoreError(
+            f"index {folder} cannot be written: {reason}; what was committed before is kept, and "
+            "the same command goes on from there"
+        ) from error
+
+
+def _optimize(table: Table) -> None:
+    """Write a table's pieces into one; older versions leave the disk."""
     with warnings.catch_warnings():
         # Readers that are left without their version take the next and try again.
         warnings.simplefilter("ignore", UserWarning)
-        table.optimize(cleanup_older_than=keep, delete_unverified=not keep)
+        table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+
+
+def _replace(documents: Table, rows: Any) -> None:
+    """Write rows in place of those with the same ids, in one commit."""
+    merge = documents.merge_insert("id")
+    merge.when_matched_update_all().when_not_matched_insert_all().execute(rows)
 
 
 def _delete(table: Table, column: str, hashes: Sequence[str]) -> None:
-    """Delete the rows with these hashes, which are hex and need no quoting."""
+    """Delete the rows with these hashes."""
     for start in range(0, len(hashes), 500):
-        listed = ", ".join(f"'{value}'" for value in hashes[start : start + 500])
-        table.delete(f"{column} IN ({listed})")
+        table.delete(f"{column} IN ({_listed(hashes[start : start + 500])})")
+
+
+def _listed(hashes: Sequence[str]) -> str:
+    """Hashes as a list in SQL; they are hex and need no quoting."""
+    return ", ".join(f"'{value}'" for value in hashes)

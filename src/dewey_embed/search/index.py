@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,19 +12,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.config import EncodeOptions
-from dewey_embed.errors import InputError
+from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.index.answers import answer, ranked_ids, stored_document
 from dewey_embed.index.catalogue import Catalogue, Filter
-from dewey_embed.index.changes import GROUP_CHARS
+from dewey_embed.index.changes import GROUP_CHARS, is_within
 from dewey_embed.index.ranking import Mode, Question, require_questions
 from dewey_embed.index.settings import IndexSettings, changed_options
-from dewey_embed.index.store import Store
+from dewey_embed.index.store import Store, refuse_file
+from dewey_embed.index.titles import title_text
 from dewey_embed.index.view import View
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.search.models import load_model
 from dewey_embed.search.update import (
+    Encoded,
     IndexReport,
     Meter,
+    RemoveReport,
     checked,
     new_settings,
     total_bytes,
@@ -31,7 +35,7 @@ from dewey_embed.search.update import (
 )
 from dewey_embed.text.limits import DEFAULT_LIMITS, ReadLimits
 from dewey_embed.text.reader import Unreadable, read_documents
-from dewey_embed.types import Document, DocumentVectors, Hit, Overflow
+from dewey_embed.types import Document, Hit, Overflow
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
@@ -68,16 +72,20 @@ class Index:
     ) -> Self:
         """The index at a path; where there is none, one that the first `add` will make.
 
-        An existing index knows its model and how its documents are cut: leave these out, or give
-        the same. A new one takes them from here, with the defaults of `Dewey.encode_document`.
+        `path` is a folder, `~` the home folder; it stays the same when the working directory
+        changes. An existing index knows its model and how its documents are cut: leave these out,
+        or give the same. A new one takes them from here, with the defaults of
+        `Dewey.encode_document`.
 
         Raises:
             IndexMismatchError: the index was made by another model or with other options.
-            IndexStoreError: it is damaged. ConfigError: an impossible option.
+            IndexStoreError: it is damaged, or there is a file in its place.
+            ConfigError: an impossible option, or a path that is empty or an address.
             CheckpointError: the model cannot be loaded.
 
         """
-        path = Path(path)
+        path = index_path(path)
+        refuse_file(path)
         settings = IndexSettings.read(path)
         own = settings.options if settings else EncodeOptions()
         options = changed_options(own, chunk_tokens, chunk_overlap, splitter, overflow)
@@ -115,23 +123,25 @@ class Index:
 
     def add(
         self,
-        documents: Iterable[Document],
+        documents: Document | Iterable[Document | Unreadable],
         *,
         progress: bool = False,
         group_chars: int = GROUP_CHARS,
     ) -> IndexReport:
         """What was done: new documents are encoded, changed ones (same id) replaced, others kept.
 
+        One document or several; what `read_documents` could not read is passed on to the report.
         Documents are committed in groups of at most `group_chars` characters, or one document;
         a run that is killed loses no more than that, and goes on from there when repeated.
 
         Raises:
-            TypeError: an item is no `Document`, or its metadata is not flat.
+            TypeError: an item is not a `Document`, or its metadata is not flat.
             IndexStoreError: another process is writing. TextTooLongError: with
                 `overflow="error"`; what was committed before stays.
 
         """
-        return self._update(checked(documents), [], progress, group_chars)
+        several = [documents] if isinstance(documents, Document) else documents
+        return self._update(checked(several), [], progress, group_chars)
 
     def add_files(
         self,
@@ -142,14 +152,16 @@ class Index:
         title_field: str | None = None,
         stdin_extension: str = ".txt",
         limits: ReadLimits = DEFAULT_LIMITS,
+        prune: bool = False,
         progress: bool = False,
         group_chars: int = GROUP_CHARS,
     ) -> IndexReport:
         """What was done, as with `add`, for files and folders; files that are gone leave the index.
 
         A document leaves when it was found under one of these inputs before and is not there now.
-        One that is there and cannot be read keeps its older version, and is reported. What is
-        read, and how, is `dewey_embed.text.reader.read_documents`'s to say.
+        One that is there and cannot be read keeps its older version, and is reported. With
+        `prune`, all documents leave whose file is gone, wherever it was. What is read, and how,
+        is `dewey_embed.text.reader.read_documents`'s to say.
 
         Raises:
             ReadError: an input does not exist; nothing was done.
@@ -165,16 +177,33 @@ class Index:
             stdin_extension=stdin_extension,
             limits=limits,
         )
-        return self._update(items, several, progress, group_chars)
+        return self._update(items, several, progress, group_chars, prune=prune)
 
-    def remove(self, ids: Iterable[str]) -> int:
-        """How many documents left; ids that are not in the index are passed over."""
+    def remove(self, names: str | Path | Iterable[str | Path]) -> RemoveReport:
+        """What was done: documents leave by their id, or by their file, or a folder above it.
+
+        Raises:
+            IndexStoreError: there is no index, or another process is writing.
+
+        """
+        several = [names] if isinstance(names, str | Path) else list(names)
         with self._existing().writer() as writer:
-            gone = [document_id for document_id in set(ids) if document_id in writer.hashes]
-            writer.remove(gone)
+            gone: set[str] = set()
+            unknown = []
+            for name in map(str, several):
+                path = Path(os.path.realpath(os.path.expanduser(name))).as_posix()
+                found = {name} & writer.held.keys() or {
+                    document_id
+                    for document_id, held in writer.held.items()
+                    if is_within(held.details.source, path)
+                }
+                gone |= found
+                if not found:
+                    unknown.append(name)
+            writer.remove(sorted(gone))
             writer.finish()
             self._viewed().settle()
-        return len(gone)
+        return RemoveReport(num_removed=len(gone), unknown=unknown)
 
     def search(
         self,
@@ -191,9 +220,12 @@ class Index:
         - `mode`: `"multi"` ranks a document by its best chunk and, a quarter, by its one vector for
           the whole; `"single"` by that alone; `"hybrid"` by `multi` and by its words (BM25).
         - `filter`: metadata that documents must have, each key a value or any of a list:
-          `{"extension": ".pdf", "year": [2024, 2025]}`. Still finds `k` where there are as many.
-        - `vector`: what the index's model makes of the query, (D,), if it is known: no model is
-          loaded then.
+          `{"extension": ".pdf", "year": range(2020, 2026)}`. Still finds `k` where there are as
+          many.
+        - `vector`: what the index's model makes of the query, (D,) of unit length, if it is known:
+          no model is loaded then.
+
+        A search for a few documents gives the first of those that a search for more would give.
 
         A hit's score is at most 1, a weighted cosine; in `hybrid` it is in standard deviations of
         the candidates' scores, for comparing hits of one query only. A passage's is its chunk's
@@ -202,7 +234,9 @@ class Index:
         Raises:
             IndexStoreError: there is no index, or it cannot be read.
             IndexMismatchError: the model at hand is another than the index's.
-            InputError: a blank query, a number below one, an unknown mode or filter key.
+            InputError: a blank query, a number below one, an unknown mode or filter key, a vector
+                that is not the model's.
+            TypeError: the query is not a string, or a number not whole.
 
         """
         if not isinstance(query, str):
@@ -292,6 +326,12 @@ class Index:
                 f"the query's vector has shape {vectors.shape[1:]}; index {self.path} holds "
                 f"vectors of {width} numbers, made by its own model"
             )
+        lengths = np.linalg.norm(vectors, axis=1)
+        if not (abs(lengths - 1) < 0.01).all():  # NaN is not, either
+            raise InputError(
+                f"the query's vector has length {lengths[~(abs(lengths - 1) < 0.01)][0]:.4g}, not "
+                "1: give what the index's own model makes of the query, divided by its length"
+            )
         return [
             Question(words=words, vector=vector, k=k, mode=mode, passages=passages, filter=where)
             for words, vector in zip(queries, vectors, strict=True)
@@ -309,6 +349,8 @@ class Index:
         inputs: Sequence[str | Path],
         progress: bool,
         group_chars: int,
+        *,
+        prune: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with what was read, and lay it out for searching."""
         store = self._store or Store(self.path, new_settings(self.model, self.options))
@@ -319,20 +361,45 @@ class Index:
                 writer,
                 items,
                 encode=self._encode,
+                encode_titles=self._encode_titles,
                 inputs=inputs,
+                prune=prune,
                 group_chars=group_chars,
                 meter=Meter(advance),
             )
             self._viewed().settle()
         return report
 
-    def _encode(self, texts: Sequence[str], progress: Advance) -> list[DocumentVectors]:
-        """The texts' vectors, as this index has them."""
-        return self.model.encode_document(
-            texts,
+    def _encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
+        """The documents' vectors and their titles', as this index has them."""
+        vectors = self.model.encode_document(
+            [document.text for document in documents],
             chunk_tokens=self.options.chunk_tokens,
             chunk_overlap=self.options.chunk_overlap,
             splitter=self.options.splitter,
             overflow=self.options.overflow,
             progress=progress,
         )
+        return list(zip(vectors, self._encode_titles(documents), strict=True))
+
+    def _encode_titles(self, documents: Sequence[Document]) -> list[NDArray[np.float32] | None]:
+        """Vectors (D,) of titles; `None` for a document without one."""
+        titles = [title_text(document) for document in documents]
+        named = [title for title in titles if title]
+        found = iter(self.model.encode_document(named, overflow="truncate") if named else [])
+        return [next(found).vector if title else None for title in titles]
+
+
+def index_path(path: str | Path) -> Path:
+    """The folder of an index, absolute.
+
+    Raises:
+        ConfigError: the path is empty, holds a NUL, or is an address.
+
+    """
+    name = os.fspath(path)
+    if not name or "\0" in name:
+        raise ConfigError(f"an index's path is {name!r}; name a folder")
+    if "://" in name:
+        raise ConfigError(f"an index's path is {name!r}, an address; name a folder on this machine")
+    return Path(os.path.abspath(os.path.expanduser(name)))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dewey_embed.config import EncodeOptions
-from dewey_embed.index.changes import Changes, Group
-from dewey_embed.index.records import Record
+from dewey_embed.index.changes import Changes, Group, Refreshed, is_gone, is_within, left_places
+from dewey_embed.index.records import Place, Record, storable
 from dewey_embed.index.settings import IndexSettings
 from dewey_embed.index.writer import Writer
 from dewey_embed.progress import Advance
@@ -21,7 +25,11 @@ from dewey_embed.types import Document, DocumentVectors
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
 
-Encode = Callable[[Sequence[str], Advance], list[DocumentVectors]]
+Encoded = tuple[DocumentVectors, NDArray[np.float32] | None]
+"""A document's vectors, and its title's (D,) if it has one."""
+
+Encode = Callable[[Sequence[Document], Advance], list[Encoded]]
+EncodeTitles = Callable[[Sequence[Document]], list[NDArray[np.float32] | None]]
 
 _CHARS_PER_TOKEN = 4
 
@@ -48,6 +56,14 @@ class IndexReport:
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoveReport:
+    """What a removal did: the number of documents, and the names that are in no way known."""
+
+    num_removed: int
+    unknown: list[str]
+
+
 class Meter:
     """Moves a bar of bytes: files count whole when read, and while their text is encoded."""
 
@@ -65,7 +81,7 @@ class Meter:
 
     def encoding(self, group: Group) -> Advance:
         """A function told how many tokens of a group are done, for the bar to move meanwhile."""
-        tokens = 1 + sum(len(document.text) for document, _ in group) // _CHARS_PER_TOKEN
+        tokens = 1 + sum(len(each.document.text) for each in group) // _CHARS_PER_TOKEN
         share = self._waiting / tokens
 
         def advance(num_tokens: int) -> None:
@@ -86,36 +102,41 @@ def update(
     items: Iterable[Document | Unreadable],
     *,
     encode: Encode,
+    encode_titles: EncodeTitles,
     inputs: Sequence[str | Path],
+    prune: bool,
     group_chars: int,
     meter: Meter,
 ) -> IndexReport:
     """What was done with the documents read from `inputs`, once all of it is committed."""
-    changes = Changes(writer.hashes)
+    changes = Changes(writer.held)
     faults: list[Unreadable] = []
     unread: dict[str, dict[str, int]] = {}
     overflows: Counter[str | None] = Counter()
     for group in changes.groups(_documents(items, faults, unread, meter), group_chars):
-        vectors = encode([document.text for document, _ in group], meter.encoding(group))
+        encoded = encode([each.document for each in group], meter.encoding(group))
         writer.write(
             [
-                Record(document=document, hash=digest, vectors=each)
-                for (document, digest), each in zip(group, vectors, strict=True)
+                Record(
+                    document=each.document,
+                    hash=each.hash,
+                    vectors=vectors,
+                    title_vector=title,
+                    places=each.places,
+                )
+                for each, (vectors, title) in zip(group, encoded, strict=True)
             ]
         )
-        overflows.update(each.overflow for each in vectors)
+        overflows.update(vectors.overflow for vectors, _ in encoded)
         meter.committed()
     meter.committed()
     unreadable = [fault for fault in faults if not fault.skipped]
-    gone = list(_gone(writer, changes, inputs, [fault.source for fault in unreadable]))
-    writer.remove(gone)
+    gone = _take_leave(writer, changes, inputs, unreadable, prune=prune)
+    _refresh(writer, changes.refreshed, encode_titles)
     writer.finish()
     unreadable += [
-        Unreadable(
-            source=document.source or document.id,
-            reason=f"id {document.id!r} came before with another content; the first was kept",
-        )
-        for document in changes.repeated
+        Unreadable(source=refused.document.source or refused.document.id, reason=refused.reason)
+        for refused in changes.refused
     ]
     return IndexReport(
         num_added=changes.num_added,
@@ -128,6 +149,12 @@ def update(
         skipped=[fault for fault in faults if fault.skipped],
         unread=unread,
     )
+
+
+def _refresh(writer: Writer, refreshed: Sequence[Refreshed], encode_titles: EncodeTitles) -> None:
+    """Write details that changed, with the vectors of titles that did."""
+    renamed = iter(encode_titles([each.renamed for each in refreshed if each.renamed]))
+    writer.refresh(refreshed, [next(renamed) if each.renamed else None for each in refreshed])
 
 
 def total_bytes(inputs: Sequence[str | Path]) -> int | None:
@@ -157,52 +184,86 @@ def _documents(
     for item in items:
         if isinstance(item, Unreadable):
             faults.append(item)
-        else:
-            meter.read(item)
-            if item.unread:
-                counts = unread.setdefault(item.source or item.id, {})
-                for kind, number in item.unread.items():
-                    counts[kind] = counts.get(kind, 0) + number
-            yield item
+            continue
+        document = storable(item)
+        meter.read(document)
+        if document.unread:
+            counts = unread.setdefault(document.source or document.id, {})
+            for kind, number in document.unread.items():
+                counts[kind] = counts.get(kind, 0) + number
+        yield document
 
 
-def _gone(
-    writer: Writer, changes: Changes, inputs: Sequence[str | Path], unreadable: Sequence[str]
-) -> Iterator[str]:
-    """Ids of documents that were under one of `inputs` before and have left it.
+def _take_leave(
+    writer: Writer,
+    changes: Changes,
+    inputs: Sequence[str | Path],
+    unreadable: Sequence[Unreadable],
+    *,
+    prune: bool,
+) -> list[str]:
+    """Ids of documents that have left `inputs`, once they are removed.
 
-    That is: found under the same input and not seen now; or, found under another, in a file below
-    this one that no longer exists. Not those in a file or folder that merely could not be read,
-    nor those from standard input, which is no place to come back to.
+    Not those in a file or folder that merely could not be read, nor those from standard input,
+    which is no place to come back to. What is still found elsewhere stays, without the places
+    that it left.
     """
-    roots = [
+    roots = {
         Path(os.path.realpath(each)).as_posix().encode("utf-8", "backslashreplace").decode()
         for each in inputs
         if str(each) != STDIN
-    ]
-    for document_id, root, source in writer.origins():
-        if document_id in changes or any(_within(source, fault) for fault in unreadable):
-            continue
-        if root in roots or (
-            any(_within(source, each) for each in roots) and not os.path.lexists(source)
-        ):
-            yield document_id
+    }
+    shield = _Shield(unreadable)
+    known = {place.root for held in writer.held.values() for place in held.details.places}
+    read = changes.sources | {fault.source for fault in unreadable if fault.line is not None}
+    gone: list[str] = []
+    for document_id, held in writer.held.items():
+        places = held.details.places
+        if document_id not in changes.seen and not shield.covers(document_id, places):
+            places = left_places(places, roots=roots, read=read, known_roots=known)
+        if prune:
+            places = tuple(place for place in places if not is_gone(place.source))
+        if not places:
+            gone.append(document_id)
+        elif places != held.details.places and document_id not in changes.seen:
+            details = replace(held.details, places=places)
+            changes.refreshed.append(Refreshed(document_id, held.hash, details))
+    writer.remove(gone)
+    return gone
 
 
-def _within(path: str, folder: str) -> bool:
-    """Whether a path is a folder's own or below it."""
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+class _Shield:
+    """What could not be read, and so keeps the documents that may be in it."""
+
+    def __init__(self, unreadable: Sequence[Unreadable]) -> None:
+        # A bad line shields its own record only: the others of its file were read.
+        self._paths = [fault.source for fault in unreadable if fault.line is None]
+        self._ids = {fault.document_id for fault in unreadable}
+
+    def covers(self, document_id: str, places: Iterable[Place]) -> bool:
+        """Whether a document may be in something that could not be read."""
+        return document_id in self._ids or any(
+            is_within(place.source, path) for place in places for path in self._paths
+        )
 
 
-def checked(documents: Iterable[Document]) -> Iterator[Document]:
-    """The documents; anything else among them is refused by its position."""
-    for position, document in enumerate(documents):
-        if not isinstance(document, Document):
-            raise TypeError(
-                f"item {position} is {type(document).__name__}, not a Document; make one with "
-                "Document(id=..., text=...), or give files and folders to add_files"
-            )
-        yield document
+def checked(documents: Iterable[Document | Unreadable]) -> Iterator[Document | Unreadable]:
+    """The documents, and what could not be read; anything else is refused by its position."""
+    if isinstance(documents, str | bytes | Mapping) or not isinstance(documents, Iterable):
+        raise TypeError(
+            f"documents is {type(documents).__name__}, not Documents; make one with "
+            "Document(id=..., text=...), or give files and folders to add_files"
+        )
+    return map(_checked, itertools.count(), documents)
+
+
+def _checked(position: int, document: Document | Unreadable) -> Document | Unreadable:
+    if not isinstance(document, Document | Unreadable):
+        raise TypeError(
+            f"item {position} is {type(document).__name__}, not a Document; make one with "
+            "Document(id=..., text=...), or give files and folders to add_files"
+        )
+    return document
 
 
 def new_settings(model: Dewey, options: EncodeOptions) -> IndexSettings:

@@ -1,0 +1,121 @@
+"""Words of a text as word search sees them, in any script: folded, stemmed, counted, numbered.
+
+Case, accents and compatibility forms are folded away (NFKC, case folding). English words are
+stemmed; other scripts that put spaces between words are taken word by word, and those that do not
+(Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan), and Korean, whose words take endings, by
+pairs of neighbouring characters. No word is left out for being frequent: rare words weigh more.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import unicodedata
+import zlib
+from collections import Counter
+from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+_UNSPACED = (
+    "\u0e00-\u0eff\u0f00-\u0fff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Tibetan, Burmese, Khmer
+    "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff"  # radicals, kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\uac00-\ud7af\ua960-\ua97f\ud7b0-\ud7ff"  # Hangul
+)
+_ASCII_WORD = re.compile(r"[0-9a-z]+")
+_DROPPED = re.compile("[\u00ad\u0640\u200c\u200d\u2060\ufeff]")
+"""Characters within a word that nobody types: soft hyphen, tatweel, joiners."""
+
+_ACCENTS = re.compile(
+    "[\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]"
+)
+"""Marks that readers leave out: Latin, Greek and Cyrillic accents, Hebrew and Arabic vowels."""
+
+_LETTERS = str.maketrans(
+    {"æ": "ae", "ð": "d", "ø": "o", "þ": "th", "đ": "d", "ħ": "h", "ı": "i", "ł": "l", "œ": "oe"}
+)
+"""Letters that Unicode does not take apart, as they are typed where the keyboard lacks them."""
+
+MAX_STEMMED = 40
+"""A longer run of letters is a code or a hash, not a word of English."""
+
+
+def count_words(text: str) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Numbers (W,) of the distinct words of a text, ascending, and how often each stands in it.
+
+    >>> numbers, counts = count_words("The tenants pay; a tenant paid.")
+    >>> sorted(counts.tolist())
+    [1, 1, 1, 1, 2]
+    """
+    return _numbered(_counted(text, singles=True))
+
+
+def count_query_words(query: str) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """The same for a query, which asks for pairs of characters where it has pairs."""
+    return _numbered(_counted(query, singles=False))
+
+
+def _numbered(words: Counter[str]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """Words by number: the CRC-32 of their UTF-8, which two words hardly ever share."""
+    encoded = [zlib.crc32(word.encode("utf-8", "replace")) for word in words]
+    numbers, places = np.unique(np.array(encoded, np.uint32), return_inverse=True)
+    counts = np.zeros(len(numbers), np.uint32)
+    np.add.at(counts, places, np.fromiter(words.values(), np.uint32, len(words)))
+    return numbers, counts
+
+
+def _counted(text: str, *, singles: bool) -> Counter[str]:
+    """Words and how often each stands in the text; with single characters of unspaced scripts."""
+    folded = _folded(text)
+    grams: Counter[str] = Counter()
+    if folded.isascii():
+        plain = Counter(_ASCII_WORD.findall(folded))
+    else:
+        word, unspaced = _patterns()
+        plain = Counter(word.findall(folded))
+        for run in unspaced.findall(folded):
+            if singles or len(run) == 1:
+                grams.update(run)
+            grams.update(map("".join, pairwise(run)))
+    stemmed: Counter[str] = Counter()
+    for (_, count), stem in zip(plain.items(), _stems(list(plain)), strict=True):
+        stemmed[stem] += count
+    stemmed.update(grams)
+    return stemmed
+
+
+def _stems(words: list[str]) -> list[str]:
+    """Words of English without their endings (Snowball's English stemmer); others as they are."""
+    import Stemmer
+
+    # One for each call: a stemmer must not be used by two threads.
+    stems = iter(Stemmer.Stemmer("english").stemWords([w for w in words if _is_english(w)]))
+    return [next(stems) if _is_english(word) else word for word in words]
+
+
+def _is_english(word: str) -> bool:
+    return word.isascii() and len(word) <= MAX_STEMMED
+
+
+def _folded(text: str) -> str:
+    """Text without case, accents and compatibility forms."""
+    if text.isascii():
+        return text.lower()
+    text = unicodedata.normalize("NFKC", _DROPPED.sub("", text)).casefold()
+    text = _ACCENTS.sub("", unicodedata.normalize("NFD", text))
+    return unicodedata.normalize("NFC", text).translate(_LETTERS)
+
+
+@lru_cache(maxsize=1)
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Patterns of a word between spaces, marks within it included, and of an unspaced run."""
+    marks = "".join(
+        chr(code)
+        for code in range(0x300, min(sys.maxunicode, 0x20000))
+        if unicodedata.category(chr(code)) in ("Mn", "Mc")
+    )
+    spaced = f"(?:(?![{_UNSPACED}])[^\\W_]|(?![{_UNSPACED}])[{marks}])+"
+    return re.compile(spaced), re.compile(f"[{_UNSPACED}]+")
