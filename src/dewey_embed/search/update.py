@@ -222,7 +222,7 @@ def _take_leave(
         if document_id not in changes.seen and not shield.covers(document_id, places):
             places = left_places(places, roots=roots, read=read, known_roots=known)
         if prune:
-            places = tuple(place for place in places if not is_gone(place.source))
+            places = tuple(p for p in places if p.root == STDIN or not is_gone(p.source))
         if not places:
             gone.append(document_id)
         elif places != held.details.places and document_id not in changes.seen:
