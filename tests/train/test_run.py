@@ -14,12 +14,12 @@ from dewey_embed import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsError
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card
+from dewey_embed.train.checkpoints import last_whole_checkpoint
 from dewey_embed.train.history import HISTORY_FILE, runs_of, with_run
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.teach import teach
-from dewey_embed.train.trainer import last_whole_checkpoint
 
 from .conftest import MINI
 
@@ -251,3 +251,31 @@ def test_two_processes_train_what_one_does(tiny, finished, tmp_path: Path) -> No
     assert (last / "rng_state_1.pth").exists()  # there were two
     figures = json.loads((tmp_path / "run" / "result.json").read_text())["figures"]
     assert figures["chunk_cosine"] == pytest.approx(expected["chunk_cosine"], abs=0.002)
+
+
+def test_sources_that_are_not_there_are_said_before_anything_is_made(tiny, tmp_path):
+    said = subprocess.run(
+        [sys.executable, "-m", "dewey_embed.cli", "train", tiny.recipe, "-o", tmp_path / "run",
+         "--set", "corpus.sources.0.path=~/absent_*.parquet"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert said.returncode == 1
+    [line] = said.stderr.splitlines()
+    assert "~/absent_*.parquet: no file here" in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("place", ["model/config.json", "checkpoints/other/a.bin", "result.json"])
+def test_a_folder_that_holds_something_else_is_left_as_it_is(tiny, tmp_path, place):
+    (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)
+    (tmp_path / place).write_text("mine")
+    with pytest.raises(RunError, match=rf"{place.split('/')[0]}: is there already.*--output"):
+        RunFolder(tmp_path).claim(read_recipe(tiny.recipe))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / place]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null"])
+def test_a_damaged_recipe_of_a_run_is_named(tiny, tmp_path, content):
+    (tmp_path / "recipe.json").write_text(content)
+    with pytest.raises(RunError, match=r"recipe\.json: .*; put it back, or give another --output"):
+        RunFolder(tmp_path).claim(read_recipe(tiny.recipe))

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import datasets.config
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -15,10 +16,11 @@ from dewey_embed.errors import TargetsError
 from dewey_embed.train import targets
 from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack_samples
 from dewey_embed.train.differences import differences
+from dewey_embed.train.manifest import FORMAT, MANIFEST, targets_complete
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder
+from dewey_embed.train.targets import Targets, TargetsFolder
 from dewey_embed.train.teach import teach
 
 from .conftest import MINI, RECIPE, write_corpus
@@ -67,6 +69,41 @@ def folder(tmp_path):
 @pytest.fixture(scope="module")
 def tokenizer():
     return start_tokenizer(MINI)
+
+
+def change(path, name, values):
+    """Write a shard again with other values in a column."""
+    table = pq.read_table(path)
+    place = table.column_names.index(name)
+    pq.write_table(table.set_column(place, name, values(table[name])), path)
+
+
+def floats(rows):
+    return pa.array(rows, pa.list_(pa.float16()))
+
+
+DAMAGES = {
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-20]),
+    "garbage": lambda path: path.write_bytes(b"PAR1"),
+    "missing": lambda path: path.unlink(),
+    "a column missing": lambda path: pq.write_table(
+        pq.read_table(path).drop_columns(["chunks"]), path
+    ),
+    "a sample missing": lambda path: pq.write_table(pq.read_table(path).slice(1), path),
+    "another type": lambda path: change(
+        path, "whole", lambda column: column.cast(pa.list_(pa.float32()))
+    ),
+    "NaN": lambda path: change(
+        path, "whole", lambda column: floats([np.full(16, np.nan, np.float16)] * len(column))
+    ),
+    "another width": lambda path: change(
+        path, "whole", lambda column: floats([np.ones(16, np.float16), np.ones(8, np.float16)])
+    ),
+    "chunks of another width": lambda path: change(
+        path, "chunks", lambda column: floats([np.ones(7, np.float16)] * len(column))
+    ),
+    "no draw": lambda path: change(path, "draw", lambda column: pa.array(["{}"] * len(column))),
+}
 
 
 class TestShards:
@@ -146,28 +183,71 @@ class TestShards:
         with pytest.raises(TargetsError, match=f"format 99, this version reads {FORMAT}"):
             open_folder(folder.path)
 
-    @pytest.mark.parametrize("damage", ["cut short", "garbage", "missing", "a column missing"])
+    @pytest.mark.parametrize("damage", DAMAGES)
     def test_a_damaged_shard_is_named_with_what_to_do(self, folder, damage):
-        shard = folder.write("train", 0, 1, [random_targets(0)])
-        path = folder.path / shard.file
-        if damage == "missing":
-            path.unlink()
-        elif damage == "a column missing":
-            pq.write_table(pq.read_table(path).drop_columns(["chunks"]), path)
-        else:
-            path.write_bytes(path.read_bytes()[:-20] if damage == "cut short" else b"PAR1")
+        shard = folder.write("train", 0, 1, [random_targets(0), random_targets(1)])
+        DAMAGES[damage](folder.path / shard.file)
         with pytest.raises(TargetsError, match=r"train-000000\.parquet: .* run dewey teach again"):
-            folder.read(shard)
+            list(folder.read(shard))
+
+    def test_a_flipped_bit_anywhere_in_a_shard_is_no_other_vector(self, folder):
+        shard = folder.write("train", 0, 1, [random_targets(0), random_targets(1)])
+        path = folder.path / shard.file
+        sound, wanted = path.read_bytes(), [one.chunks for one in folder.read(shard)]
+        for place in range(4, len(sound), 97):
+            path.write_bytes(sound[:place] + bytes([sound[place] ^ 8]) + sound[place + 1 :])
+            try:
+                read = [one.chunks for one in folder.read(shard)]
+            except TargetsError:
+                continue
+            assert all((a == b).all() for a, b in zip(read, wanted, strict=True))
+
+    def test_a_shard_that_was_removed_is_no_longer_complete(self, folder):
+        shard = folder.write("train", 0, 1, [random_targets(0)])
+        folder.finish({"train": 1}, {})
+        assert folder.is_complete
+        assert folder.holds(shard)
+        (folder.path / shard.file).unlink()
+        assert not folder.is_complete
+        assert not folder.holds(shard)
 
     @pytest.mark.parametrize(
-        ("content", "message"), [("{", "cannot be read"), (None, "no targets")]
+        ("content", "message"),
+        [
+            ("{", "cannot be read"),
+            ("[]", "holds a JSON list, not an object; put it back"),
+            ("5", "holds a JSON int"),
+            ('{"format": 2}', "recipe: Field required"),
+            ('{"format": 2, "recipe": "a", "about": [], "max_texts": 1, "shards": []}', "about: "),
+            ('{"format": 2, "recipe": "a", "about": {}, "max_texts": 1, "shards": [{}]}', "shards"),
+            ("[" * 20_000, "cannot be read"),
+            (None, "no targets"),
+        ],
     )
     def test_a_damaged_or_missing_manifest(self, folder, content, message):
         (folder.path / MANIFEST).unlink()
         if content:
             (folder.path / MANIFEST).write_text(content)
+            with pytest.raises(TargetsError, match=message):
+                open_folder(folder.path)
         with pytest.raises(TargetsError, match=message):
             _ = folder.shards
+
+    def test_shards_without_a_manifest_are_not_written_over(self, folder):
+        folder.write("train", 0, 1, [random_targets(0)])
+        (folder.path / MANIFEST).unlink()
+        with pytest.raises(TargetsError, match=r"holds train-000000\.parquet but no manifest"):
+            open_folder(folder.path)
+        assert (folder.path / "train-000000.parquet").exists()
+
+    def test_a_manifest_that_may_not_be_looked_at_is_not_taken_for_none(self, folder, nobody):
+        folder.write("train", 0, 1, [random_targets(0)])
+        folder.path.chmod(0)
+        try:
+            with nobody(), pytest.raises(TargetsError, match="cannot be looked at"):
+                targets_complete(folder.path)
+        finally:
+            folder.path.chmod(0o755)
 
     def test_a_row_too_few_is_refused(self):
         good = random_targets(3)

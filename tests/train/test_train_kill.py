@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from dewey_embed.train.targets import TargetsFolder, read_manifest
+from dewey_embed.train.manifest import read_manifest
+from dewey_embed.train.targets import TargetsFolder
 
 KILLS = 20
 

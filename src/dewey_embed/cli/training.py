@@ -62,12 +62,16 @@ def teach(
     require_train()
     from accelerate import PartialState
 
+    from dewey_embed.train.corpus import check_sources
+    from dewey_embed.train.manifest import targets_complete
     from dewey_embed.train.run import RunFolder
     from dewey_embed.train.start import start_folder
     from dewey_embed.train.teach import kept_structure
     from dewey_embed.train.teach import teach as write
 
     run = RunFolder(output or Path("runs") / recipe.stem, targets)
+    if not targets_complete(run.targets):
+        check_sources(read.corpus)  # now, and not after a warm start
     state = PartialState()
     with state.main_process_first():
         start_folder(read, run.start, progress=state.is_main_process)

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -22,12 +21,16 @@ from typing import Any
 
 import torch
 
+from dewey_embed.errors import RunError
 from dewey_embed.extras import require
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.export import write_json
 from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import alignment_figures, rank_figures, tightness_figures
 from dewey_embed.train.grid import Grid, Result
+from dewey_embed.train.json_object import read_object
+from dewey_embed.train.manifest import targets_complete
 from dewey_embed.train.measure import HeldOutMeasure
 from dewey_embed.train.recipe import Recipe, fingerprint
 from dewey_embed.train.run import RunFolder, machine, train
@@ -62,10 +65,18 @@ def ablate(grid: Grid, output: Path, *, progress: bool = False) -> list[Result]:
     recipes = {run.name: grid.recipe_of(run) for run in grid.runs}
     evaluation = grid.evaluation()
     folders = {name: RunFolder(output / "runs" / name) for name in recipes}
+    evaluated = output / "evaluate" / "targets"
+    places = [
+        (evaluation, evaluated),
+        *((recipes[name], folders[name].targets) for name in recipes),
+    ]
+    for recipe, targets in places:
+        if not targets_complete(targets):
+            check_sources(recipe.corpus)  # now, and not after a warm start
     for name, recipe in recipes.items():
         folders[name].claim(recipe)
     start = start_folder(evaluation, output / "start", progress=progress)
-    written = teach(evaluation, start, output / "evaluate" / "targets", progress=progress)
+    written = teach(evaluation, start, evaluated, progress=progress)
     held = SampleSet(written, "held_out")
     samples = [held[number] for number in range(len(held))]
     held_in = fingerprint([evaluation.targets_fingerprint(), evaluation.corpus.max_texts])
@@ -86,7 +97,11 @@ def ablate(grid: Grid, output: Path, *, progress: bool = False) -> list[Result]:
             train(recipe, folder, progress=progress)
             torch.compiler.reset()  # programs of one run's layers are none of the next one's
         figures = _measure(recipe, folder, samples, progress=progress)
-        took = json.loads(folder.result.read_text(encoding="utf-8"))
+        took = read_object(
+            folder.result,
+            keys=["steps", "tokens", "train_hours"],
+            remedy="remove it, and the run is finished again",
+        )
         results[name] = Result(
             name=name, recipe=_fingerprint(recipe), evaluation=held_in, steps=took["steps"],
             tokens=took["tokens"], seconds=took["train_hours"] * 3600, figures=figures,
@@ -143,9 +158,17 @@ def _measure(
 def _read_results(path: Path) -> dict[str, Result]:
     """The results written so far, by the runs' names."""
     if not path.exists():
+        drawn = [path.with_suffix(ending) for ending in (".md", ".png", ".svg")]
+        if foreign := [each for each in drawn if each.exists()]:
+            raise RunError(
+                f"{foreign[0]}: is there already, from no grid that is known here; "
+                "give another --output, or move it away"
+            )
         return {}
-    entries = json.loads(path.read_text(encoding="utf-8"))["runs"]
-    return {entry["name"]: Result.parse(entry, source=str(path)) for entry in entries}
+    remedy = "remove it, and finished runs are measured again"
+    entries = read_object(path, keys=["runs"], remedy=remedy)["runs"]
+    results = [Result.parse(entry, source=str(path)) for entry in entries]
+    return {result.name: result for result in results}
 
 
 def _write_results(path: Path, grid: Grid, results: Sequence[Result]) -> None:

@@ -6,10 +6,10 @@ processes and taken up again by number. Reading, streaming and mixing are `datas
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import re
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,16 +19,10 @@ from typing import TYPE_CHECKING, Any
 from dewey_embed.errors import ReadError
 from dewey_embed.extras import needs
 from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource, HubSource
+from dewey_embed.train.files import cause, find_files, named, read_files, text_column
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
-
-BUILDERS = {
-    "parquet": (".parquet",),
-    "json": (".jsonl", ".jsonl.gz", ".jsonl.zst", ".json", ".json.gz", ".json.zst"),
-    "text": (".txt", ".md", ".rst"),
-}
-"""Which of `datasets`' builders reads a file, by how its name ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,8 @@ class CorpusText:
 class Corpus:
     """The texts of a recipe's sources; iterating starts from the beginning each time.
 
-    `left_out` counts, after a pass, the rows that were no text, too short, or duplicates.
+    `left_out` counts, after a pass, the rows that were no text, too short, or duplicates, and the
+    files that could not be read; these a warning names.
     """
 
     def __init__(self, recipe: CorpusRecipe) -> None:
@@ -55,12 +50,12 @@ class Corpus:
         """Every text once, in the order that the seed gives.
 
         Raises:
-            ReadError: a source cannot be found or read, or lacks its column of texts.
+            ReadError: a source cannot be found, or nothing of it can be read.
 
         """
         self.left_out.clear()
         seen: set[bytes] = set()
-        for row in _rows(self.recipe):
+        for row in _rows(self.recipe, self.left_out):
             text = row["text"]
             if text is None:
                 self.left_out["no text"] += 1
@@ -99,28 +94,42 @@ def joined(value: Any) -> str | None:
     return "\n\n".join(texts) if texts and len(texts) == len(turns) else None
 
 
-def _rows(recipe: CorpusRecipe) -> Iterator[dict[str, Any]]:
+def check_sources(recipe: CorpusRecipe) -> None:
+    """Check that every local source has files, before anything is done that takes long.
+
+    Raises:
+        ReadError: one has none; names it.
+
+    """
+    for source in recipe.sources:
+        if isinstance(source, FilesSource):
+            find_files(source)
+
+
+def _rows(recipe: CorpusRecipe, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
     """The rows of all sources; what breaks on the way is a file's fault."""
     try:
-        yield from _mixed(recipe)
+        yield from _mixed(recipe, left_out)
     except ReadError:
         raise
     except (OSError, ValueError) as error:  # pyarrow's errors and bad UTF-8 are ValueErrors
         names = ", ".join(s.path if isinstance(s, FilesSource) else s.id for s in recipe.sources)
         raise ReadError(
-            f"{names}: cannot be read to the end ({_cause(error)}); "
+            f"{names}: cannot be read to the end ({cause(error)}); "
             "mend the file or leave it out of corpus.sources"
         ) from None
 
 
-def _mixed(recipe: CorpusRecipe) -> IterableDataset:
+def _mixed(recipe: CorpusRecipe, left_out: Counter[str]) -> IterableDataset:
     """All sources as one stream of rows `text`, `source`, none of them twice."""
     with needs("train", "reading a corpus"):
         from datasets import disable_progress_bars, interleave_datasets
     if not sys.stderr.isatty():
         disable_progress_bars()
     streams = [
-        _files(source, recipe.seed) if isinstance(source, FilesSource) else _hub(source, recipe)
+        _files(source, recipe.seed, left_out)
+        if isinstance(source, FilesSource)
+        else _hub(source, recipe)
         for source in recipe.sources
     ]
     if len(streams) == 1:
@@ -134,33 +143,14 @@ def _mixed(recipe: CorpusRecipe) -> IterableDataset:
     )
 
 
-def _files(source: FilesSource, seed: int) -> IterableDataset:
-    """Local files, shuffled as a whole."""
-    from datasets import Value, concatenate_datasets, load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    parts = []
-    for builder, files in _by_builder(source).items():
-        options: dict[str, Any] = {"sample_by": "document"} if builder == "text" else {}
-        try:
-            part = load_dataset(builder, data_files=files, split="train", **options)
-        except (DatasetGenerationError, OSError, ValueError, StopIteration) as error:
-            raise ReadError(
-                f"{source.path}: cannot be read as {builder} ({_cause(error)}); "
-                "mend the file or leave it out of the recipe's path"
-            ) from None
-        parts.append(_column(part, "text" if builder == "text" else source.text, source.path))
-    if len(parts) > 1:
-        wide, narrow = Value("large_string"), Value("string")
-        parts = [p.cast_column("text", narrow) if p.features["text"] == wide else p for p in parts]
-    try:
-        whole = concatenate_datasets(parts)
-    except ValueError:
-        raise ReadError(
-            f"{source.path}: texts in one kind of file and conversations in another; "
-            "make each kind a source of its own"
-        ) from None
-    return _labelled(whole.shuffle(seed=seed).to_iterable_dataset(), source.path, source.matching)
+def _files(source: FilesSource, seed: int, left_out: Counter[str]) -> IterableDataset:
+    """Local files, shuffled as one; those that cannot be read are counted and named."""
+    table, faults = read_files(source)
+    if faults:
+        left_out["unreadable file"] += len(faults)
+        message = f"{source.path}: left out {len(faults):,}: {named(faults)}"
+        warnings.warn(message, UserWarning, stacklevel=2)
+    return _labelled(table.shuffle(seed=seed).to_iterable_dataset(), source.path, source.matching)
 
 
 def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
@@ -169,32 +159,16 @@ def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
 
     try:
         stream = load_dataset(source.id, source.subset, split=source.split, streaming=True)
-        column = _column(stream, source.text, source.id)
+        column = text_column(stream, source.text, source.id)
     except ReadError:
         raise
     except (OSError, ValueError, StopIteration) as error:
         raise ReadError(
-            f"{source.id}: no such data set here or on the hub ({_cause(error)}); "
+            f"{source.id}: no such data set here or on the hub ({cause(error)}); "
             "check corpus.sources.id, subset and split, or give local files"
         ) from None
     shuffled = column.shuffle(seed=recipe.seed, buffer_size=source.shuffle_buffer)
     return _labelled(shuffled, source.id, source.matching)
-
-
-def _cause(error: Exception) -> str:
-    """The first line of what went wrong; `datasets` says nothing where there are no rows."""
-    return next(iter(str(error.__cause__ or error).splitlines()), "no rows")
-
-
-def _column(dataset: Any, column: str, name: str) -> Any:
-    """Only the column of texts, under that name."""
-    columns = dataset.column_names or list(next(iter(dataset)))
-    if column not in columns:
-        raise ReadError(
-            f"{name}: has no column {column!r} but {', '.join(columns)}; set corpus.sources.text"
-        )
-    chosen = dataset.select_columns([column])
-    return chosen if column == "text" else chosen.rename_column(column, "text")
 
 
 def _labelled(
@@ -214,25 +188,3 @@ def _labelled(
     if matching is None:
         return texts
     return texts.filter(lambda row: row["text"] is not None and matching.search(row["text"]))
-
-
-def _by_builder(source: FilesSource) -> dict[str, list[str]]:
-    """The files of a source, sorted, by which builder reads them."""
-    path = Path(source.path).expanduser()
-    found = [str(path)]
-    if path.is_dir():
-        found = [str(file) for file in path.rglob("*") if file.is_file()]
-    elif glob.has_magic(str(path)):
-        found = glob.glob(str(path), recursive=True)
-    chosen: dict[str, list[str]] = {}
-    for file in sorted(found):
-        for builder, endings in BUILDERS.items():
-            if file.lower().endswith(endings) and Path(file).is_file():
-                chosen.setdefault(builder, []).append(file)
-    if not chosen:
-        known = ", ".join(ending for group in BUILDERS.values() for ending in group)
-        raise ReadError(
-            f"{source.path}: no file here that ends in {known} "
-            f"(paths are read from {Path.cwd()}); correct corpus.sources.path"
-        )
-    return chosen

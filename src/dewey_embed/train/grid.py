@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -12,7 +11,7 @@ from pydantic import Field, model_validator
 from dewey_embed.config import Settings
 from dewey_embed.errors import ConfigError
 from dewey_embed.train.recipe import Recipe
-from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.recipe_file import read_recipe, read_toml
 
 
 class Run(Settings):
@@ -102,11 +101,9 @@ def read_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
 
     """
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        _, values = read_toml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such grid; grids lie in recipes/ablations/") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
     runs = values.get("runs")
     if isinstance(runs, list) and all(isinstance(run, dict) for run in runs):
         # One by one: an unknown key is then answered with a run's keys and not the grid's.

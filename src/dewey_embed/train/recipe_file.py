@@ -23,12 +23,9 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
 
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
+        text, values = read_toml(path)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such recipe; recipes lie in recipes/") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML ({error})") from None
     for override in overrides:
         _apply(values, override)
     try:
@@ -36,6 +33,30 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         faults = "; ".join(_fault(item, text, overrides) for item in error.errors())
         raise ConfigError(f"{path}: {faults}") from None
+
+
+def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a TOML file and its values; a byte order mark is passed over.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ConfigError: it cannot be read, or is no TOML; names the line.
+
+    """
+    try:
+        data = path.read_bytes()
+        text = data.decode("utf-8-sig")
+        return text, tomllib.loads(text)
+    except FileNotFoundError:
+        raise
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            f"{path}: cannot be read as TOML (line {line} is no UTF-8 text; save it as UTF-8)"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:  # TOML's errors are ValueErrors
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: cannot be read as TOML ({reason})") from None
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

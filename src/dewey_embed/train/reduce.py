@@ -10,7 +10,7 @@ import uuid
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from dewey_embed.train.targets import Floats
 Kind = Literal["none", "truncate", "pca"]
 
 ROWS_AT_ONCE = 4096
+ANEW = "make the targets anew in another folder"
 UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
 """What numpy raises for files that are damaged, or hold something else."""
 
@@ -98,8 +99,16 @@ class Reduction:
                 components = stored["components"]
         except UNREADABLE as error:
             raise TargetsError(
-                f"{path}: no reduction can be read from it ({error}); make the targets anew"
+                f"{path}: no reduction can be read from it ({error}); {ANEW}"
             ) from None
+        shape = (size, teacher_size) if kind == "pca" else (0, teacher_size)
+        if kind not in get_args(Kind) or not 0 < size <= teacher_size or components.shape != shape:
+            raise TargetsError(
+                f"{path}: holds {kind!r} from {teacher_size} to {size} dimensions with components "
+                f"{components.shape}, which is no reduction; {ANEW}"
+            )
+        if components.dtype != np.float32 or not np.isfinite(components).all():
+            raise TargetsError(f"{path}: its components are no finite float32 numbers; {ANEW}")
         return cls(kind, teacher_size, size, components if kind == "pca" else None)
 
 

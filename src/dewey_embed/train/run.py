@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -37,9 +38,13 @@ from dewey_embed.model.folder import whole_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
+from dewey_embed.train.checkpoints import last_whole_checkpoint, step_of
+from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import warnings
 from dewey_embed.train.differences import differences
 from dewey_embed.train.history import HISTORY_FILE, runs_of, with_run
+from dewey_embed.train.json_object import read_object
+from dewey_embed.train.manifest import targets_complete
 from dewey_embed.train.measure import HeldOutMeasure
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe
@@ -48,7 +53,7 @@ from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder
 from dewey_embed.train.teach import Asker, teach
-from dewey_embed.train.trainer import AlignmentTrainer, last_whole_checkpoint, step_of
+from dewey_embed.train.trainer import AlignmentTrainer
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
 
@@ -69,23 +74,35 @@ class RunFolder:
         What is only watched or how often it is saved may change from one start to the next.
 
         Raises:
-            RunError: it is another recipe's run, naming what differs.
+            RunError: it is another recipe's run, naming what differs, or holds what no run of ours
+                left there.
 
         """
         now = recipe.model_dump(mode="json", exclude={"diagnostics": True, "training": WATCHED})
         kept = self.path / "recipe.json"
         if kept.exists():
-            before = json.loads(kept.read_text(encoding="utf-8"))
+            before = read_object(kept, remedy="put it back, or give another --output")
             if differ := differences(before, now):
                 raise RunError(
                     f"{self.path}: is a run of another recipe ({differ}); "
                     "give another --output, or put the recipe back as it was"
                 )
             return
+        if self.path.exists():
+            self._refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)
         draft = self.path / f".recipe.{os.getpid()}.draft"
         write_json(draft, now)
         os.replace(draft, kept)
+
+    def _refuse_foreign(self) -> None:
+        """Refuse a folder without a recipe in which a run would replace something."""
+        for place in (self.model, self.checkpoints, self.log, self.result):
+            if (place.is_dir() and any(place.iterdir())) or place.is_file():
+                raise RunError(
+                    f"{place}: is there already, from no run that is known here; "
+                    "give another --output, or move it away"
+                )
 
 
 def train(
@@ -106,6 +123,8 @@ def train(
         TargetsError, TeacherError, ReadError: as in `teach`.
 
     """
+    if not targets_complete(folder.targets):
+        check_sources(recipe.corpus)  # now, and not after a warm start
     folder.claim(recipe)
     state = PartialState()
     with state.main_process_first():
@@ -187,7 +206,7 @@ def finish(
         raise RunError(f"{folder.checkpoints}: no checkpoint was evaluated; lower evaluate_steps")
     model = build_model(read_checkpoint(folder.start))
     prefix = "model."
-    weights = load_file(Path(best) / "model.safetensors")
+    weights = _weights(folder.checkpoints, best)
     model.load_state_dict(
         {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
     )
@@ -211,6 +230,18 @@ def finish(
     write_json(folder.result, result)
     export(model.to(torch.bfloat16), tokenizer, folder.start, folder.model, result)
     return figures
+
+
+def _weights(checkpoints: Path, best: str) -> dict[str, torch.Tensor]:
+    """The weights of the best checkpoint, by its name: the run may have been moved since."""
+    path = checkpoints / Path(best).name / "model.safetensors"
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise RunError(
+            f"{path}: the best checkpoint's weights cannot be read ({error}); remove the folder "
+            f"{path.parent.name} and train again"
+        ) from None
 
 
 def export(

@@ -6,7 +6,6 @@ and a new head. Deterministic, so that every process of a run may make its own.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from dewey_embed.model.locate import locate_model
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.history import HISTORY_FILE, runs_of
+from dewey_embed.train.json_object import read_object
 from dewey_embed.train.recipe import BaseRecipe, Recipe, fingerprint
 from dewey_embed.train.warm_start import warm_start
 
@@ -44,7 +44,8 @@ def start_folder(recipe: Recipe, folder: Path, *, progress: bool = False) -> Pat
     }
     stamp = folder / STAMP
     if stamp.exists():
-        if json.loads(stamp.read_text(encoding="utf-8"))["recipe"] != fingerprint(start):
+        kept = read_object(stamp, keys=["recipe"], remedy="give the run another --output")
+        if kept["recipe"] != fingerprint(start):
             raise RunError(
                 f"{folder}: was started from other settings of [model], [warm_start] or [base]; "
                 "give the run another --output, or put them back"

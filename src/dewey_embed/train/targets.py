@@ -6,29 +6,38 @@ what is listed counts, so a killed run loses at most one shard. A folder belongs
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from dewey_embed.errors import TargetsError
-from dewey_embed.train.differences import differences
+from dewey_embed.train.manifest import (
+    FORMAT,
+    MANIFEST,
+    Part,
+    Shard,
+    grow,
+    is_there,
+    listed,
+    read_manifest,
+    refuse_orphans,
+    same_recipe,
+    targets_complete,
+)
 from dewey_embed.train.samples import Draw, Sample
 
-FORMAT = 2
-MANIFEST = "manifest.json"
-Part = Literal["train", "held_out", "short"]
-"""`held_out` is never trained on; `short` are the first words of held-out texts."""
-
+AGAIN = "remove the file, and run dewey teach again"
 Floats = NDArray[np.float32]
 Int = NDArray[np.int64]
 
@@ -63,23 +72,6 @@ class Targets:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """A finished shard as the manifest lists it."""
-
-    part: Part
-    number: int
-    num_texts: int
-    num_samples: int
-    num_chunks: int
-    num_bytes: int
-
-    @property
-    def file(self) -> str:
-        """The shard's name within its folder."""
-        return f"{self.part}-{self.number:06d}.parquet"
-
-
 class TargetsFolder:
     """A folder of targets of one recipe, made or opened.
 
@@ -88,7 +80,7 @@ class TargetsFolder:
 
     Raises:
         TargetsError: the folder holds the targets of another recipe, of more texts, or of another
-            format.
+            format, or its manifest is damaged or lost.
 
     """
 
@@ -104,30 +96,33 @@ class TargetsFolder:
         path.mkdir(parents=True, exist_ok=True)
         with self._manifest() as manifest:
             if not manifest:
+                refuse_orphans(path)
                 manifest |= {"format": FORMAT, "recipe": fingerprint, "about": about, "shards": []}
                 manifest["max_texts"] = max_texts
-            _same_recipe(path, manifest, fingerprint, about)
-            _grow(path, manifest, max_texts)
+            same_recipe(path, manifest, fingerprint, about)
+            grow(path, manifest, max_texts)
 
     @property
     def shards(self) -> list[Shard]:
         """All finished shards, in order."""
-        listed = read_manifest(self.path)["shards"]
-        return sorted((Shard(**entry) for entry in listed), key=lambda s: (s.part, s.number))
+        return listed(read_manifest(self.path))
 
     @property
     def is_complete(self) -> bool:
-        """Whether every shard of the corpus has been written."""
-        return "num_shards" in (manifest := read_manifest(self.path)) and sum(
-            manifest["num_shards"].values()
-        ) == len(manifest["shards"])
+        """Whether every shard of the corpus has been written, and is there."""
+        return targets_complete(self.path)
+
+    def holds(self, shard: Shard) -> bool:
+        """Whether the file of a listed shard is there; one that was removed is written again."""
+        return is_there(self.path / shard.file)
 
     def write(self, part: Part, number: int, num_texts: int, targets: Sequence[Targets]) -> Shard:
         """The shard, now on disk and listed."""
         path = self.path / Shard(part, number, 0, 0, 0, 0).file
         draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
         try:
-            pq.write_table(_to_table(targets), draft, compression="zstd")
+            table = _to_table(targets)
+            pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
             _sync(draft)
             os.replace(draft, path)
         finally:
@@ -155,24 +150,30 @@ class TargetsFolder:
         """The samples of a shard, in order.
 
         Raises:
-            TargetsError: the file is missing or damaged.
+            TargetsError: the file is missing or damaged, or holds something else.
 
         """
+        path = self.path / shard.file
         try:
-            return ShardRows(pq.read_table(self.path / shard.file))
+            rows = ShardRows(pq.read_table(path, page_checksum_verification=True), path)
+        except FileNotFoundError:
+            raise TargetsError(f"{path}: is not there; run dewey teach again") from None
         except (OSError, pa.ArrowException, KeyError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise TargetsError(f"{path}: cannot be read ({reason}); {AGAIN}") from None
+        if len(rows) != shard.num_samples:
             raise TargetsError(
-                f"{self.path / shard.file}: cannot be read ({str(error).splitlines()[0]}); remove "
-                f"it and its entry in {MANIFEST}, and run dewey teach again"
-            ) from None
+                f"{path}: holds {len(rows):,} samples, {MANIFEST} says "
+                f"{shard.num_samples:,}; {AGAIN}"
+            )
+        return rows
 
     @contextmanager
     def _manifest(self) -> Iterator[dict[str, Any]]:
         """The manifest, to be changed by one process at a time and written whole or not at all."""
-        with open(self.path / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with FileLock(self.path / ".lock"):
             path = self.path / MANIFEST
-            manifest = read_manifest(self.path) if path.exists() else {}
+            manifest = read_manifest(self.path) if is_there(path) else {}
             before = json.dumps(manifest)
             yield manifest
             if json.dumps(manifest) != before:
@@ -182,62 +183,17 @@ class TargetsFolder:
                 os.replace(draft, path)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a targets folder.
-
-    Raises:
-        TargetsError: there is none, or it is damaged.
-
-    """
-    try:
-        manifest: dict[str, Any] = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise TargetsError(f"{path}: no targets here; write them with dewey teach") from None
-    except (OSError, ValueError) as error:
-        raise TargetsError(f"{path / MANIFEST}: cannot be read ({error})") from None
-    return manifest
-
-
-def _same_recipe(
-    path: Path, manifest: dict[str, Any], fingerprint: str, about: dict[str, Any]
-) -> None:
-    """Refuse a folder whose targets another recipe made, naming what differs."""
-    if manifest.get("format") != FORMAT:
-        raise TargetsError(
-            f"{path}: targets of format {manifest.get('format')}, this version reads {FORMAT}; "
-            "write them again in another folder"
-        )
-    if manifest["recipe"] != fingerprint and (differ := differences(manifest["about"], about)):
-        raise TargetsError(
-            f"{path}: holds targets of another recipe ({differ}); "
-            "give another folder, or put the recipe back as it was"
-        )
-
-
-def _grow(path: Path, manifest: dict[str, Any], max_texts: int | None) -> None:
-    """Let the targets go on to more texts, if more are wanted; refuse fewer."""
-    before = manifest["max_texts"]
-    if max_texts == before:
-        return
-    if before is None or (max_texts is not None and max_texts < before):
-        raise TargetsError(
-            f"{path}: holds targets of {before or 'all'} texts, the recipe's corpus.max_texts is "
-            f"{max_texts}; give another folder, or raise it"
-        )
-    manifest["max_texts"] = max_texts
-    manifest.pop("num_shards", None)
-
-
 COLUMNS = (
     *("id", "source", "text", "starts", "ends", "draw"),
     *("whole", "chunks", "part_bounds", "parts"),
 )
+VECTORS = ("whole", "chunks", "parts")
+HALVES = pa.list_(pa.float16())
 
 
 def _to_table(targets: Sequence[Targets]) -> pa.Table:
     """One row a sample; vectors in float16, a sample's chunks one after another."""
     samples = [one.sample for one in targets]
-    vectors = pa.list_(pa.float16())
     return pa.table(
         {
             "id": [sample.id for sample in samples],
@@ -246,10 +202,10 @@ def _to_table(targets: Sequence[Targets]) -> pa.Table:
             "starts": [[start for start, _ in sample.spans] for sample in samples],
             "ends": [[end for _, end in sample.spans] for sample in samples],
             "draw": [json.dumps(asdict(sample.draw)) for sample in samples],
-            "whole": pa.array([one.whole.astype(np.float16) for one in targets], vectors),
-            "chunks": pa.array([one.chunks.astype(np.float16).ravel() for one in targets], vectors),
+            "whole": pa.array([one.whole.astype(np.float16) for one in targets], HALVES),
+            "chunks": pa.array([one.chunks.astype(np.float16).ravel() for one in targets], HALVES),
             "part_bounds": [one.part_bounds.ravel() for one in targets],
-            "parts": pa.array([one.parts.astype(np.float16).ravel() for one in targets], vectors),
+            "parts": pa.array([one.parts.astype(np.float16).ravel() for one in targets], HALVES),
         }
     )
 
@@ -261,8 +217,18 @@ class ShardRows:
     and of unit length again after rounding.
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, path: Path) -> None:
+        self._path = path
         self._columns = {name: table[name].combine_chunks() for name in COLUMNS}
+        for name in VECTORS:
+            column = self._columns[name]
+            if column.type != HALVES:
+                raise TargetsError(f"{path}: {name} are {column.type}, not {HALVES}; {AGAIN}")
+            if not np.isfinite(column.flatten().to_numpy()).all():
+                raise TargetsError(f"{path}: {name} hold NaN or infinity; {AGAIN}")
+        widths = np.unique(pc.list_value_length(self._columns["whole"]).to_numpy())
+        if len(widths) > 1:
+            raise TargetsError(f"{path}: vectors of {widths.tolist()} dimensions; {AGAIN}")
 
     def __len__(self) -> int:
         return len(self._columns["id"])
@@ -271,6 +237,14 @@ class ShardRows:
         return (self[row] for row in range(len(self)))
 
     def __getitem__(self, row: int) -> Targets:
+        try:
+            return self._sample(row)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise TargetsError(
+                f"{self._path}: sample {row} is damaged ({error}); {AGAIN}"
+            ) from None
+
+    def _sample(self, row: int) -> Targets:
         value = {name: column[row] for name, column in self._columns.items()}
         spans = zip(value["starts"].as_py(), value["ends"].as_py(), strict=True)
         sample = Sample(

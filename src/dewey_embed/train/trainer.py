@@ -6,9 +6,7 @@ of samples, the learning rate's schedule, whole checkpoints only, and evaluation
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from dewey_embed.errors import RunError
 from dewey_embed.model.cores import usable_cores
 from dewey_embed.train.batches import Answer, Collator, SampleSet, ShardShuffle
+from dewey_embed.train.checkpoints import last_whole_checkpoint, mark_of, mark_whole, step_of
 from dewey_embed.train.depth import deepening
 from dewey_embed.train.optimizer import build_optimizer
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
@@ -29,9 +28,6 @@ from dewey_embed.train.student import Student
 
 BEST_METRIC = "alignment"
 """Mean of the held-out chunk and CLS cosines: what decides which checkpoint is the best."""
-
-WHOLE = "whole.json"
-"""Written last into a checkpoint: without it, a kill came in between."""
 
 LOG_STEPS = 10
 
@@ -188,9 +184,12 @@ class AlignmentTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._refuse_broken_loss()
+        folder = self._folder / f"checkpoint-{self.state.global_step}"
+        if self.args.should_save:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            mark_of(folder).touch()
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            folder = self._folder / f"checkpoint-{self.state.global_step}"
             mark_whole(folder, elapsed_s=self.progress.elapsed_s)
 
 
@@ -263,33 +262,3 @@ def _feeding() -> dict[str, Any]:
         "dataloader_num_workers": max(1, usable_cores() // devices - 1),
         "dataloader_prefetch_factor": 4,
     }
-
-
-def mark_whole(folder: Path, *, elapsed_s: float) -> None:
-    """Nothing; the checkpoint then counts as whole, all of it on the disk."""
-    for file in folder.iterdir():
-        with open(file, "rb") as written:
-            os.fsync(written.fileno())
-    draft = folder / f".{WHOLE}"
-    draft.write_text(json.dumps({"elapsed_s": elapsed_s}), encoding="utf-8")
-    os.replace(draft, folder / WHOLE)
-
-
-def last_whole_checkpoint(folder: Path) -> tuple[Path, float] | None:
-    """The newest whole checkpoint and the seconds it took; halves of a killed run are removed."""
-    whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / WHOLE).exists():
-            whole.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    if not whole:
-        return None
-    newest = max(whole, key=step_of)
-    elapsed = json.loads((newest / WHOLE).read_text(encoding="utf-8"))["elapsed_s"]
-    return newest, float(elapsed)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The steps after which a checkpoint was written."""
-    return int(checkpoint.name.rpartition("-")[2])
