@@ -189,7 +189,7 @@ def list_faults(
         for counts in unread.values():
             total.update(counts)
         files = "a file" if len(unread) == 1 else f"{len(unread):,} files"
-        say(f"not read in {files}, or a guess: {_counted(total)}{more}")
+        say(f"left out of {files}, or guessed: {_counted(total)}{more}")
         for source, counts in unread.items() if verbose else ():
             complain(f"  {one_line(source)}: {_counted(Counter(counts))}")
     if unreadable:

@@ -114,10 +114,16 @@ def _guessed(data: bytes) -> Decoded | None:
         except (LookupError, UnicodeDecodeError):
             continue
         if _is_plausible(text):
-            return Decoded(text, codecs.lookup(guess).name)
+            name = codecs.lookup(guess).name
+            if name == "cp1252" and _TURKISH.search(text) and not _ICELANDIC.search(text):
+                name, text = "cp1254", data.decode("cp1254", "replace")
+            return Decoded(text, name)
     return None
 
 
+# Windows-1252 and its Turkish sister differ in six letters, which but for Icelandic no other has.
+_TURKISH = re.compile("[ðþýÐÞÝ]")
+_ICELANDIC = re.compile("[áíúæÁÍÚÆ]")
 _NO_CHARACTER = re.compile("[\x80-\x84\x86-\x9f\ufffd]")
 _FOREIGN_LETTER = re.compile(r"[^\W\d_\x00-\u024f\u1e00-\u1eff]")
 _WITHIN_LATIN = re.compile(r"[A-Za-z][^\W\d_\x00-\u024f\u1e00-\u1eff]")

@@ -73,10 +73,10 @@ def named_file(path: Path, root: str) -> File:
 def is_clutter(name: str) -> str:
     """What a file is that a program left and nobody wrote, by its name, or nothing."""
     if name.startswith(("~$", ".~lock.")) or name.endswith("~"):
-        return "lock or backup files"
+        return "lock or backup"
     if name.lower() in _SYSTEM_FILES:
-        return "system files"
-    return "unfinished downloads" if extension_of(name) in _TEMPORARY else ""
+        return "system"
+    return "unfinished download" if extension_of(name) in _TEMPORARY else ""
 
 
 def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
@@ -86,7 +86,7 @@ def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
     if path.is_symlink() and _is_read(Path(os.path.realpath(path)), root):
         return  # it comes under its own name
     if clutter:
-        yield _passed_over(file, f"one of {clutter}", clutter)
+        yield _passed_over(file, f"a {clutter} file, which nobody wrote to be read", clutter)
     elif known_extension(file.names) is None:
         extension = extension_of(path.name)
         what = f"a {extension} file" if extension else "a file without an extension"

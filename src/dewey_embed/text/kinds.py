@@ -60,18 +60,23 @@ _FOREIGN: Mapping[str, str] = {
 }
 """What a file is that is named itself and in no format that is read, and what to do about it."""
 
+_OTHER_ZIPS = set(_FOREIGN) - {".doc", ".dot"}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _READ_BY_BYTES = (
-    (re.compile(rb"%PDF-"), "pdf"),
+    # some programs put lines of their own before a PDF
+    (re.compile(rb"%PDF-\d|(?s:.*?\n)%PDF-\d\.\d(?s:.*?)\n\d+ \d+ obj\b"), "pdf"),
     (re.compile(rb"\{\\rtf"), "rtf"),
     (re.compile(rb"PK\x03\x04|PK\x05\x06"), "docx"),
 )
 _PAGE = re.compile(rb"(?:<\?xml[^<>]*>\s*)?(?:<!--[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.I)
 _REFUSED_BY_BYTES = (
-    (re.compile(rb"\x1f\x8b|BZh|\xfd7zXZ|7z\xbc\xaf|Rar!|\x28\xb5\x2f\xfd"), _UNPACK),
-    (re.compile(rb"\x89PNG|GIF8[79]a|\xff\xd8\xff|II\*\0|MM\0\*|RIFF.{4}WEBP", re.S), _PICTURE),
+    (re.compile(rb"\x1f\x8b|BZh\d1AY&SY|\xfd7zXZ|7z\xbc\xaf|Rar!\x1a|\x28\xb5\x2f\xfd"), _UNPACK),
+    (
+        re.compile(rb"\x89PNG|GIF8[79]a.{0,12}\0|\xff\xd8\xff|II\*\0|MM\0\*|RIFF.{4}WEBP", re.S),
+        _PICTURE,
+    ),
     (re.compile(rb"%!PS"), f"PostScript; {_AS_PDF}"),
-    (re.compile(rb"\x7fELF|MZ.{30,}?This program|\xca\xfe\xba\xbe", re.S), "a program"),
+    (re.compile(rb"\x7fELF|MZ.{0,60}?\0|\xca\xfe\xba\xbe", re.S), "a program"),
 )
 
 
@@ -111,6 +116,8 @@ def kind_of(names: Sequence[str], head: bytes) -> Kind:
         return Kind("jsonl", own)
     for pattern, found in _READ_BY_BYTES:
         if pattern.match(head):
+            if found == "docx" and by_name is None and own in _OTHER_ZIPS:
+                raise ReadError(_FOREIGN[own])
             return Kind(found, own)
     if by_name in (None, "text", "markdown", "rst", "pdf", "docx") and _PAGE.match(head):
         return Kind("html", own)

@@ -99,6 +99,7 @@ class _Worker:
         )
         self._seen = psutil.Process(self._process.pid)
         self._broken: str | None = None  # the limit that was passed
+        self._peak = 0
         self._asked = threading.Event()
         self._ended = False
         self._until = (0.0, 0.0)
@@ -135,7 +136,8 @@ class _Worker:
         status = self._process.wait()
         if self._broken == "time":
             return {"fault": "time", "reason": self._limits.too_slow()}
-        if self._broken == "memory":
+        # parsers that are refused memory mostly crash
+        if self._broken == "memory" or self._peak > self._limits.file_memory_bytes / 2:
             return {"fault": "memory", "reason": self._limits.too_large()}
         try:
             how = signal.Signals(-status).name
@@ -152,7 +154,8 @@ class _Worker:
             broken = None
             if self._cpu_seconds() > cpu_until or time.monotonic() > clock_until:
                 broken = "time"
-            elif self._memory() > self._limits.file_memory_bytes + _OWN_MEMORY:
+            self._peak = max(self._peak, self._memory())
+            if self._peak > self._limits.file_memory_bytes + _OWN_MEMORY:
                 broken = "memory"
             if broken and self._asked.is_set() and self._until is until:  # still the same file
                 self._broken = broken

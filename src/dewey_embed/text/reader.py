@@ -172,7 +172,7 @@ class _Reading:
             return
         self._seen.add(found.source)
         if clutter := is_clutter(found.path.name):
-            yield _unreadable(found, f"one of {clutter}", clutter)
+            yield _unreadable(found, f"a {clutter} file, which nobody wrote to be read", clutter)
             return
         try:
             with open(found.path, "rb") as stream:

@@ -33,6 +33,8 @@ _CHARACTERS = {
     _M + "sub": "_",
 }
 _TEXT = {_W + "t", _M + "t"}
+_NOTES = {_W + "footnote", _W + "endnote"}
+_MET = [*_NOT_READ, *_CHARACTERS, *_TEXT, *_NOTES, _W + "p", _W + "tc", _W + "tr"]
 _SEPARATORS = ("separator", "continuationSeparator", "continuationNotice")
 # Parts beside the body, in the order in which they are read after it.
 _BESIDE = ("header", "footer", "footnotes", "endnotes", "comments")
@@ -127,13 +129,12 @@ def _blocks(root: Any) -> Iterator[str]:
     from lxml import etree
 
     writer = _Writer()
-    skipped = 0
-    for event, node in etree.iterwalk(root, events=("start", "end")):
+    walk = etree.iterwalk(root, events=("start", "end"), tag=_MET)
+    for event, node in walk:
         tag = node.tag
-        if tag in _NOT_READ or node.get(_W + "type") in _SEPARATORS:
-            skipped += 1 if event == "start" else -1
-        elif skipped:
-            continue
+        if tag in _NOT_READ or (tag in _NOTES and node.get(_W + "type") in _SEPARATORS):
+            if event == "start":
+                walk.skip_subtree()
         elif event == "start":
             writer.start(tag)
             if tag in _TEXT:
@@ -148,22 +149,22 @@ def _blocks(root: Any) -> Iterator[str]:
 
 
 class _Writer:
-    """Paragraphs within cells within rows within cells, put together as they end."""
+    """Paragraphs within cells within rows within paragraphs, put together as they end."""
 
     def __init__(self) -> None:
         self.ready: list[str] = []
         self._paragraphs: list[list[str]] = []
-        self._inner: list[list[str]] = []  # lines that wait for the end of an outer paragraph
-        self._rows: list[list[list[str]]] = []  # of each open row, the lines of each cell
+        self._rows: list[list[list[str]]] = []
+        self._lines = [self.ready]  # of each open paragraph or cell, the lines within it
 
     def start(self, tag: str) -> None:
         if tag == _W + "p":
             self._paragraphs.append([])
-            self._inner.append([])
+            self._lines.append([])
         elif tag == _W + "tr":
             self._rows.append([])
-        elif tag == _W + "tc" and self._rows:
-            self._rows[-1].append([])
+        elif tag == _W + "tc":
+            self._lines.append([])
 
     def write(self, text: str) -> None:
         if self._paragraphs:
@@ -172,19 +173,15 @@ class _Writer:
     def end(self, tag: str) -> None:
         if tag == _W + "p":
             line = "".join(self._paragraphs.pop())
-            inner = self._inner.pop()
-            self._put([line, *inner] if line or not inner else inner)
+            inner = self._lines.pop()
+            self._lines[-1] += [line, *inner] if line or not inner else inner
+        elif tag == _W + "tc":
+            cell = self._lines.pop()
+            if self._rows:
+                self._rows[-1].append(cell)
         elif tag == _W + "tr":
             cells = self._rows.pop()
-            self._put(["\t".join(" ".join(filter(None, cell)) for cell in cells)])
-
-    def _put(self, lines: list[str]) -> None:
-        if self._inner:
-            self._inner[-1] += lines
-        elif self._rows and self._rows[-1]:
-            self._rows[-1][-1] += lines
-        else:
-            self.ready += lines
+            self._lines[-1].append("\t".join(" ".join(filter(None, cell)) for cell in cells))
 
 
 def _title(package: zipfile.ZipFile, names: list[str], body: Any, limits: ReadLimits) -> str:
@@ -194,7 +191,9 @@ def _title(package: zipfile.ZipFile, names: list[str], body: Any, limits: ReadLi
         if title:
             return title
     styles = {"Title": "title", "Heading1": "heading 1"}
-    if "word/styles.xml" in names:
+    used = {style.get(_W + "val") for style in body.iter(_W + "pStyle")}
+    # Word in another language has other names for its styles, which only that part explains
+    if used and not used & set(styles) and "word/styles.xml" in names:
         for style in _part(package, "word/styles.xml", limits).iter(_W + "style"):
             name = style.find(_W + "name")
             if name is not None:
