@@ -57,7 +57,7 @@ def walk(root: Path) -> Iterator[File | Unreadable]:
                 yield from _file(path, mode, root)
                 continue
             real = os.path.realpath(path)
-            if real not in visited and not (path.is_symlink() and _is_held(Path(real), root)):
+            if real not in visited and not (os.path.islink(path) and _is_held(Path(real), root)):
                 visited.add(real)
                 inner.append(path)
         ahead += reversed(inner)
@@ -83,7 +83,7 @@ def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
     """A file of a folder, or why it is passed over."""
     file = named_file(path, spelled(root))
     clutter = is_clutter(path.name)
-    if path.is_symlink() and _is_read(Path(os.path.realpath(path)), root):
+    if os.path.islink(path) and _is_read(Path(os.path.realpath(path)), root):
         return  # it comes under its own name
     if clutter:
         yield _passed_over(file, f"a {clutter} file, which nobody wrote to be read", clutter)
@@ -119,7 +119,7 @@ def _passed_over(file: File, reason: str, kind: str) -> Unreadable:
 def _not_there(path: Path, root: Path, error: OSError) -> Unreadable:
     """Why a name in a folder leads to no file."""
     reason = f"cannot be read: {error.strerror}"
-    if path.is_symlink() and error.errno in (errno.ENOENT, errno.ENOTDIR):
+    if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR):
         reason = f"a broken link: {spelled(os.readlink(path))} is not there"
     elif error.errno == errno.ELOOP:
         reason = "a link that leads to itself"

@@ -128,7 +128,7 @@ def kind_of(names: Sequence[str], head: bytes) -> Kind:
         )
     if by_name in (None, "text", "markdown", "rst", "html"):
         reason = next((reason for pattern, reason in _REFUSED_BY_BYTES if pattern.match(head)), "")
-        reason = "" if by_name else _FOREIGN.get(own, "") or reason
+        reason = reason if by_name else _FOREIGN.get(own, reason)
         if head.startswith(_OLE):
             reason = reason or f"an Office file of before 2007; {_AS_DOCX}"
         if reason:

@@ -69,7 +69,9 @@ def visible(source: str) -> tuple[str, str]:
 # Elements whose end HTML5 does not imply: left open, they take all that comes after them.
 _SWALLOWING = "title|textarea|iframe|noembed|noframes|noscript|xmp|template|svg|object|select"
 _SWALLOWING_TAG = re.compile(rf"<(/?)({_SWALLOWING})\b(?:[^<>]*?(/?)>)?", re.IGNORECASE | re.ASCII)
-_CODE_TAG = re.compile(r"<(/?)(script|style)\b(?:[^<>]*?(/?)>[^<]*)?", re.IGNORECASE | re.ASCII)
+_CODE_TAG = re.compile(
+    r"<(/?)(script|style)\b(?:[^<>]*?(?:(/)>|>[^<]*))?", re.IGNORECASE | re.ASCII
+)
 _PLAINTEXT_TAG = re.compile(r"</?plaintext\b[^<>]*>", re.IGNORECASE | re.ASCII)
 
 

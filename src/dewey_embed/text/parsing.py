@@ -143,6 +143,8 @@ class _Worker:
             how = signal.Signals(-status).name
         except ValueError:
             how = f"exit status {status}"
+        if how == "SIGALRM":  # its own clock was faster
+            return {"fault": "time", "reason": self._limits.too_slow()}
         killed = " or the machine ran out of memory" if how == "SIGKILL" else ""
         reason = f"its parser crashed{killed} ({how}); the file may be damaged"
         return {"fault": "crash", "reason": reason}

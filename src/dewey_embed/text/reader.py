@@ -154,7 +154,7 @@ class _Reading:
         """Why an input cannot be looked at."""
         if _is_there(path):
             strerror = error.strerror if isinstance(error, OSError) else error
-            is_link = path.is_symlink()
+            is_link = os.path.islink(path)
             reason = "a broken link" if is_link else f"cannot be read: {strerror}"
         else:
             reason = "no such file or folder"

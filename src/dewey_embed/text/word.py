@@ -117,6 +117,8 @@ def _part(package: zipfile.ZipFile, name: str, limits: ReadLimits) -> Any:
     try:
         return etree.fromstring(data, parser)
     except etree.XMLSyntaxError as error:
+        if not error.lineno:  # how lxml says that it was refused memory
+            raise MemoryError from None
         raise ReadError(f"a damaged Word file: {name}: {error}") from None
 
 

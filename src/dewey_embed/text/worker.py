@@ -104,7 +104,7 @@ def _limit_memory(max_bytes: int) -> None:
 def _alarm(limits: ReadLimits | None) -> None:
     """End this process when a file takes too long and nobody is left to end it."""
     if hasattr(signal, "setitimer"):
-        seconds = limits.file_timeout_s * WALL_PER_CPU_SECOND + 5 if limits else 0
+        seconds = limits.file_timeout_s * WALL_PER_CPU_SECOND + 1 if limits else 0
         signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
