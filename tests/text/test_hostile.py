@@ -163,6 +163,8 @@ def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path):
     word_file(tmp_path / "b.docx", "<w:p><w:r><w:t>good</w:t></w:r></w:p>", x=bytes(200_000_000))
     found = by_name(tmp_path, max_text_mb=1, file_memory_mb=64)
     assert "word/document.xml is 5 MB, longer than the 1 MB" in found["a.docx"].reason
+    word_file(tmp_path / "c.docx", "<w:p><w:r><w:t>rent</w:t></w:r></w:p>" * 60_000)
+    assert "2 MB, longer than" in by_name(tmp_path, max_text_mb=1)["c.docx"].reason
     assert found["b.docx"].text == "good"
 
 

@@ -35,6 +35,10 @@ _CHARACTERS = {
 _TEXT = {_W + "t", _M + "t"}
 _NOTES = {_W + "footnote", _W + "endnote"}
 _MET = [*_NOT_READ, *_CHARACTERS, *_TEXT, *_NOTES, _W + "p", _W + "tc", _W + "tr"]
+_MARKS_PER_TEXT = 4
+"""Bytes of XML for one of text that a part may have: marks are most of it."""
+MAX_INFLATION = 100
+"""How many times its packed size a part may have; what people write is packed to a tenth."""
 _SEPARATORS = ("separator", "continuationSeparator", "continuationNotice")
 # Parts beside the body, in the order in which they are read after it.
 _BESIDE = ("header", "footer", "footnotes", "endnotes", "comments")
@@ -108,8 +112,10 @@ def _part(package: zipfile.ZipFile, name: str, limits: ReadLimits) -> Any:
     """The root element of a part of the archive."""
     from lxml import etree
 
-    size = package.getinfo(name).file_size
-    if size > limits.max_text_bytes * 4:  # marks are most of it
+    info = package.getinfo(name)
+    size = info.file_size
+    is_bomb = size > MAX_INFLATION * info.compress_size
+    if size > limits.max_text_bytes * (1 if is_bomb else _MARKS_PER_TEXT):
         raise ReadError(f"unpacked, its {name} is {limits.too_long(size)}")
     data = package.read(name).replace(_STRICT, _W[1:-1].encode())
     data = data.replace(_STRICT_MATH, _M[1:-1].encode())
