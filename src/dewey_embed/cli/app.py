@@ -16,10 +16,13 @@ from dewey_embed.cli.ablate import ablate
 from dewey_embed.cli.audit import audit
 from dewey_embed.cli.encode import encode
 from dewey_embed.cli.evaluate import evaluate
+from dewey_embed.cli.index import EXAMPLES as INDEX_EXAMPLES
 from dewey_embed.cli.index import index
 from dewey_embed.cli.info import info
 from dewey_embed.cli.plan import plan
+from dewey_embed.cli.remove import remove
 from dewey_embed.cli.report import report
+from dewey_embed.cli.search import EXAMPLES as SEARCH_EXAMPLES
 from dewey_embed.cli.search import search
 from dewey_embed.cli.training import teach, train
 from dewey_embed.cli.warm_start import warm_start
@@ -42,8 +45,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("index")(index)
-app.command("search")(search)
+app.command("index", epilog=INDEX_EXAMPLES)(index)
+app.command("search", epilog=SEARCH_EXAMPLES)(search)
+app.command("remove")(remove)
 app.command("encode")(encode)
 app.command("info")(info)
 app.command("warm-start")(warm_start)

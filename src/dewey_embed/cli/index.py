@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from dewey_embed.search import Index
     from dewey_embed.search.update import IndexReport
 
+EXAMPLES = """Examples:
+
+dewey index ~/Documents/contracts --index my.index
+
+dewey index export.jsonl --index my.index --text-field title --text-field body"""
+
 
 def index(
     docs: Annotated[
@@ -60,11 +66,6 @@ def index(
 
     Only new and changed documents are encoded; those that have left their folder leave the index.
     A run that was stopped goes on where it was.
-
-    Examples:
-    dewey index ~/Documents/contracts --index my.index
-
-    dewey index exports.jsonl --index my.index --text-field title --text-field body
     """
     from dewey_embed.search import Index
 

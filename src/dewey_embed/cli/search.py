@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from dewey_embed.search import Index
     from dewey_embed.types import Hit, MetadataValue
 
+EXAMPLES = """Examples:
+
+dewey search my.index who owns the patents
+
+dewey search my.index - --json -k 10 < queries.txt"""
+
 
 class Mode(StrEnum):
     """How documents are ranked."""
@@ -73,11 +79,6 @@ def search(
     """Find the documents that answer a query, with their best passages.
 
     With --json one object a query and line: {"query": ..., "hits": [...]}.
-
-    Examples:
-    dewey search my.index who owns the patents
-
-    dewey search my.index - --json -k 10 < queries.txt
     """
     wanted = parse_filters(filter or [])
     query = " ".join(words or ["-"])

@@ -14,7 +14,7 @@ from typing import Any
 
 from dewey_embed.errors import ConfigError
 
-NAMES_OF_FOLDERS = ("docs", "model", "models", "what")
+NAMES_OF_FOLDERS = ("docs", "model", "models", "names", "what")
 """Parameters that are text and may name a file or folder, too."""
 
 
@@ -29,7 +29,8 @@ def prepare(command: Any, words: tuple[str, ...] = ("DEWEY",)) -> None:
         option.envvar = option.envvar or "_".join((*words, option.name)).upper().replace("-", "_")
         option.show_envvar = False
     if names := [option.envvar for option in options_of(command)]:
-        command.epilog = f"Options from the environment: {', '.join(names)}."
+        variables = f"Options from the environment: {', '.join(names)}."
+        command.epilog = "\n\n".join(filter(None, (command.epilog, variables)))
     if command.callback is not None:
         command.callback = _at_home(command.callback)
 
