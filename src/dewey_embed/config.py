@@ -55,12 +55,26 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """One line for all that pydantic found wrong, with the accepted keys for an unknown one."""
     parts = []
     for item in error.errors():
-        where = ".".join(str(step) for step in item["loc"]) or "settings"
+        where = ".".join(str(step) for step in item["loc"])
         if item["type"] == "extra_forbidden":
             parts.append(f"unknown key {where!r}; accepted: {', '.join(model.model_fields)}")
         else:
-            parts.append(f"{where}: {item['msg']} (got {_SHORT.repr(item['input'])})")
+            parts.append(f"{where}: {fault(item)}" if where else fault(item))
     return "; ".join(parts)
+
+
+def fault(item: Any) -> str:
+    """What is wrong with one value, of pydantic's list, and what was got."""
+    if item["type"] == "missing":
+        return "missing; it has no default"
+    if item["type"] == "value_error":
+        said = str(item["ctx"]["error"])
+        if not item["loc"]:
+            return said  # about several values: it names those that it is about
+    else:
+        said = item["msg"].replace("Input should be", "must be").split(", unable to")[0]
+        said = said[:1].lower() + said[1:]
+    return f"{said} (got {_SHORT.repr(item['input'])})"
 
 
 _SHORT = reprlib.Repr()
@@ -385,6 +399,10 @@ Both come from one pass, and together they find more than the best chunk alone: 
 """
 
 
+MAX_CHUNK_TOKENS = 2**24
+"""More than any model reads: a chunk this long is the whole document."""
+
+
 class EncodeOptions(Settings):
     """How documents are cut and encoded; part of an index's identity.
 
@@ -431,10 +449,11 @@ class EncodeOptions(Settings):
                 f"for {len(self.chunk_tokens)} chunk_tokens"
             )
         for size, overlap in zip(self.chunk_tokens, self.chunk_overlap, strict=True):
-            if size < 1 or not 0 <= overlap < size:
+            if not 1 <= size <= MAX_CHUNK_TOKENS or not 0 <= overlap < size:
                 raise ValueError(
                     f"chunk_tokens {size} with chunk_overlap {overlap}: "
-                    "need chunk_tokens >= 1 and 0 <= chunk_overlap < chunk_tokens"
+                    f"need 1 <= chunk_tokens <= {MAX_CHUNK_TOKENS:,} and "
+                    "0 <= chunk_overlap < chunk_tokens"
                 )
         return self
 

@@ -118,7 +118,7 @@ def test_runs_of_another_grid_are_refused_with_the_difference(finished, grid_pat
     [
         ("axis =", "axes =", r"unknown key 'axes'; accepted: title, question"),
         ("\nset = [\"split", "\nsets = [\"split", r"runs\.0.*unknown key 'sets'; accepted: name"),
-        ("[[runs]]", "[[others]]", r"runs: Field required"),
+        ("[[runs]]", "[[others]]", r"runs: missing"),
         ('name = "128"', 'name = "64"', r"two runs have one name: 64, 64"),
         ('name = "64"', 'name = "../64"', r"runs\.0.*name"),
         ("title =", "title", r"cannot be read as TOML"),

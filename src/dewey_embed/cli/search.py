@@ -7,7 +7,7 @@ import json as jsonlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
@@ -18,7 +18,7 @@ import typer
 
 from dewey_embed.cli import console, options
 from dewey_embed.cli.ahead import begun
-from dewey_embed.errors import InputError
+from dewey_embed.errors import InputError, TextTooLongError
 from dewey_embed.printable import one_line
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ EXAMPLES = """Examples:
 dewey search my.index who owns the patents
 
 dewey search my.index - --json -k 10 < queries.txt"""
+
+
+TOO_LONG = "is longer than the model takes; ask with fewer words"
 
 
 class Mode(StrEnum):
@@ -90,26 +93,43 @@ def search(
         query = checked(query, "the query")
         vector_of = begun(partial(_vector, index, model, query))
     opened = _open(index, None if vector_of else model)
-    lines: Iterable[str | bytes] = _lines() if from_stdin else [query]
-    num_failed = num_answered = 0
-    for number, line in enumerate(lines, start=1):
-        try:
-            text = checked(line, f"query {number} on standard input")
-            hits = opened.search(
-                text, k, mode=mode.value, passages=passages, filter=wanted,
-                vector=vector_of() if vector_of else None,
-            )  # fmt: skip
-        except InputError as error:
-            if not from_stdin:
-                raise
-            num_failed += 1
-            console.say(f"error: {error}")
-            continue
-        num_answered += 1
+
+    def answer(text: str) -> None:
+        vector = vector_of() if vector_of else None
+        hits = opened.search(
+            text, k, mode=mode.value, passages=passages, filter=wanted, vector=vector
+        )
         if json:
             console.print_json({"query": text, "hits": [asdict(hit) for hit in hits]})
         else:
             _print_hits(text, hits, heading=from_stdin)
+
+    if from_stdin:
+        _answer_lines(answer)
+        return
+    try:
+        answer(query)
+    except TextTooLongError:
+        raise InputError(f"the query {TOO_LONG}") from None
+
+
+def _answer_lines(answer: Callable[[str], None]) -> None:
+    """Answer the queries on standard input; one that cannot be answered is named.
+
+    Raises:
+        Exit: some were not answered.
+
+    """
+    num_failed = num_answered = 0
+    for number, line in enumerate(_lines(), start=1):
+        name = f"query {number} on standard input"
+        try:
+            answer(checked(line, name))
+            num_answered += 1
+        except InputError as error:
+            num_failed += 1
+            said = f"{name} {TOO_LONG}" if isinstance(error, TextTooLongError) else str(error)
+            console.say(f"error: {said if said.startswith(name) else f'{name}: {said}'}")
     if num_failed:
         raise typer.Exit(options.EXIT_UNREADABLE if num_answered else 1)
 

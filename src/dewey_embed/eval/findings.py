@@ -17,7 +17,7 @@ from typing import Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from dewey_embed.config import Settings
+from dewey_embed.config import Settings, fault
 from dewey_embed.errors import ResultsError
 
 Cell = float | int | str | None
@@ -169,9 +169,9 @@ class Findings(Settings):
         except (OSError, UnicodeDecodeError) as error:
             raise ResultsError(f"{path}: cannot be read: {error}") from None
         except ValidationError as error:
-            fault = error.errors()[0]
-            place = ".".join(str(part) for part in fault["loc"]) or "the file"
-            raise ResultsError(f"{path}: is no findings file: {place}: {fault['msg']}") from None
+            item = error.errors()[0]
+            place = ".".join(str(part) for part in item["loc"]) or "the file"
+            raise ResultsError(f"{path}: is no findings file: {place}: {fault(item)}") from None
 
 
 def _processor() -> str:

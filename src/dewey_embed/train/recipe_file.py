@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError
 from dewey_embed.train.recipe import Recipe
 
@@ -102,9 +103,7 @@ def _fault(item: Any, text: str, overrides: Sequence[str]) -> str:
     where = _place(steps, text, overrides)
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key; accepted: {', '.join(_accepted(steps[:-1]))}"
-    if item["type"] == "missing":
-        return f"{where}: missing; it has no default"
-    return f"{where}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r:.80})"
+    return f"{where}: {fault(item)}"
 
 
 def _accepted(steps: Sequence[str]) -> list[str]:

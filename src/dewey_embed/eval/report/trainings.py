@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, ResultsError
 from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Plot, Series, Table
 from dewey_embed.train.card import FIGURES
@@ -215,6 +216,6 @@ def _name(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ValidationError):
-        fault = error.errors()[0]
-        return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
+        item = error.errors()[0]
+        return f"{'.'.join(map(str, item['loc']))}: {fault(item)}"
     return f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
