@@ -35,19 +35,21 @@ def run(command: Callable[[], int | None]) -> int:
     try:
         code = command() or 0
         console.finish_streams()
-        return code
     except BaseException as error:
         if _reader_is_gone(error):
             console.silence_stdout()
             return 0
         return _ended(error)
+    # typer makes an exit code of Ctrl-C
+    return _ended(KeyboardInterrupt()) if code == INTERRUPTED else code
 
 
 def _reader_is_gone(error: BaseException) -> bool:
     """Whether standard output is read no more; rich, which prints the help, exits at that."""
-    return isinstance(error, console.ReaderGoneError) or (
-        isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError)
-    )
+    if isinstance(error, SystemExit):
+        raised_in = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        return "on_broken_pipe" in raised_in
+    return isinstance(error, console.ReaderGoneError)
 
 
 def _terminate(_: int, __: FrameType | None) -> None:
@@ -58,6 +60,8 @@ def _terminate(_: int, __: FrameType | None) -> None:
 
 def _ended(error: BaseException) -> int:
     """The exit code for an error, which is then said."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):
+        error = error.__context__  # typer makes an exit of a broken pipe, wherever it was
     if isinstance(error, SystemExit | typer.Exit):
         code = error.code if isinstance(error, SystemExit) else error.exit_code
         return code if isinstance(code, int) else int(bool(code))
