@@ -59,7 +59,8 @@ def test_a_small_task_runs_through_mteb_in_every_mode(mini, folder, tmp_path, mo
     assert done.task_results[0].get_score() == 1.0
     loaded = cache.load_task_result("small", model.mteb_model_meta)
     assert loaded.get_score() == 1.0
-    assert model.mteb_model_meta.experiment_kwargs["mode"] == mode
+    assert model.mteb_model_meta.experiment_kwargs is None
+    assert f"-{mode}" in model.mteb_model_meta.name
 
 
 def test_the_encoder_scores_as_single_search_does(mini, folder, tmp_path):

@@ -50,7 +50,7 @@ def task(tmp_path):
 
 @pytest.mark.parametrize("name", QUICK)
 def test_bm25_is_near_the_published_figures(shared_data, name):
-    """Measured on all eleven: 0.012 away at most."""
+    """Near, not the same: the published ones are of another stemmer."""
     readme = (shared_data / "README.md").read_text(encoding="utf-8")
     row = re.search(rf"^\| {name} \|.*\| [\d.]+ / ([\d.]+) \|$", readme, re.MULTILINE)
     found = score(open_peer("bm25"), beir_task(shared_data / "eval" / name))
@@ -65,9 +65,9 @@ def test_bm25_takes_queries_of_unknown_words_and_of_none(tmp_path):
     assert score(open_peer("bm25"), beir_task(folder)) > 0.3
 
 
-def test_words_are_lower_case_without_stop_words_and_lightly_stemmed():
+def test_words_are_lower_case_without_stop_words_and_stemmed_by_snowball():
     assert bm25_words("The Cities were heating, heated; and gas passes 7 Áreas") == [
-        "city", "were", "heat", "heat", "gas", "pass", "7", "área",
+        "citi", "were", "heat", "heat", "gas", "pass", "7", "área",
     ]  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_the_teacher_reads_the_start_the_windows_or_every_chunk(task, tmp_path):
         found[name] = score(model, task)
     assert found["minilm"] < 1
     assert found["minilm-chunks"] == 1
-    names = {open_peer(name).mteb_model_meta.experiment_name for name in found}
+    names = {open_peer(name).mteb_model_meta.name for name in found}
     assert len(names) == 3, "their results would lie in one place"
 
 

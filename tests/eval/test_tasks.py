@@ -94,7 +94,7 @@ def test_results_load_with_mtebs_tools_and_carry_the_datas_digest(folder, tmp_pa
     again = cache.load_task_result("drawn", model.mteb_model_meta)
     assert again.get_score() == pytest.approx(score, abs=1e-6)
     assert again.dataset_revision == task.metadata.revision
-    [loaded] = cache.load_results(load_experiments="match_name").model_results
+    [loaded] = cache.load_results().model_results
     assert [each.task_name for each in loaded.task_results] == ["drawn"]
 
     same = shutil.copytree(folder, tmp_path / "same" / "drawn")

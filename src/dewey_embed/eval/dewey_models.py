@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from mteb.types import PromptType
 
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
+from dewey_embed.errors import IndexStoreError, ResultsError
 from dewey_embed.eval.model_meta import model_meta
-from dewey_embed.eval.one_vector import OneVector
+from dewey_embed.eval.one_vector import OneVector, finite_rows
 from dewey_embed.index.ranking import Mode
 from dewey_embed.search import Index
 from dewey_embed.types import Document
@@ -63,7 +64,9 @@ class DeweyEncoder(OneVector):
         """
         texts = [text for batch in inputs for text in batch["text"]]
         name = get_prompt_name(self.model.prompts, task_metadata, prompt_type)
-        return self.model.encode(texts, prompt_name=name, progress=self._show)
+        vectors = self.model.encode(texts, prompt_name=name, progress=self._show)
+        finite_rows(vectors, texts, self.model.name)
+        return vectors
 
 
 class DeweySearch(DeweyEncoder):
@@ -91,7 +94,10 @@ class DeweySearch(DeweyEncoder):
         told: dict[str, Any] = {"mode": mode}
         if mode != "single":
             told |= {key: value for key, value in self._cut.items() if value is not None}
-        self._meta = self._meta.model_copy(update={"experiment_kwargs": told})
+        plain = self._meta
+        self.earlier_meta = plain.model_copy(update={"experiment_kwargs": told})
+        # mteb loads what lies under a model's own name by default, and no experiments.
+        self._meta = plain.model_copy(update={"name": f"{plain.name}-{_suffix(told)}"})
 
     def index(
         self,
@@ -114,8 +120,14 @@ class DeweySearch(DeweyEncoder):
             digest.update(f"{each.id}\0{each.text}\0".encode("utf-8", "surrogatepass"))
         name = f"{task_metadata.name}-{hf_subset}-{hf_split}-{digest.hexdigest()[:16]}"
         path = self._cache / self.model.fingerprint / name
-        self._index = Index.open(path, self.model, **self._cut)  # type: ignore[arg-type]
-        self._index.add(documents, progress=self._show)
+        try:
+            self._index = Index.open(path, self.model, **self._cut)  # type: ignore[arg-type]
+            self._index.add(documents, progress=self._show)
+        except IndexStoreError as error:
+            raise ResultsError(
+                f"{path}: this index of an earlier evaluation cannot be used ({error}); delete it, "
+                "and it is made again"
+            ) from None
 
     def search(
         self,
@@ -155,3 +167,18 @@ class DeweySearch(DeweyEncoder):
             name: {key: scores[key] for key in top_ranked[name] if key in scores}
             for name, scores in found.items()
         }
+
+
+def _suffix(told: Mapping[str, Any]) -> str:
+    """What tells a mode from the others in a model's name: `single`, `multi-128`."""
+    mode, chunks, overlap = (told.get(key) for key in ("mode", "chunk_tokens", "chunk_overlap"))
+    parts = [str(mode), *_numbers(chunks)]
+    if overlap is not None:
+        parts += ["overlap", *_numbers(overlap)]
+    return "-".join(parts)
+
+
+def _numbers(values: int | Sequence[int] | None) -> list[str]:
+    if values is None:
+        return []
+    return [str(value) for value in ((values,) if isinstance(values, int) else values)]

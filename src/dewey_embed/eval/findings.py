@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from dewey_embed.config import Settings, fault
 from dewey_embed.errors import ResultsError
+from dewey_embed.model.cores import usable_cores
 
 Cell = float | int | str | None
 
@@ -105,7 +106,7 @@ class Machine(Settings):
         return cls(
             processor=_processor(),
             capability=torch.backends.cpu.get_cpu_capability(),
-            cores=len(os.sched_getaffinity(0)),
+            cores=usable_cores(),
             threads=torch.get_num_threads(),
             device=device,
             dtype=dtype,

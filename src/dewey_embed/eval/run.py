@@ -7,13 +7,16 @@ files lie the scores of every query, from which intervals and paired differences
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dewey_embed.errors import DeweyError, TaskError
+from pydantic import FiniteFloat, TypeAdapter
+
+from dewey_embed.errors import DeweyError, ResultsError, TaskError
 from dewey_embed.eval.scores import QueryScores, query_scores
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
 
 QUERIES = "queries"
 """Folder beside mteb's result files for scores by query."""
+
+QUERY_SCORES = TypeAdapter(dict[str, dict[str, dict[str, FiniteFloat]]])
+"""What such a file holds: split, query, measure."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +84,17 @@ def run(
 
     Raises:
         DeweyError: a model cannot be opened.
+        ResultsError: the results cannot be looked at.
 
     """
     from mteb.cache import ResultCache
 
-    cache = ResultCache(output)
+    try:
+        cache = ResultCache(output)
+    except OSError as error:
+        raise ResultsError(
+            f"{output}: results cannot be kept there ({error.strerror}); give another --results"
+        ) from None
     opened: dict[str, MTEBModels] = {}
     for task in tasks:
         for contender in contenders:
@@ -118,15 +130,39 @@ def _fits(model: MTEBModels, task: AbsTask) -> bool:
 def _known(
     cache: ResultCache, model: MTEBModels, task: AbsTask
 ) -> tuple[TaskResult, dict[str, QueryScores]] | None:
-    """What is on disk of a task, if it is whole and of the same data."""
+    """What is on disk of a task, if it is complete, sound and of the same data.
+
+    Earlier versions wrote an experiment of the model's where a model of its own stands now.
+    """
+    metas = (model.mteb_model_meta, getattr(model, "earlier_meta", None))
+    paths = [cache.get_task_result_path(task.metadata.name, meta) for meta in metas if meta]
+    return next((found for path in paths if (found := _read(path, task)) is not None), None)
+
+
+def _read(path: Path, task: AbsTask) -> tuple[TaskResult, dict[str, QueryScores]] | None:
+    """A result and its scores by query; `None` where they are missing, damaged or of other data.
+
+    Raises:
+        ResultsError: they cannot be looked at.
+
+    """
     from mteb.results import TaskResult
 
-    path = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
-    queries = path.parent / QUERIES / path.name
     try:
         result = TaskResult.from_disk(path)
-        scores = json.loads(queries.read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError):
+        text = (path.parent / QUERIES / path.name).read_text(encoding="utf-8")
+        scores = QUERY_SCORES.validate_json(text)
+        found = [entry["main_score"] for split in result.scores.values() for entry in split]
+        if not all(math.isfinite(score) for score in found):
+            return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise ResultsError(
+            f"{error.filename}: cannot be read ({error.strerror}); change its permissions, or "
+            "give another --results"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     if result.dataset_revision != task.metadata.dataset["revision"]:
         return None
@@ -150,8 +186,7 @@ def _measure(
             done = mteb.evaluate(
                 model,
                 task,
-                cache=cache,
-                overwrite_strategy="always",
+                cache=None,  # written below, once it is known to be sound
                 prediction_folder=folder,
                 show_progress_bar=False,
                 co2_tracker=False,
@@ -166,14 +201,49 @@ def _measure(
             queries = _query_scores(task, Path(folder))
         task.unload_data()
     [result] = done.task_results
+    result = _without_nan(result)
     path = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
-    _write(path.parent / QUERIES / path.name, queries)
+    try:
+        cache.save_to_cache(result, model.mteb_model_meta)
+        _write(path.parent / QUERIES / path.name, queries)
+    except ValueError as error:  # mteb adds to a file that it wrote before
+        raise ResultsError(
+            f"{path.parent}: a file of mteb's there is damaged ({error}); remove it"
+        ) from None
     return result, queries
+
+
+def _without_nan(result: TaskResult) -> TaskResult:
+    """The result with null for what mteb cannot compute of few queries: NaN is no JSON.
+
+    Raises:
+        ResultsError: the main score is among it.
+
+    """
+    scores = {
+        split: [
+            {
+                name: None if isinstance(value, float) and not math.isfinite(value) else value
+                for name, value in entry.items()
+            }
+            for entry in entries
+        ]
+        for split, entries in result.scores.items()
+    }
+    if any(entry["main_score"] is None for entries in scores.values() for entry in entries):
+        raise ResultsError(
+            f"{result.task_name}: the main score is NaN; the model's vectors or the task's data "
+            "are to blame"
+        )
+    return result.model_copy(update={"scores": scores})
 
 
 def _query_scores(task: Any, folder: Path) -> dict[str, QueryScores]:
     """Scores by query of each split and subset that mteb wrote predictions of."""
     predictions = json.loads((folder / task.prediction_file_name).read_text(encoding="utf-8"))
+    for splits in predictions.values():
+        for split in task.eval_splits:
+            _refuse_nan(task.metadata.name, splits.get(split, {}))
     return {
         split if len(task.dataset) == 1 else f"{subset}/{split}": query_scores(
             data["relevant_docs"], predictions[subset][split]
@@ -182,6 +252,17 @@ def _query_scores(task: Any, folder: Path) -> dict[str, QueryScores]:
         for split, data in splits.items()
         if split in predictions.get(subset, {})
     }
+
+
+def _refuse_nan(task: str, ranking: Mapping[str, Mapping[str, float]]) -> None:
+    """Refuse scores that rank nothing: trec_eval would sort NaN anywhere."""
+    for query, scores in ranking.items():
+        if not all(math.isfinite(score) for score in scores.values()):
+            raise ResultsError(
+                f"{task}: the model scores documents with NaN or infinity for the query "
+                f"{query!r}; no figure is taken from them. If its vectors come from a cache, "
+                "give another --cache"
+            )
 
 
 def _write(path: Path, scores: dict[str, QueryScores]) -> None:

@@ -53,9 +53,16 @@ class TeacherModel(OneVector):
     `cache` is a file of its vectors; without one they are kept in memory.
     """
 
-    def __init__(self, teacher: Teacher, meta: ModelMeta, cache: Path | None) -> None:
-        super().__init__(meta)
-        self._vectors = VectorCache(cache, teacher.embed)
+    def __init__(
+        self,
+        teacher: Teacher,
+        meta: ModelMeta,
+        cache: Path | None,
+        *,
+        earlier_meta: ModelMeta | None = None,
+    ) -> None:
+        super().__init__(meta, earlier_meta=earlier_meta)
+        self._vectors = VectorCache(cache, teacher.embed, name=teacher.name)
 
     def encode(
         self,
@@ -163,16 +170,13 @@ def open_minilm(reading: Reading, *, device: str | None, cache: Path | None) -> 
 
     teacher = MiniLM(max_tokens=WINDOW_TOKENS, device=device)
     revision = f"{PACKAGE}-{version(PACKAGE)}"
-    told: dict[Reading, dict[str, Any]] = {
-        "start": {"reads": "start", "tokens": WINDOW_TOKENS},
-        "windows": {"reads": "windows", "tokens": WINDOW_TOKENS},
-        "chunks": {"reads": "chunks", "tokens": WINDOW_TOKENS},
-    }
-    meta = mteb.get_model_meta(MINILM).model_copy(
-        update={"loader": None, "revision": revision, "experiment_kwargs": told[reading]}
-    )
+    base = mteb.get_model_meta(MINILM).model_copy(update={"loader": None, "revision": revision})
+    told = {"reads": reading, "tokens": WINDOW_TOKENS}
+    earlier = base.model_copy(update={"experiment_kwargs": told})
+    # mteb loads what lies under a model's own name by default, and no experiments.
+    meta = base.model_copy(update={"name": f"{MINILM}-{reading}"})
     file = cache / f"{revision}.sqlite" if cache is not None else None
-    return READINGS[reading](teacher, meta, file)
+    return READINGS[reading](teacher, meta, file, earlier_meta=earlier)
 
 
 def _embed_windows(vectors: VectorCache, texts: Sequence[str], label: str) -> list[Floats]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import ResultsError
+from dewey_embed.eval.one_vector import finite_rows
 from dewey_embed.progress import progress_bar
 
 GROUP_TEXTS, GROUP_CHARS = 512, 4_000_000
@@ -25,35 +27,49 @@ class VectorCache:
     `embed` answers texts with vectors (N, D). The file must be of one model only. Several
     processes may share it.
 
+    `name` is what an error calls the model.
+
     Raises:
-        ResultsError: the file is something else.
+        ResultsError: the file is something else, or damaged.
 
     """
 
-    def __init__(self, path: Path | None, embed: Callable[[Sequence[str]], Floats]) -> None:
-        self._embed = embed
+    def __init__(
+        self,
+        path: Path | None,
+        embed: Callable[[Sequence[str]], Floats],
+        *,
+        name: str = "the model",
+    ) -> None:
+        self._embed, self._path, self._name = embed, path, name
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
-        try:
+        with self._named():
+            self._file = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(
                 "CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB)"
             )
-        except sqlite3.DatabaseError as error:
-            raise ResultsError(
-                f"{path}: is no cache of vectors ({error}); delete it, or name another folder"
-            ) from None
 
     def embed(self, texts: Sequence[str], *, label: str) -> Floats:
-        """(N, D), in the order of the texts; equal texts are embedded once."""
+        """(N, D), in the order of the texts; equal texts are embedded once.
+
+        Raises:
+            ResultsError: the model makes NaN or infinity of a text, or the file is damaged.
+
+        """
+        with self._named():
+            return self._rows(texts, label)
+
+    def _rows(self, texts: Sequence[str], label: str) -> Floats:
         keys = [_key(text) for text in texts]
         missing = {
             key: text for key, text in zip(keys, texts, strict=True) if self._find(key) is None
         }
         with progress_bar(label, len(missing), "texts", show=bool(missing)) as advance:
             for group in _groups(missing):
-                vectors = self._embed([missing[key] for key in group])
+                own = [missing[key] for key in group]
+                vectors = finite_rows(self._embed(own), own, self._name)
                 rows = [
                     (key, vector.tobytes())
                     for key, vector in zip(group, vectors.astype(np.float32), strict=True)
@@ -62,8 +78,24 @@ class VectorCache:
                 self._file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
                 self._file.execute("COMMIT")
                 advance(len(group))
-        found = [self._find(key) for key in keys]
-        return np.stack([np.frombuffer(each or b"", np.float32) for each in found])
+        found = [np.frombuffer(self._find(key) or b"", np.float32) for key in keys]
+        if any(each.shape != found[0].shape or not np.isfinite(each).all() for each in found):
+            raise ResultsError(
+                f"{self._path}: holds vectors of several widths, or with NaN; delete it, and they "
+                "are made again"
+            )
+        return np.stack(found)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Say of errors of the file which file it is."""
+        try:
+            yield
+        except sqlite3.DatabaseError as error:
+            raise ResultsError(
+                f"{self._path}: is no cache of vectors, or damaged ({error}); delete it, or name "
+                "another folder"
+            ) from None
 
     def _find(self, key: bytes) -> bytes | None:
         row = self._file.execute("SELECT vector FROM vectors WHERE text = ?", (key,)).fetchone()

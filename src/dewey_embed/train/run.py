@@ -311,12 +311,20 @@ class _Log(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, **logs}) + "\n")
+            file.write(json.dumps({"step": state.global_step, **_finite(logs)}) + "\n")
         figures = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
         for warning in warnings(figures, self.recipe.diagnostics):
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": state.global_step, "warning": warning}) + "\n")
             _warn(warning)
+
+
+def _finite(logs: Mapping[str, Any]) -> dict[str, Any]:
+    """The logs with null for NaN and infinity, which are no JSON."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in logs.items()
+    }
 
 
 def _warn(message: str) -> None:
