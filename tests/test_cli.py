@@ -293,7 +293,7 @@ def test_an_output_that_fails_half_way_leaves_what_was_there(tmp_path):
 
         def fail(output=output):
             with output:
-                output.write(document, vectors)
+                output.add(document, vectors)
                 raise RuntimeError("half way")
 
         with pytest.raises(RuntimeError, match="half way"):

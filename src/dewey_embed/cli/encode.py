@@ -58,7 +58,7 @@ def encode(
     from dewey_embed.encoder import Dewey
     from dewey_embed.text.reader import read_documents
 
-    writer = open_output(output, chunks=chunks)
+    writer = open_output(output, chunks=chunks, inputs=docs)
     items = read_documents(
         docs, text_fields=text_field or (), id_field=id_field, title_field=title_field,
         stdin_extension=stdin_extension,
@@ -112,19 +112,17 @@ def _write_all(
             encoded = dewey.encode_document([document.text for document in group], **how)
             for document, vectors in zip(group, encoded, strict=True):
                 _say_if_longer(document, vectors, dewey.max_tokens)
-                writer.write(document, vectors)
+                writer.add(document, vectors)
                 made.num_documents += 1
                 made.num_chunks += len(vectors.spans)
         if not made.num_documents:
-            options.list_faults(made.faults)
+            _list(made, verbose=True)
             raise ReadError("nothing was encoded: no document could be read; nothing was written")
 
 
 def _report(made: Made, *, as_json: bool, verbose: bool) -> None:
     """Say what was made, and what could not be read, which is the exit status too."""
-    unreadable = [fault for fault in made.faults if not fault.skipped]
-    skipped = [fault for fault in made.faults if fault.skipped]
-    options.list_faults(unreadable, skipped, made.unread, verbose=verbose)
+    unreadable = _list(made, verbose=verbose)
     if made.output == "-":
         pass  # the vectors themselves are what is printed
     elif as_json:
@@ -137,6 +135,14 @@ def _report(made: Made, *, as_json: bool, verbose: bool) -> None:
         )
     if unreadable:
         raise typer.Exit(options.EXIT_UNREADABLE)
+
+
+def _list(made: Made, *, verbose: bool) -> list[Unreadable]:
+    """What could not be read, which is then said, with all else that is in no vector."""
+    unreadable = [fault for fault in made.faults if not fault.skipped]
+    skipped = [fault for fault in made.faults if fault.skipped]
+    options.list_faults(unreadable, skipped, made.unread, verbose=verbose)
+    return unreadable
 
 
 def _groups(items: Iterator[Document | Unreadable], made: Made) -> Iterator[list[Document]]:

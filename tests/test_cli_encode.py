@@ -1,0 +1,144 @@
+"""`dewey encode`: the file is complete or as it was, whatever becomes of the run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dewey_embed.cli.outputs import open_output
+from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.types import Document, DocumentVectors, Span
+from tests.commands import ended
+
+KINDS = ("npz", "parquet", "jsonl")
+DOCUMENT = Document(id="a", text="x")
+
+
+def vectors(fill=1.0, width=4):
+    return DocumentVectors(
+        vector=np.full(width, fill, np.float32), chunks=np.full((1, width), fill, np.float32),
+        spans=[Span(0, 1, 0, 1)], num_tokens=1, used_tokens=1,
+    )  # fmt: skip
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_killed_run_leaves_a_draft_that_the_next_one_removes(tmp_path):
+    words = ["encode", "-", "-o", str(tmp_path / "v.npz")]
+    with subprocess.Popen(
+        [sys.executable, "-m", "dewey_embed.cli", *words], stdin=subprocess.PIPE
+    ) as process:
+        while not [name for name in names(tmp_path) if name.endswith(".tmp")]:
+            time.sleep(0.02)
+            assert process.poll() is None
+        with pytest.raises(ConfigError, match="is being written by another process"):
+            open_output(tmp_path / "v.npz", chunks=False).__enter__()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert any(name.endswith(".tmp") for name in names(tmp_path))
+    (tmp_path / ".v.npz.mine.tmp").write_text("no draft of ours")
+    (tmp_path / ".w.npz.0123abcd.tmp").write_text("another file's")
+    with open_output(tmp_path / "v.npz", chunks=False) as output:
+        output.add(DOCUMENT, vectors())
+    assert names(tmp_path) == [".v.npz.mine.tmp", ".w.npz.0123abcd.tmp", "v.npz"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_or_is_an_input_is_not_replaced(kind, tmp_path, capsys):
+    (tmp_path / f"folder.{kind}").mkdir()
+    assert ended("encode", tmp_path, "-o", tmp_path / f"folder.{kind}") == 1
+    assert "is there and is no file" in capsys.readouterr().err
+    own = tmp_path / f"own.{kind}"
+    own.write_text("mine")
+    assert ended("encode", own, "-o", own) == 1
+    assert "is read as an input, too" in capsys.readouterr().err
+    (tmp_path / "link").symlink_to(own)
+    assert ended("encode", tmp_path / "link", "-o", own) == 1
+    assert own.read_text() == "mine"
+    os.mkfifo(tmp_path / f"pipe.{kind}")
+    with pytest.raises(ConfigError, match="is no file"):
+        open_output(tmp_path / f"pipe.{kind}", chunks=False)
+
+
+def test_a_file_of_vectors_within_a_folder_of_inputs_is_not_read_and_replaced(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("a zebra")
+    (tmp_path / "v.jsonl").write_text('{"text": "a record of mine"}\n')
+    assert ended("encode", tmp_path, "-o", tmp_path / "v.jsonl") == 1
+    assert "is read as an input, too" in capsys.readouterr().err
+    assert ended("encode", tmp_path, "-o", tmp_path / "v.npz") == 0
+    assert ended("encode", tmp_path, "-o", tmp_path / "v.npz") == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_link_stays_and_its_target_is_written(kind, tmp_path):
+    (tmp_path / f"link.{kind}").symlink_to(tmp_path / f"target.{kind}")
+    with open_output(tmp_path / f"link.{kind}", chunks=True) as output:
+        output.add(DOCUMENT, vectors())
+    assert (tmp_path / f"link.{kind}").is_symlink()
+    assert (tmp_path / f"target.{kind}").stat().st_size > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_that_is_not_there_is_named_with_the_file(kind, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("a zebra")
+    assert ended("encode", tmp_path / "a.txt", "-o", tmp_path / "none" / f"v.{kind}") == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/none/v.{kind}: cannot be written: No such file or directory" in said
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits of a file's size")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_disk_that_is_full_leaves_what_was_there(kind, tmp_path):
+    (tmp_path / f"v.{kind}").write_text("older")
+    code = f"""
+import resource, numpy as np
+from tests.test_cli_encode import DOCUMENT, vectors
+from dewey_embed.cli import endings
+from dewey_embed.cli.outputs import open_output
+from pathlib import Path
+def write():
+    with open_output(Path({str(tmp_path / f"v.{kind}")!r}), chunks=True) as output:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        for number in range(50):
+            output.add(DOCUMENT, vectors(width=999))
+raise SystemExit(endings.run(write))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"dewey: error: {tmp_path}/v.{kind}: cannot be written: ")
+    assert "File too large" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert (tmp_path / f"v.{kind}").read_text() == "older"
+    assert names(tmp_path) == [f"v.{kind}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_vectors_that_are_no_numbers_are_refused(kind, value, tmp_path):
+    with (
+        pytest.raises(CheckpointError, match="NaN or infinity"),
+        open_output(tmp_path / f"v.{kind}", chunks=True) as output,
+    ):
+        output.add(DOCUMENT, vectors(value))
+    assert names(tmp_path) == []
+
+
+def test_names_with_lone_surrogates_are_in_every_format(tmp_path):
+    for kind in KINDS:
+        with open_output(tmp_path / f"v.{kind}", chunks=False) as output:
+            output.add(Document(id="\udce9", text="x", source="\ud800"), vectors())
+    row = json.loads((tmp_path / "v.jsonl").read_text())
+    assert (row["document_id"], row["source"]) == ("\\udce9", "\\ud800")
+    assert pq.read_table(tmp_path / "v.parquet")["document_id"].to_pylist() == ["\\udce9"]
+    assert np.load(tmp_path / "v.npz")["ids"].tolist() == ["\\udce9"]
