@@ -103,6 +103,8 @@ class Machine(Settings):
         """The machine at hand, as it is set up now."""
         import torch
 
+        from dewey_embed.model.cores import usable_cores
+
         return cls(
             processor=_processor(),
             capability=torch.backends.cpu.get_cpu_capability(),
