@@ -19,7 +19,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from dewey_embed.config import Settings, fault
 from dewey_embed.errors import ResultsError
-from dewey_embed.model.cores import usable_cores
 
 Cell = float | int | str | None
 
