@@ -29,7 +29,7 @@ class FilesSource(Settings):
     path: str
     text: str = "text"
     matching: re.Pattern[str] | None = None
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     licence: str = ""
 
 
@@ -42,7 +42,7 @@ class HubSource(Settings):
     split: str = "train"
     text: str = "text"
     matching: re.Pattern[str] | None = None
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     licence: str = ""
     shuffle_buffer: int = Field(default=10_000, gt=0)
 

@@ -102,7 +102,7 @@ def read_findings(path: Path) -> Findings:
 
     """
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path}: cannot be read as JSON: {error}") from None
     if is_ablation(values):
@@ -110,6 +110,11 @@ def read_findings(path: Path) -> Findings:
     if is_training(values):
         return read_training(path, values)
     return Findings.read(path)
+
+
+def _refuse(constant: str) -> None:
+    """Refuse NaN and Infinity, which Python's own reader takes."""
+    raise ValueError(f"it holds {constant}, which is no JSON")
 
 
 def machine_text(machine: Machine) -> str:
