@@ -135,6 +135,13 @@ def test_old_encodings_are_read_and_said_to_be_guesses(tmp_path, text, encoding)
     assert number == 1
 
 
+@pytest.mark.parametrize("line_end", ["", "\n", " and so on, in English for a while. " * 20])
+@pytest.mark.parametrize("encoding", ["shift_jis", "iso2022_jp"])
+def test_long_texts_are_decoded_as_short_ones_are(encoding, line_end):
+    text = f"A manual.\n{line_end}カメラの使い方を説明します。{line_end}" * 3_000
+    assert decode(text.encode(encoding)).text == text
+
+
 @pytest.mark.parametrize("encoding", ["mac_roman", "cp1257", "iso8859-3", "hp_roman8", "utf-7"])
 def test_what_may_be_guessed_wrong_is_said_to_be_a_guess(tmp_path, encoding):
     text = "Le café et la forêt naïve du résumé de l'été, et à côté le garçon. " * 3

@@ -414,7 +414,10 @@ def test_records_become_documents_and_bad_lines_are_numbered(tmp_path, name):
     assert documents[0].title == "One"
     assert documents[0].metadata == {"year": 1999, "x": None}
     assert documents[1].metadata == {}
-    assert documents[1].unread == {"metadata values that are not finite": 1}
+    assert documents[1].unread == {
+        "metadata values that are not finite": 1,
+        "metadata values that are not flat": 1,
+    }
     assert {each.source for each in found} == {source}
     faults = {each.line: each.reason for each in found if isinstance(each, Unreadable)}
     assert sorted(faults) == [5, 6, 7, 8, 9, 10, 11]

@@ -37,17 +37,18 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f]")
 _LONG_CHARACTER = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
-_PAST_ASCII = re.compile(rb"[\x80-\xff]")
+_PAST_ASCII = bytes(range(128, 256))
 # Japanese in seven bits is valid ASCII, with escapes that no other text has.
 _SEVEN_BITS = re.compile(rb"\x1b(?:\$[@B]|\$\([DOPQ]|\([BJI])")
-_LINE_PAST_ASCII = re.compile(rb"[^\n\x80-\xff]{0,200}[\x80-\xff][^\n]{0,400}")
+_LINE_PAST_ASCII = re.compile(rb"[\x80-\xff][^\n]{0,400}")
+_WORD_PAST_ASCII = re.compile(rb"[\x21-\x7f]{0,40}[\x80-\xff][^\n ]{0,2000}")
+_BEFORE = 200
+"""Bytes before the first of a line that is past ASCII which the detector is shown, too."""
 SAMPLE_BYTES = 60_000
 """What the detector is shown: lines with bytes past ASCII, for only these tell encodings apart."""
-MAX_UTF8_SHARE = 0.6
-"""The share of bytes past ASCII in valid UTF-8 characters above which a text is damaged UTF-8. In
-other encodings such characters come about by chance, in up to a third of Chinese text."""
-
-
+DAMAGED_UTF8_SHARE, CHANCE_UTF8_SHARE = 0.9, 0.6
+"""The shares of bytes past ASCII in valid UTF-8 characters above which a text is damaged UTF-8, for
+certain, and if it is no Asian text: there such characters come about by chance."""
 MAX_WESTERN_SHARE = 0.25
 """The share of bytes past ASCII up to which Western text is believed where the detector is wrong.
 In German and French it is under 0.1; in 8-bit Cyrillic or Greek, around a half or more."""
@@ -97,28 +98,46 @@ def decode(data: bytes) -> Decoded:
 
 def _guessed(data: bytes) -> Decoded | None:
     """Text in an encoding of before Unicode, where the bytes look like one."""
-    past_ascii = len(_PAST_ASCII.findall(data))
-    in_utf8 = sum(len(each) for each in _LONG_CHARACTER.findall(data))
-    if _CONTROL.search(data) or in_utf8 > MAX_UTF8_SHARE * past_ascii:
+    past_ascii = len(data) - len(data.translate(None, _PAST_ASCII))
+    in_utf8 = (len(data) - len(_LONG_CHARACTER.sub(b"", data))) / past_ascii
+    if _CONTROL.search(data) or in_utf8 > DAMAGED_UTF8_SHARE:
         return None
+    sample = _sampled(data)
+    # a few foreign words in a long English text are only seen by themselves
+    words = b"\n".join(_WORD_PAST_ASCII.findall(sample))
+    found = [_plausible(data, guess) for guess in (_detected(sample), _detected(words))]
+    for decoded in found:
+        if decoded and _FOREIGN_LETTER.search(decoded.text):
+            return decoded
+    if in_utf8 > CHANCE_UTF8_SHARE:
+        return None
+    if found[0] is None and past_ascii <= MAX_WESTERN_SHARE * len(data):
+        found[0] = _plausible(data, "cp1252")
+    return found[0] or found[1]
+
+
+def _detected(sample: bytes) -> str:
+    """The encoding that the detector finds likeliest, or nothing."""
     import chardet
 
-    found = chardet.detect(b"\n".join(_sampled(data)))["encoding"] or ""
+    found = chardet.detect(sample)["encoding"] or ""
     # What is taken for Latin-1 is Windows-1252, to every browser.
-    guesses = ["cp1252" if found.lower() in ("iso-8859-1", "iso8859-1") else found]
-    if past_ascii <= MAX_WESTERN_SHARE * len(data):
-        guesses.append("cp1252")
-    for guess in guesses:
-        try:
-            text = data.decode(guess)
-        except (LookupError, UnicodeDecodeError):
-            continue
-        if _is_plausible(text):
-            name = codecs.lookup(guess).name
-            if name == "cp1252" and _TURKISH.search(text) and not _ICELANDIC.search(text):
-                name, text = "cp1254", data.decode("cp1254", "replace")
-            return Decoded(text, name)
-    return None
+    return "cp1252" if found.lower() in ("iso-8859-1", "iso8859-1") else found
+
+
+def _plausible(data: bytes, encoding: str) -> Decoded | None:
+    """The text in an encoding, unless it is none that anybody would write."""
+    try:
+        text = data.decode(encoding)
+        holds_ascii = "a".encode(encoding) == b"a"  # of others hardly a file is left
+    except (LookupError, UnicodeError):
+        return None
+    if not holds_ascii or not _is_plausible(text):
+        return None
+    name = codecs.lookup(encoding).name
+    if name == "cp1252" and _TURKISH.search(text) and not _ICELANDIC.search(text):
+        name, text = "cp1254", data.decode("cp1254", "replace")
+    return Decoded(text, name)
 
 
 # Windows-1252 and its Turkish sister differ in six letters, which but for Icelandic no other has.
@@ -133,20 +152,36 @@ def _is_plausible(text: str) -> bool:
     """Whether a text has no control characters, and no foreign letters within Latin words."""
     if _NO_CHARACTER.search(text):
         return False
-    num_foreign = len(_FOREIGN_LETTER.findall(text))
-    return len(_WITHIN_LATIN.findall(text)) <= num_foreign / 2
+    num_foreign = _FOREIGN_LETTER.subn("", text)[1]
+    return _WITHIN_LATIN.subn("", text)[1] <= num_foreign / 2
 
 
-def _sampled(data: bytes) -> list[bytes]:
-    """Lines with bytes past ASCII, in order, up to about `SAMPLE_BYTES`."""
-    lines: list[bytes] = []
-    size = 0
-    for found in _LINE_PAST_ASCII.finditer(data):
-        lines.append(found[0])
-        size += len(found[0])
+def _sampled(data: bytes) -> bytes:
+    """Lines with bytes past ASCII, up to about `SAMPLE_BYTES`; the first in one piece.
+
+    In many encodings half a character may be a letter, so lines are cut at blanks, which never are.
+    """
+    first = _LINE_PAST_ASCII.search(data)
+    if first is None:
+        return b""
+    start = max(data.rfind(b"\n", 0, first.start()) + 1, first.start() - _BEFORE)
+    lines = [_piece(data, start, start + SAMPLE_BYTES // 3)]
+    size = len(lines[0])
+    for found in _LINE_PAST_ASCII.finditer(data, start + size):
+        begin = data.rfind(b"\n", found.start() - _BEFORE, found.start()) + 1
+        if begin:  # else it is the middle of a long line
+            lines.append(_piece(data, begin, found.end()))
+            size += len(lines[-1])
         if size > SAMPLE_BYTES:
             break
-    return lines
+    return b"\n".join(lines)
+
+
+def _piece(data: bytes, start: int, end: int) -> bytes:
+    """A piece of a text, up to its last blank if it is cut."""
+    piece = data[start:end]
+    last = max(piece.rfind(b" "), piece.rfind(b"\n")) + 1
+    return piece[:last] if last and end < len(data) else piece
 
 
 _TEXT_ENCODINGS_OF_PAGES = re.compile(

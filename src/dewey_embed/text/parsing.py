@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict
+from multiprocessing.spawn import get_executable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -93,7 +94,7 @@ class _Worker:
         import psutil
 
         self._limits = limits
-        command = [sys.executable, "-c", _START, json.dumps(asdict(limits)), *sys.path]
+        command = [get_executable(), "-c", _START, json.dumps(asdict(limits)), *sys.path]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

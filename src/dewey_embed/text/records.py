@@ -161,18 +161,20 @@ class _Rejoined(io.RawIOBase):
         return len(data)
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that knows of a key that it was given twice."""
+class _Repeating(dict[str, Any]):
+    """A JSON object that gives a key twice."""
 
-    repeated: str | None = None
+    key: str
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = _Object(pairs)
-    if len(made) < len(pairs):
-        keys = Counter(key for key, _ in pairs)
-        made.repeated = next(key for key, times in keys.items() if times > 1)
-    return made
+    made = dict(pairs)
+    if len(made) == len(pairs):
+        return made
+    keys = Counter(key for key, _ in pairs)
+    repeating = _Repeating(made)
+    repeating.key = next(key for key, times in keys.items() if times > 1)
+    return repeating
 
 
 _LEADING_ID = re.compile(r'\s*\{\s*"(?:_id|id)"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*"|-?\d{1,18})\s*,')
@@ -185,11 +187,11 @@ def _record(line: bytes, number: int, file: File, fields: RecordFields) -> Docum
         source = line.decode("utf-8-sig" if number == 1 else "utf-8")
         document_id = _leading_id(source, fields)
         record = json.loads(source, object_pairs_hook=_object)
-        if not isinstance(record, _Object):
+        if not isinstance(record, dict):
             raise ReadError(f"a JSON {type(record).__name__}, not an object")
         document_id = _record_id(record, fields)
-        if record.repeated is not None:
-            raise ReadError(f"key {record.repeated!r} comes twice; leave one of them")
+        if isinstance(record, _Repeating):
+            raise ReadError(f"key {record.key!r} comes twice; leave one of them")
         if document_id is None and file.root != STDIN:
             document_id = f"{file.source}#{number}"
         names = fields.text_fields or ("text",)
@@ -258,9 +260,11 @@ def _metadata(
     kept: dict[str, MetadataValue] = {}
     unread: Counter[str] = Counter()
     for name, value in record.items():
-        if name in used or not isinstance(value, str | int | float | bool | None):
+        if name in used:
             continue
-        if isinstance(value, float) and not math.isfinite(value):
+        if not isinstance(value, str | int | float | bool | None):
+            unread["metadata values that are not flat"] += 1
+        elif isinstance(value, float) and not math.isfinite(value):
             unread["metadata values that are not finite"] += 1
         elif isinstance(value, int) and value.bit_length() > 63:
             unread["metadata integers past 64 bits"] += 1

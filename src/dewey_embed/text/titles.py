@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from pathlib import PurePosixPath
@@ -45,7 +46,7 @@ def first_heading(text: str, *, hashes: bool = True) -> str:
     """The first heading of Markdown, outside fenced code; of reStructuredText without `hashes`."""
     fence = ""
     before = ""
-    for line in text.splitlines():
+    for line in map(str.rstrip, io.StringIO(text, newline=None)):
         stripped = line.strip(" \t")
         mark = stripped[:3] if hashes and len(line) - len(line.lstrip(" ")) <= 3 else ""
         if fence:
@@ -89,7 +90,7 @@ def split_front_matter(text: str) -> tuple[str, str]:
     if ends:
         title = ""
         position = len(first) + 1
-        for line in rest.splitlines(keepends=True):
+        for line in io.StringIO(rest, newline=""):
             position += len(line)
             if line.rstrip() in ends:
                 return usable(title), text[position:]
