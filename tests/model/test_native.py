@@ -294,17 +294,6 @@ def test_without_a_compiler_all_is_done_in_torch(tmp_path):
     assert out.strip() == "none", err
 
 
-@needs_floats
-def test_a_library_that_is_none_is_not_loaded(tmp_path):
-    version, name = build.library_for(torch.float32).path.parts[-2:]
-    library = tmp_path / ".cache" / "dewey-embed" / "native" / version / name
-    library.parent.mkdir(parents=True)
-    library.write_bytes(b"not a library")
-    out, err = start(tmp_path).communicate(timeout=300)
-    assert out.strip() == "none"
-    assert "not loaded" in err
-
-
 def test_they_are_left_alone_when_told_so(tmp_path):
     out, _ = start(tmp_path, DEWEY_NATIVE="0").communicate(timeout=300)
     assert out.strip() == "none"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dewey_embed.errors import TextTooLongError
 from dewey_embed.model.dewey import DeweyModel, single_vectors
+from dewey_embed.model.forks import about_to_compute
 from dewey_embed.model.native.layers import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
@@ -118,6 +119,7 @@ def embed(
         TextTooLongError: a single sequence does not fit into the GPU's memory.
 
     """
+    about_to_compute()
     sequences = [
         s for text, request in enumerate(requests) for s in _sequences(model, text, request)
     ]

@@ -9,6 +9,7 @@ import torch
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.cores import limit_threads
 from dewey_embed.model.dewey import DeweyModel
+from dewey_embed.model.forks import about_to_compute
 from dewey_embed.model.int8 import to_int8
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -37,6 +38,7 @@ def placed(
     place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if place.type == "cpu":
         limit_threads()
+        about_to_compute()
     model.to(device=place, dtype=default_dtype(place) if dtype == "auto" else DTYPES[dtype])
     if dtype == "int8":
         to_int8(model.backbone)

@@ -2,6 +2,7 @@
 
 A library has a plain C interface and needs nothing of torch, so that no version of torch needs
 another one. It asks for g++ and some seconds; who has none gets None, and a debug message says why.
+Where nothing can be kept, it is compiled for the one process that needs it.
 """
 
 from __future__ import annotations
@@ -11,15 +12,25 @@ import logging
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import torch
 
+from dewey_embed.model.native.cache import (
+    cache_folder,
+    exposed_home,
+    make_folder,
+    may_be_loaded,
+    private_folder,
+    seal,
+    wanted_folder,
+)
+
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-mfma")
-CACHE = Path("~/.cache/dewey-embed/native")
 TIMEOUT_S = 300
 
 log = logging.getLogger(__name__)
@@ -40,9 +51,14 @@ class Library:
     needs: tuple[str, ...]
 
     @property
-    def path(self) -> Path:
-        """Where this version of it lies once it is built."""
-        return CACHE.expanduser() / f"{self.name}-{_version(self)}" / "kernels.so"
+    def path(self) -> Path | None:
+        """Where it lies in the user's cache once it is built; None where there is no home."""
+        folder = wanted_folder()
+        return None if folder is None else self.path_in(folder)
+
+    def path_in(self, folder: Path) -> Path:
+        """Where this version of it lies in a folder of libraries once it is built."""
+        return folder / f"{self.name}-{_version(self)}" / "kernels.so"
 
     def fits_processor(self) -> bool:
         """Whether this processor can run it."""
@@ -85,32 +101,63 @@ def find_compiler() -> str | None:
     return shutil.which("g++")
 
 
+def find(library: Library) -> Path | None:
+    """The library's file, if it is built and may be loaded."""
+    if library in _private:
+        return _private[library]
+    path = library.path
+    return path if path is not None and may_be_loaded(path) else None
+
+
+_private: dict[Library, Path] = {}
+"""Libraries that were built for this process alone."""
+
+
 @cache
-def build(library: Library) -> bool:
-    """Whether the library is there, after an attempt to compile it; one attempt a process.
+def build(library: Library) -> Path | None:
+    """The library's file, after an attempt to compile it; one attempt a process."""
+    compiler, folder = find_compiler(), cache_folder()
+    if compiler is None:
+        log.debug("no g++: encoding in plain PyTorch")
+        return None
+    if folder is not None and (path := _compiled(library, compiler, folder)) is not None:
+        return path
+    if folder is None and exposed_home():
+        return None
+    try:
+        private = private_folder()
+    except OSError as error:
+        log.debug("kernels not built, encoding in plain PyTorch: %s", error)
+        return None
+    if (path := _compiled(library, compiler, private)) is not None:
+        _private[library] = path
+    return path
+
+
+def _compiled(library: Library, compiler: str, folder: Path) -> Path | None:
+    """The library, compiled into a folder of libraries; None where that cannot be done.
 
     Processes that build at once each write a file of their own, and rename it when it is whole.
     """
-    path, compiler = library.path, find_compiler()
-    if compiler is None:
-        log.debug("no g++: encoding in plain PyTorch")
-        return False
+    path = library.path_in(folder)
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     sources = [str(FOLDER / name) for name in library.sources]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         subprocess.run(
             [compiler, *FLAGS, *library.flags, *sources, "-o", str(draft)],
             check=True, capture_output=True, text=True, timeout=TIMEOUT_S,
         )  # fmt: skip
+        seal(draft)
         draft.replace(path)
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
-        log.debug("kernels not built, encoding in plain PyTorch: %s", reason)
-        return False
+        log.debug("kernels not built in %s: %s", folder, reason)
+        return None
     finally:
-        draft.unlink(missing_ok=True)
-    return True
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+    return path if may_be_loaded(path) else None
 
 
 @cache

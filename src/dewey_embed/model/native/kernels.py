@@ -9,14 +9,21 @@ from __future__ import annotations
 import ctypes
 import os
 from ctypes import c_float, c_int, c_int64, c_void_p
-from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dewey_embed.config import BackboneConfig
 from dewey_embed.model.int8 import Int8Linear
-from dewey_embed.model.native.build import Library, build, find_compiler, library_for, log
+from dewey_embed.model.native.build import (
+    Library,
+    build,
+    find,
+    find_compiler,
+    library_for,
+    log,
+)
 
 HEAD_WIDTH = 64
 """The one width of heads that the kernels are made for: that of every ModernBERT."""
@@ -52,9 +59,9 @@ Linear = torch.nn.Linear | Int8Linear
 class Kernels:
     """All that layers do, on contiguous CPU tensors of one dtype, and attention's gradients."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, path: Path) -> None:
         self.dtype = library.dtype
-        self.library = ctypes.CDLL(str(library.path))
+        self.library = ctypes.CDLL(str(path))
         halves = self.dtype == torch.bfloat16
         signatures = SIGNATURES | (SIGNATURES_OF_HALVES if halves else {})
         for name, types in signatures.items():
@@ -174,8 +181,10 @@ def widths_fit(config: BackboneConfig) -> bool:
 def kernels(dtype: torch.dtype, *, may_build: bool = False) -> Kernels | None:
     """The kernels of a dtype where this processor can run them and they are there; else None."""
     library = _wanted(dtype)
-    if library is None or not (library.path.exists() or (may_build and build(library))):
+    if library is None:
         return None
+    if may_build and library not in _loaded and find(library) is None:
+        build(library)
     return load(library)
 
 
@@ -184,11 +193,20 @@ def can_build(dtype: torch.dtype) -> bool:
     return _wanted(dtype) is not None and find_compiler() is not None
 
 
-@cache
+_loaded: dict[Library, Kernels | None] = {}
+"""What this process has loaded, or found to be no library: it stays so, whatever the files do."""
+
+
 def load(library: Library) -> Kernels | None:
     """The kernels of a library that is built; None, and a debug message, if it is none."""
+    if library not in _loaded and (path := find(library)) is not None:
+        _loaded[library] = _load(library, path)
+    return _loaded.get(library)
+
+
+def _load(library: Library, path: Path) -> Kernels | None:
     try:
-        return Kernels(library)
+        return Kernels(library, path)
     except (OSError, AttributeError) as error:
         log.debug("kernels not loaded, encoding in plain PyTorch: %s", error)
         return None
