@@ -261,7 +261,8 @@ def _with_dense(folder: Path, config: DeweyConfig, dense: list[Path]) -> Weights
 
 
 def _is_released(folder: Path, config: Json) -> bool:
-    return "DeweyV1" in (config.get("architectures") or [])
+    named = config.get("architectures")
+    return isinstance(named, list) and "DeweyV1" in named
 
 
 LAYOUTS: tuple[Layout, ...] = (

@@ -51,9 +51,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
             else:
                 draft.replace(path)
     except FileExistsError as error:
-        raise CheckpointError(f"{error.filename} is a file; give a folder to save to") from None
+        raise CheckpointError(f"{path}: {error.filename} is a file; give a folder") from None
     except NotADirectoryError as error:
-        raise CheckpointError(f"{path} is or lies in a file ({error}); give a folder") from None
+        raise CheckpointError(f"{path}: is or lies in a file ({error}); give a folder") from None
     except OSError as error:
         raise CheckpointError(
             f"{path}: the model cannot be saved there ({error}); free some space, check the "
@@ -73,6 +73,8 @@ def _draft(place: Path) -> Iterator[Path]:
     for old in place.parent.glob(f"{place.name}.*"):
         if not _lives(old.suffix):
             shutil.rmtree(old, ignore_errors=True)
+            with suppress(OSError):
+                old.unlink(missing_ok=True)
     draft = place.with_name(f"{place.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir()
@@ -97,30 +99,43 @@ def _put_in_place(draft: Path, path: Path) -> None:
     """Make the draft's files those of the model at `path`, at once for whoever loads it."""
     saved = path / SAVED
     if saved.exists():
-        _place(saved, path)
-    stale = _module_files(path)
+        _place(saved, path, draft.with_suffix(".old"))
     draft.replace(saved)
-    _place(saved, path, stale=stale)
+    _place(saved, path, draft)
 
 
-def _place(saved: Path, path: Path, stale: frozenset[Path] = frozenset()) -> None:
-    """Give each complete file its place, and remove those of modules that are no more."""
-    files = [file.relative_to(saved) for file in sorted(saved.rglob("*")) if file.is_file()]
-    for file in files:
-        target = path / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        link = target.with_name(f".{target.name}{DRAFT}")
-        link.unlink(missing_ok=True)
-        try:
-            os.link(saved / file, link)
-        except OSError:  # a file system without links
-            shutil.copyfile(saved / file, link)
-        link.replace(target)
-    for file in stale - set(files):
+def _place(saved: Path, path: Path, away: Path) -> None:
+    """Give each complete file its place, and remove those of modules that are no more.
+
+    What names the modules comes last, so that this can be done again from any point of it.
+    """
+    stale = _module_files(path)
+    files = {file.relative_to(saved) for file in saved.rglob("*") if file.is_file()}
+    last = {Path(MODULES_FILE), Path(SETTINGS_FILE)} & files
+    link = path / f"{DRAFT}.link"
+    for file in sorted(files - last):
+        _place_file(saved / file, path / file, link)
+    for file in stale - files:
         (path / file).unlink(missing_ok=True)
         with suppress(OSError):  # others' files lie in it
             (path / file).parent.rmdir()
-    shutil.rmtree(saved, ignore_errors=True)
+    for file in sorted(last, reverse=True):
+        _place_file(saved / file, path / file, link)
+    # Half removed it would still be taken for the model.
+    shutil.rmtree(away, ignore_errors=True)
+    saved.replace(away)
+    shutil.rmtree(away, ignore_errors=True)
+
+
+def _place_file(file: Path, target: Path, link: Path) -> None:
+    """Put a file, which stays where it is, in the place of another, by way of `link`."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    try:
+        os.link(file, link)
+    except OSError:  # a file system without links
+        shutil.copyfile(file, link)
+    link.replace(target)
 
 
 def _module_files(path: Path) -> frozenset[Path]:
