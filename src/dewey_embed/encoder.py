@@ -107,13 +107,15 @@ class Dewey:
         return cls(built, tokenizer, name=name, folder=folder, truncate_dim=dim)
 
     def save(self, path: str | Path) -> None:
-        """Nothing; `path` is then a model folder that plain Sentence Transformers loads too.
+        """Write a model folder to `path` that plain Sentence Transformers loads, too.
 
-        With `single_vector="cls"` it gives the same single vectors there; a mean differs a little,
-        for theirs counts CLS and SEP. The folder says so.
+        A model loaded with `single_vector="cls"`, or from a Sentence Transformers folder, gives the
+        same single vectors there. Our own mean and sum differ, for theirs counts CLS and SEP: a
+        warning and the folder say so. In a folder that is there, only the model's files change.
 
         Raises:
             ConfigError: the weights were made int8 at load, and are no longer the model's own.
+            CheckpointError: `path` is a file, holds something else, or cannot be written to.
 
         """
         if is_int8(self.model.backbone):
