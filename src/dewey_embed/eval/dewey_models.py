@@ -95,7 +95,9 @@ class DeweySearch(DeweyEncoder):
         if mode != "single":
             told |= {key: value for key, value in self._cut.items() if value is not None}
         plain = self._meta
-        self.earlier_meta = plain.model_copy(update={"experiment_kwargs": told})
+        # `hybrid` ranks otherwise than when results were kept as experiments: they are not its own.
+        if mode != "hybrid":
+            self.earlier_meta = plain.model_copy(update={"experiment_kwargs": told})
         # mteb loads what lies under a model's own name by default, and no experiments.
         self._meta = plain.model_copy(update={"name": f"{plain.name}-{_suffix(told)}"})
 
