@@ -15,6 +15,7 @@ def test_the_public_names_are_these():
         "Hit",
         "Index",
         "Passage",
+        "ReadLimits",
         "Span",
         "__version__",
         "read_documents",

@@ -168,6 +168,19 @@ def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path):
     assert found["b.docx"].text == "good"
 
 
+def test_records_that_unpack_out_of_all_proportion_are_left(tmp_path):
+    with gzip.open(tmp_path / "a.jsonl.gz", "wb") as lines:
+        lines.write(b'{"text": "good"}\n' + (b" " * 1000 + b"\n") * 40_000)
+    with gzip.open(tmp_path / "b.jsonl.gz", "wb") as lines:
+        lines.write(
+            os.urandom(200_000).hex().encode().join([b'{"text": "', b'"}\n']) + b" " * 20_000
+        )
+    good, fault, other = read_documents([tmp_path])
+    assert good.text == "good"
+    assert "unpacks to more than 200 times its size; if that is right, unpack it" in fault.reason
+    assert len(other.text) == 400_000
+
+
 def test_entities_are_neither_multiplied_nor_fetched(tmp_path):
     (tmp_path / "secret").write_text("secret")
     for name, entity in [("a", f'SYSTEM "file://{tmp_path}/secret"'), ("b", '"&c;&c;"')]:

@@ -85,4 +85,6 @@ def read_rich_text(data: bytes) -> Content:
     if not data.lstrip().startswith(b"{\\rtf"):
         raise ReadError("not a Rich Text file (.rtf): it does not begin with {\\rtf")
     text: str = rtf_to_text(data.decode("latin-1"), errors="ignore")  # type: ignore[no-untyped-call]
+    if not text.strip("\0 \t\r\n"):
+        raise ReadError("a Rich Text file without text; if it holds pictures of text, run OCR")
     return Content(text.replace("\0", "").strip())

@@ -6,14 +6,13 @@ to say, what is in them for `formats`. One bad file never stops the rest.
 
 from __future__ import annotations
 
-import gzip
 import io
 import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, BinaryIO
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text.content import Content
@@ -30,6 +29,7 @@ from dewey_embed.text.records import (
     content_id,
     read_records,
     rejoined,
+    unpacked,
 )
 from dewey_embed.types import Document
 
@@ -263,7 +263,7 @@ class _Reading:
     ) -> Iterator[Document | Unreadable]:
         """The documents of a JSONL file, which may be compressed."""
         zipped = head.startswith(b"\x1f\x8b") or file.names[-1].lower().endswith(".gz")
-        lines = cast(IO[bytes], gzip.GzipFile(fileobj=stream)) if zipped else stream
+        lines = unpacked(stream) if zipped else stream
         yield from read_records(lines, file, self._fields, self._limits)
 
 

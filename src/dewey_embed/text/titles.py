@@ -59,6 +59,7 @@ def first_heading(text: str, *, hashes: bool = True) -> str:
             title = stripped.lstrip("#").strip(" \t").rstrip("# \t")
             if title:
                 return title
+            before = ""
         elif before and _is_rule(stripped, markdown=hashes):
             return before
         else:

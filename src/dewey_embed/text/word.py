@@ -28,6 +28,7 @@ _CHARACTERS = {
     _W + "br": "\n",
     _W + "cr": "\n",
     _W + "noBreakHyphen": "\u2011",
+    _W + "rubyBase": " ",  # between a word and its reading
     _M + "den": "/",
     _M + "sup": "^",
     _M + "sub": "_",
