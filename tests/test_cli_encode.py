@@ -92,6 +92,10 @@ def test_a_folder_that_is_not_there_is_named_with_the_file(kind, tmp_path, capsy
     assert ended("encode", tmp_path / "a.txt", "-o", tmp_path / "none" / f"v.{kind}") == 1
     said = capsys.readouterr().err
     assert f"{tmp_path}/none/v.{kind}: cannot be written: No such file or directory" in said
+    assert ended("encode", tmp_path / "a.txt", "-o", tmp_path / "a.txt" / f"v.{kind}") == 1
+    assert (
+        f"{tmp_path}/a.txt/v.{kind}: cannot be written: Not a directory" in capsys.readouterr().err
+    )
     assert names(tmp_path) == ["a.txt"]
 
 

@@ -94,6 +94,9 @@ def test_search_and_index_print_nothing_that_acts_on_a_terminal(index, capsys):
         ("index", "x", "--colour\x1b[31m"),
         ("search", "i", "x", "--mode", "\x1b[31m"),
         ("search", "i", "x", "--filter", "\x1b[31m"),
+        ("search", "i", "x", "-k", "1.5\x1b[31m"),
+        ("search", "i", "x", "-k", "0"),
+        ("index", ".", "--index", "i", "--chunk-tokens", "8", "--chunk-overlap", "8"),
     ],
 )
 def test_an_error_shows_what_was_got_harmlessly_and_in_one_line(
@@ -106,6 +109,8 @@ def test_an_error_shows_what_was_got_harmlessly_and_in_one_line(
     assert err.count("\n") == 1
     assert err.startswith("dewey: error: ")
     assert acts(err) == []
+    assert "Value error" not in err
+    assert "Input should" not in err
 
 
 def test_a_bar_shows_its_label_harmlessly(monkeypatch, capsys):

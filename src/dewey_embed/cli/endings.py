@@ -89,7 +89,9 @@ def _usage(error: Any) -> str:
     """What is wrong with the command's words, and where the right ones are listed."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""  # the help was printed when this was made
-    message = error.format_message().rstrip(". \n")
+    message = error.format_message().split(", unable to parse")[0].rstrip(". \n")
+    for theirs, ours in (("Input should be", "it must be"), ("Value error, ", "")):
+        message = message.replace(theirs, ours)
     context = getattr(error, "ctx", None)
     where = context.command_path if context else "dewey"
     return f"error: {message[:1].lower()}{message[1:]}; see {where} --help"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,8 +44,9 @@ def info(
 
 
 def is_index(folder: Path) -> bool:
-    """Whether this is an index's folder; a model's has a `dewey.json` too, beside a config."""
-    return (folder / "dewey.json").is_file() and not (folder / "config.json").is_file()
+    """Whether this is an index's folder, damaged or not; a model's has a config beside it."""
+    parts = ("dewey.json", "documents.lance", "chunks.lance")
+    return any((folder / part).exists() for part in parts) and not (folder / "config.json").exists()
 
 
 def index_facts(index: Index) -> dict[str, Any]:
@@ -87,5 +90,10 @@ def model_facts(model: Dewey) -> dict[str, Any]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files in a folder that can be looked at."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):  # it has gone, as files do while an index is written
+                total += os.stat(os.path.join(parent, name)).st_size
+    return total

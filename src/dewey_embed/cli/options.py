@@ -113,6 +113,7 @@ FileTimeout = Annotated[
         "--file-timeout-s",
         envvar="DEWEY_FILE_TIMEOUT_S",
         min=0.1,
+        max=10**6,
         help="Seconds of processor time for one file's parser: PDF, Word, HTML and the like.",
     ),
 ]
@@ -122,6 +123,7 @@ FileMemory = Annotated[
         "--file-memory-mb",
         envvar="DEWEY_FILE_MEMORY_MB",
         min=64,
+        max=10**7,
         help="Megabytes of memory for one file's parser.",
     ),
 ]
@@ -131,6 +133,7 @@ MaxText = Annotated[
         "--max-text-mb",
         envvar="DEWEY_MAX_TEXT_MB",
         min=1,
+        max=10**6,
         help="Megabytes of one document's text, or of one line of JSONL.",
     ),
 ]

@@ -260,7 +260,7 @@ def _alone(path: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     lock_path = path.with_name(f".{path.name}.lock")
-    path.parent.stat()  # a folder that is not there would be made for the lock
+    next(path.parent.iterdir(), None)  # a folder that is not there would be made for the lock
     lock = FileLock(lock_path, timeout=0)
     try:
         lock.acquire()
@@ -271,10 +271,9 @@ def _alone(path: Path) -> Iterator[None]:
         raise ConfigError(f"{path}: is being written by another process; wait for it") from None
     try:
         draft = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.tmp")
-        with suppress(OSError):
-            for each in path.parent.iterdir():
-                if draft.fullmatch(each.name):
-                    each.unlink(missing_ok=True)
+        for each in path.parent.iterdir():
+            if draft.fullmatch(each.name):
+                each.unlink(missing_ok=True)
         yield
     finally:
         with suppress(OSError):  # Windows keeps a file that is open

@@ -113,7 +113,9 @@ def train(
     max_minutes: Annotated[
         float | None,
         typer.Option(
-            min=0.01, help="Train for so long; the learning rate reaches zero at the end of it."
+            min=0.01,
+            max=10**6,
+            help="Train for so long; the learning rate reaches zero at the end of it.",
         ),
     ] = None,
     overrides: Set = None,
