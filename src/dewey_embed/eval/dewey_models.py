@@ -20,7 +20,7 @@ from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import IndexStoreError, ResultsError
 from dewey_embed.eval.model_meta import model_meta
-from dewey_embed.eval.one_vector import OneVector, finite_rows
+from dewey_embed.eval.one_vector import OneVector
 from dewey_embed.index.ranking import Mode
 from dewey_embed.search import Index
 from dewey_embed.types import Document
@@ -64,9 +64,7 @@ class DeweyEncoder(OneVector):
         """
         texts = [text for batch in inputs for text in batch["text"]]
         name = get_prompt_name(self.model.prompts, task_metadata, prompt_type)
-        vectors = self.model.encode(texts, prompt_name=name, progress=self._show)
-        finite_rows(vectors, texts, self.model.name)
-        return vectors
+        return self.model.encode(texts, prompt_name=name, progress=self._show)
 
 
 class DeweySearch(DeweyEncoder):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.errors import ConfigError, ReadError, ResultsError, TaskError, TeacherError
+from dewey_embed.errors import ConfigError, InputError, ReadError, TaskError, TeacherError
 from dewey_embed.eval.audits.alignment import audit_alignment, named_teacher
 from dewey_embed.eval.audits.angles import (
     Measured,
@@ -282,7 +282,7 @@ class TestRefusals:
         broken = Dewey.load(device="cpu")
         with torch.no_grad():
             next(broken.model.parameters()).fill_(float("nan"))
-        with pytest.raises(ResultsError, match="NaN or infinity"):
+        with pytest.raises(InputError, match="NaN or infinite"):
             audit(broken, texts, minilm, tmp_path)
 
     @pytest.mark.parametrize("name", ["maxilm", "openai:http://localhost:1"])

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.errors import ConfigError, ResultsError, TaskError
+from dewey_embed.errors import ConfigError, InputError, TaskError
 from dewey_embed.eval.audits.length import audit_length
 from dewey_embed.eval.audits.length_findings import Point, first_fall
 from dewey_embed.eval.audits.vectors import VectorCache
@@ -183,14 +183,14 @@ class TestRefusals:
             audit(mini, corpus, cache, tokens_per_length=0)
 
     def test_a_folder_without_a_task(self, mini, tmp_path, cache):
-        with pytest.raises(TaskError, match=r"corpus\.jsonl: cannot be read"):
+        with pytest.raises(TaskError, match=r"corpus\.jsonl: is not there"):
             audit(mini, tmp_path, cache)
 
     def test_nan_is_an_error_and_not_kept(self, corpus, tmp_path):
         broken = Dewey.load(device="cpu")
         with torch.no_grad():
             next(broken.model.parameters()).fill_(float("nan"))
-        with pytest.raises(ResultsError, match="NaN or infinity of a text of"):
+        with pytest.raises(InputError, match="NaN or infinite"):
             audit(broken, corpus, tmp_path)
         assert not list(tmp_path.rglob("*.npz"))
 
@@ -232,7 +232,7 @@ class TestCommand:
         ("options", "words"),
         [
             (("--lengths", "1024,many"), "--lengths is '1024,many'; give numbers with commas"),
-            (("--data", "/nowhere"), "/nowhere/corpus.jsonl: cannot be read"),
+            (("--data", "/nowhere"), "/nowhere: is not there; a task is a folder of three files"),
         ],
     )
     def test_mistakes_are_one_line_and_an_exit_code(self, corpus, tmp_path, options, words):

@@ -71,7 +71,7 @@ def audit_alignment(
     Raises:
         ConfigError: impossible sizes, or a teacher whose vectors have another width.
         ReadError: a file cannot be read. TaskError: it holds no text to measure on.
-        TeacherError: the teacher does not answer with vectors. ResultsError: the model makes NaN.
+        TeacherError: the teacher does not answer with vectors. InputError: the model makes NaN.
 
     """
     if num_documents < 1 or max_tokens < 1:

@@ -47,7 +47,7 @@ def audit_cost(
     Raises:
         TaskError: the folder is no task.
         ConfigError: an impossible choice.
-        ResultsError: the model makes NaN.
+        InputError: the model makes NaN.
 
     """
     choices = choices or Choices()
@@ -70,7 +70,7 @@ def measure(
 
     Raises:
         ConfigError: an impossible size, overlap or width.
-        ResultsError: the model makes NaN.
+        InputError: the model makes NaN.
 
     """
     tried = ways(choices, choices.widths(model.embedding_dim))

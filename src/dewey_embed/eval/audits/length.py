@@ -65,7 +65,7 @@ def audit_length(
     Raises:
         ConfigError: lengths that do not ascend from 64 or more, too few tokens, or nothing to do.
         TaskError: a folder is no task, or holds too few documents.
-        ResultsError: the model makes NaN.
+        InputError: the model makes NaN.
 
     """
     if not lengths or lengths[0] < MIN_LENGTH or any(a >= b for a, b in pairwise(lengths)):
