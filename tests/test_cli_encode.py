@@ -146,3 +146,11 @@ def test_names_with_lone_surrogates_are_in_every_format(tmp_path):
     assert (row["document_id"], row["source"]) == ("\\udce9", "\\ud800")
     assert pq.read_table(tmp_path / "v.parquet")["document_id"].to_pylist() == ["\\udce9"]
     assert np.load(tmp_path / "v.npz")["ids"].tolist() == ["\\udce9"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "a\x1b[31m", "日本", "a b'c"])
+def test_any_name_of_a_file_is_written(kind, name, tmp_path):
+    with open_output(tmp_path / f"{name}.{kind}", chunks=True) as output:
+        output.add(DOCUMENT, vectors())
+    assert names(tmp_path) == [f"{name}.{kind}"]

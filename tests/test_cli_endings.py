@@ -280,3 +280,22 @@ def test_info_says_what_is_wrong_with_a_damaged_index(lost, queried, tmp_path, c
     assert said.count("\n") == 1
     assert "index" in said
     assert "config.json" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("audit", "length", "--lengths", 10**20),
+        ("audit", "length", "--lengths", "1024,x"),
+        ("audit", "cost", "--data", "x", "--overlaps", "nan"),
+        ("audit", "cost", "--data", "x", "--dims", "inf"),
+        ("audit", "alignment", "--data", "x", "--chunk-tokens", 10**30),
+        ("train", RECIPE, "--max-minutes", "inf"),
+        ("plan", RECIPE, "--hardware", "cpu", "--price-per-hour", "nan"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused_in_one_line(words, capsys):
+    assert ended(*words) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "bug" not in said

@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from dewey_embed.cli import console
-from dewey_embed.cli.audits import alignment, baseline, cost
+from dewey_embed.cli.audits import alignment, baseline, cost, several
 from dewey_embed.cli.options import require_eval
-from dewey_embed.errors import ConfigError
 
 CACHE = Path("~/.cache/dewey-embed/audits")
 LENGTHS = "1024,2048,4096,8192,16384,32768,65536,131072"
@@ -70,7 +69,7 @@ def length(
     The user's documents are joined with others of their corpus up to each length, and pass keys
     are hidden in filler; the same questions at every length. Goes on where it was stopped.
     """
-    asked = _numbers(lengths)
+    asked = several("--lengths", lengths, int)
     from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.encoder import Dewey
     from dewey_embed.eval.audits.length import audit_length
@@ -89,19 +88,6 @@ def length(
     found.write(output)
     console.echo(found.summary)
     console.say(f"wrote {output}")
-
-
-def _numbers(text: str) -> list[int]:
-    """Numbers with commas between.
-
-    Raises:
-        ConfigError: something else is among them.
-
-    """
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"--lengths is {text!r}; give numbers with commas: 1024,8192") from None
 
 
 audit.command("baseline")(baseline)

@@ -16,6 +16,9 @@ CACHE = Path("~/.cache/dewey-embed/audits")
 
 Value = TypeVar("Value")
 
+LARGEST = 2**24
+"""Beyond what any model reads, in tokens, or a vector has, in dimensions."""
+
 Cache = Annotated[
     Path, typer.Option(help="Folder for what was measured; a killed run goes on from there.")
 ]
@@ -94,7 +97,7 @@ def alignment(
     device: Device = None,
 ) -> None:  # fmt: skip
     """Measure angles between a model and its teacher, by chunk size, place and document length."""
-    sizes = _several("--chunk-tokens", chunk_tokens, int)
+    sizes = several("--chunk-tokens", chunk_tokens, int)
     from dewey_embed.encoder import Dewey
     from dewey_embed.eval.audits.alignment import audit_alignment, named_teacher
 
@@ -148,11 +151,11 @@ def cost(
 ) -> None:  # fmt: skip
     """Measure what many vectors buy and cost: accuracy against bytes and time, and the front."""
     values: dict[str, Any] = {
-        "chunk_tokens": _several("--chunk-tokens", chunk_tokens, int),
-        "overlaps": _several("--overlaps", overlaps, float),
-        "precisions": _several("--precisions", precisions, str),
-        "dims": _several("--dims", dims, int) if dims else None,
-        "clusters": _several("--clusters", clusters, int) if clusters else (),
+        "chunk_tokens": several("--chunk-tokens", chunk_tokens, int),
+        "overlaps": several("--overlaps", overlaps, float),
+        "precisions": several("--precisions", precisions, str),
+        "dims": several("--dims", dims, int) if dims else None,
+        "clusters": several("--clusters", clusters, int) if clusters else (),
     }
     from dewey_embed.eval.audits.ways import Choices
 
@@ -178,16 +181,20 @@ def _finish(found: Any, output: Path) -> None:
     console.say(f"wrote {output}")
 
 
-def _several(option: str, text: str, kind: Callable[[str], Value]) -> tuple[Value, ...]:
+def several(option: str, text: str, kind: Callable[[str], Value]) -> tuple[Value, ...]:
     """Values with commas between.
 
     Raises:
-        ConfigError: one of them is of another kind.
+        ConfigError: one of them is of another kind, or no number that means anything.
 
     """
     try:
-        return tuple(kind(part.strip()) for part in text.split(","))
+        values = tuple(kind(part.strip()) for part in text.split(","))
     except ValueError:
         raise ConfigError(
             f"{option} is {text!r}; give values with commas between, as in its default"
         ) from None
+    for value in values:
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise ConfigError(f"{option} has {value}; the largest that it takes is {LARGEST:,}")
+    return values

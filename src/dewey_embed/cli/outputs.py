@@ -166,14 +166,17 @@ class Parquet(Output):
             ]
         )
         if self._writer is None:
-            self._writer = pq.ParquetWriter(str(self.draft), schema)
+            # Opened here, for pyarrow takes no name that is not UTF-8.
+            self._file = self.draft.open("wb")
+            self._writer = pq.ParquetWriter(self._file, schema)
         rows = list(self.rows(document, vectors))
         self._writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
     def close(self, *, whole: bool) -> None:
         """Write the footer."""
         if self._writer is not None:
-            self._writer.close()
+            with self._file:
+                self._writer.close()
 
 
 class Npz(Output):
