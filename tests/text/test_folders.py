@@ -226,6 +226,13 @@ def test_a_folder_that_may_not_be_looked_at_is_a_reason_not_an_absence(tmp_path,
     }
 
 
+def test_a_file_that_icloud_holds_is_not_taken_for_gone(tmp_path):
+    (tmp_path / ".report.pdf.icloud").write_bytes(b"bplist")
+    (found,) = read(tmp_path)
+    assert found.source == (tmp_path / "report.pdf").as_posix()
+    assert (found.skipped, found.reason.split(";")[0]) == (False, "not on this machine")
+
+
 def test_a_missing_input_does_not_stop_the_others(tmp_path):
     (tmp_path / "a.txt").write_text("text")
     found = read(tmp_path / "gone.txt", tmp_path / "a.txt", tmp_path / "a.txt" / "x")

@@ -362,6 +362,15 @@ def test_a_letter_is_its_headers_and_its_text_and_attachments_are_counted():
     assert found.unread == {"attachments": 1}
 
 
+def test_a_letter_that_cannot_be_opened_is_its_headers_and_says_so():
+    data = b"Subject: Rent\nContent-Type: application/pkcs7-mime\n\nMIAGCSqGSIb3DQEHA6CAMIACAQ\n"
+    assert read_mail(data) == ("Subject: Rent", "Rent", {"attachments": 1})
+    latin = b"Subject: Rent\nContent-Type: text/plain\n\nDie Miete ist f\xe4llig, sp\xe4testens."
+    found = read_mail(latin)
+    assert found.text.endswith("Die Miete ist fällig, spätestens.")
+    assert "guessed encoding" in str(found.unread)
+
+
 def test_a_saved_page_is_read_without_its_markup():
     data = (
         b"From: <Saved by Blink>\r\nSubject: A page\r\nMIME-Version: 1.0\r\n"

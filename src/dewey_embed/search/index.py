@@ -161,10 +161,10 @@ class Index:
         A document leaves when it was found under one of these inputs before and is not there now.
         One that is there and cannot be read keeps its older version, and is reported. With
         `prune`, all documents leave whose file is gone, wherever it was. What is read, and how,
-        is `dewey_embed.text.reader.read_documents`'s to say.
+        is `read_documents`'s to say; `limits` are what one file may take for it.
 
         Raises:
-            ReadError: an input does not exist; nothing was done.
+            ReadError: none of the inputs exists; nothing was done.
             IndexStoreError: another process is writing. TextTooLongError: as with `add`.
 
         """

@@ -17,6 +17,7 @@ from dewey_embed.text.records import File, Unreadable
 
 _TEMPORARY = (".part", ".crdownload", ".download", ".partial", ".opdownload", ".tmp", ".swp")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}
+_NOT_DOWNLOADED = ".icloud"  # what macOS leaves in place of a file that it moved to its servers
 _INDEX_FILES = ("dewey.json", "documents.lance")
 
 
@@ -45,9 +46,10 @@ def walk(root: Path) -> Iterator[File | Unreadable]:
             continue
         inner = []
         for name in names:
-            if name.startswith("."):
-                continue
             path = folder / name
+            if name.startswith("."):
+                yield from _elsewhere(path, root)
+                continue
             try:
                 mode = os.stat(path).st_mode
             except OSError as error:
@@ -61,6 +63,13 @@ def walk(root: Path) -> Iterator[File | Unreadable]:
                 visited.add(real)
                 inner.append(path)
         ahead += reversed(inner)
+
+
+def _elsewhere(path: Path, root: Path) -> Iterator[Unreadable]:
+    """A file that is there for its owner, but not on this machine."""
+    if path.name.endswith(_NOT_DOWNLOADED):
+        away = path.with_name(path.name[1:].removesuffix(_NOT_DOWNLOADED))
+        yield _fault(away, root, "not on this machine; have iCloud download it")
 
 
 def named_file(path: Path, root: str) -> File:

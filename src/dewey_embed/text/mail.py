@@ -11,7 +11,7 @@ from typing import Any
 from dewey_embed.errors import ReadError
 from dewey_embed.text import page
 from dewey_embed.text.content import Content
-from dewey_embed.text.encodings import declared, decode
+from dewey_embed.text.encodings import Decoded, declared, decode
 from dewey_embed.text.titles import first_heading, usable
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
@@ -24,34 +24,39 @@ def read_mail(data: bytes) -> Content:
     body = letter.get_body(("plain", "html", "related"))
     title = usable(str(letter["Subject"] or ""))
     text = ""
+    unread: dict[str, int] = {}
     if body is not None and not body.is_multipart():
-        text = _decoded(body)
+        decoded = _decoded(body)
+        text = decoded.text
+        unread |= decoded.unread
         if body.get_content_subtype() == "html":
             text, own = page.visible(text)
             title = title or own
     if not text.strip() and not headers:
         raise ReadError("not a letter: it has neither headers nor a text")
-    attachments = sum(1 for _ in letter.iter_attachments()) if letter.is_multipart() else 0
-    unread = {"attachments": attachments} if attachments else {}
+    attachments = sum(1 for _ in letter.iter_attachments()) if letter.is_multipart() else not body
+    if attachments:
+        unread["attachments"] = int(attachments)
     return Content("\n".join([*headers, "", text]).strip(), title, unread)
 
 
-def _decoded(part: MIMEPart) -> str:
+def _decoded(part: MIMEPart) -> Decoded:
     """The text of a part, in the encoding that it declares, unless it declares what it is not."""
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
-        return str(part.get_payload())
+        return Decoded(str(part.get_payload()))
     name = declared(part.get_content_charset() or "")
     try:
-        return data.decode(name) if name else decode(data).text
+        return Decoded(data.decode(name)) if name else decode(data)
     except UnicodeError:
-        return decode(data).text
+        return decode(data)
 
 
 def read_notebook(data: bytes) -> Content:
     """A Jupyter notebook's cells, apart by blank lines; their outputs are counted."""
     try:
-        notebook = json.loads(decode(data).text)
+        decoded = decode(data)
+        notebook = json.loads(decoded.text)
         cells = notebook["cells"] if "cells" in notebook else _old_cells(notebook)
         sources = [_joined(cell.get("source", cell.get("input", ""))) for cell in cells]
         prose = [
@@ -64,7 +69,7 @@ def read_notebook(data: bytes) -> Content:
         if isinstance(error, ReadError):
             raise
         raise ReadError(f"not a Jupyter notebook, or damaged ({error})") from None
-    unread = {"cell outputs": outputs} if outputs else {}
+    unread = decoded.unread | ({"cell outputs": outputs} if outputs else {})
     title = next(filter(None, map(first_heading, prose)), "")
     return Content("\n\n".join(source for source in sources if source.strip()), title, unread)
 
