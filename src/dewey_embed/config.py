@@ -158,6 +158,10 @@ class BackboneConfig(Settings):
                 f"{source}: model_type is {values.get('model_type')!r}; "
                 "only ModernBERT models ('modernbert') can be loaded"
             )
+        if values.get("quantization_config"):
+            raise CheckpointError(
+                f"{source}: quantization_config: a quantised model; use the one it was made from"
+            )
         activation = values.get("hidden_activation", "gelu")
         if activation != "gelu":
             raise CheckpointError(

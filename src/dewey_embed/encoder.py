@@ -367,9 +367,11 @@ class Dewey:
         tokens = self.tokenizer.encode(texts, prompt=prompt)
         blank = [position for position, each in enumerate(tokens) if not len(each)]
         if blank:
+            own = self.config.pooled_over == "text"
+            alone = "CLS" if own else "special tokens and the prompt"
             warnings.warn(
                 f"{len(blank)} of {len(texts)} texts hold no token (positions {blank[:8]}): "
-                "their vectors come from CLS alone, without chunks",
+                f"their vectors come from {alone} alone, without chunks",
                 stacklevel=3,
             )
         return tokens

@@ -28,6 +28,7 @@ TEXTS = [
     "patents",
     "  A FOX, a river and Straße 😀\nships\tcarry timber;  naïve café 東京  ",
     "Ships carry timber to the sea. " * 12,
+    "",
 ]
 WIDTH = 16
 

@@ -150,7 +150,35 @@ def _read_ours(folder: Path, config: Json) -> Checkpoint:
     ]
     head = folder / f"{len(dewey.steps) + 2}_Dense"
     dense += [head] if dewey.vector_size is not None else []
+    if is_there(folder / MODULES_FILE):
+        _refuse_older(path, dewey, read_folder(folder))
     return Checkpoint(dewey, _with_dense(folder, dewey, dense), folder)
+
+
+def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFolder) -> None:
+    """Refuse settings of ours beside which Sentence Transformers has saved another model.
+
+    It writes its own files anew and leaves ours as they were.
+    """
+    limit = max_length(theirs.transformer, ours.backbone.max_position_embeddings)
+    both: dict[str, tuple[object, object]] = {
+        "single_vector": (ours.single_vector == "cls", theirs.settings["single_vector"] == "cls"),
+        "max_tokens": (ours.max_tokens, limit),
+        "modules": (
+            {"steps": ours.steps, "vector_size": ours.vector_size, "head_bias": ours.head_bias},
+            {"vector_size": None, "head_bias": False, **_steps_and_head(theirs)},
+        ),
+        **{
+            name: (getattr(ours, name), theirs.settings[name])
+            for name in ("prompts", "default_prompt_name", "truncate_dim")
+        },
+    }
+    if differ := [name for name, (mine, other) in both.items() if mine != other]:
+        raise CheckpointError(
+            f"{path}: does not fit Sentence Transformers' files beside it ({', '.join(differ)}), "
+            "which were changed after it was written; delete it to load the folder as they say, or "
+            "save the model with Dewey again"
+        )
 
 
 def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:

@@ -150,9 +150,13 @@ def embed(
 
 
 def _sequences(model: DeweyModel, text: int, request: Request) -> list[_Sequence]:
-    """The windows of a text with special tokens and prompt; a text of no tokens gets no prompt."""
+    """The windows of a text with special tokens and prompt.
+
+    A text of no tokens gets no prompt, unless the document's vector is pooled from it, too.
+    """
     tokens, (before, after) = request.tokens, model.config.special_ids
-    prompt = tokens.prompt_ids if len(tokens) else tokens.prompt_ids[:0]
+    prompted = len(tokens) or model.config.pooled_over != "text"
+    prompt = tokens.prompt_ids if prompted else tokens.prompt_ids[:0]
     head = np.concatenate((before, prompt)).astype(np.int64)
     tail = np.array(after, np.int64)
     return [
@@ -241,7 +245,7 @@ class _Pool:
             if self.around:
                 bounds = np.array(
                     [(min(request.skip, sequence.first), sequence.first),
-                     (sequence.end, len(sequence.ids))]
+                     (min(max(request.skip, sequence.end), len(sequence.ids)), len(sequence.ids))]
                 )  # fmt: skip
                 rows.append(np.full(2, self.base[-1] + sequence.text))
                 lows.append(bounds[:, 0] + start)
@@ -277,7 +281,7 @@ class _Pool:
             # A text in windows has its special tokens and its prompt once, as their mean.
             sums_RH[whole] += self.sums_RH[num_rows:] / num_windows.unsqueeze(1)
             sizes_R[whole] += torch.from_numpy(self.num_around) / num_windows
-            has_tokens = sizes_R[whole] > 0
+            has_tokens = torch.ones_like(has_tokens)  # of nothing the mean is zero, as there
         # Normalising undoes any scale, but a bias does not: divide sums into means.
         sums_RH /= sizes_R.clamp(min=1).unsqueeze(1)
         rows_RD = self._embed(sums_RH)

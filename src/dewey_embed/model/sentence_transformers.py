@@ -25,6 +25,7 @@ from dewey_embed.model.json_file import (
     read_file,
     read_json,
 )
+from dewey_embed.model.weights import is_there
 from dewey_embed.types import SingleVector
 
 PACKAGE = "sentence_transformers."
@@ -224,6 +225,11 @@ def _read_transformer(folder: Path) -> _TransformerFile:
     if asked:
         name, value = next(iter(asked.items()))
         raise CheckpointError(f"{path}: {name} {value!r} cannot be honoured; take it out")
+    if is_there(folder / "adapter_config.json"):
+        raise CheckpointError(
+            f"{folder / 'adapter_config.json'}: an adapter cannot be run; merge it into its model "
+            "(merge_and_unload), then save that"
+        )
     tokenizer_path = folder / "tokenizer_config.json"
     tokenizer = read_file(_TokenizerFile, tokenizer_path, missing_ok=True)
     if tokenizer.truncation_side != "right" or tokenizer.split_special_tokens:
