@@ -25,6 +25,19 @@ from tests.model.random_folders import (
 ODD = (None, True, 0, -1, 3, 10**12, 1e400, 0.5, "", "text", "\u0000", [], [1], [[]], {}, {"a": 1})
 
 
+FILES = {
+    "config.json": 120,
+    "modules.json": 60,
+    "config_sentence_transformers.json": 40,
+    "sentence_bert_config.json": 30,
+    "tokenizer_config.json": 30,
+    "1_Pooling/config.json": 40,
+    "2_Dense/config.json": 60,
+    "tokenizer.json": 60,
+}
+"""JSON files of a folder, and how many changes of each are tried."""
+
+
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
     """A Sentence Transformers folder with every file that we read."""
@@ -136,23 +149,9 @@ def mutations(value, choose, number):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("config.json", 120),
-        ("modules.json", 60),
-        ("config_sentence_transformers.json", 40),
-        ("sentence_bert_config.json", 30),
-        ("tokenizer_config.json", 30),
-        ("1_Pooling/config.json", 40),
-        ("2_Dense/config.json", 60),
-        ("tokenizer.json", 60),
-    ],
-)
+@pytest.mark.parametrize(("name", "number"), FILES.items())
 def test_whatever_stands_in_a_json_file_it_is_refused_in_one_line_or_read(folder, name, number):
     value = json.loads((folder / name).read_text(encoding="utf-8"))
-    if name == "tokenizer.json":
-        value["model"]["vocab"] = dict(list(value["model"]["vocab"].items()))
     refused = []
     for _, mutated in mutations(value, random.Random(name), number):
         write(folder / name, mutated)
@@ -163,6 +162,27 @@ def test_whatever_stands_in_a_json_file_it_is_refused_in_one_line_or_read(folder
     assert len(refused) > number / 20
     assert all(".json" in message or ".safetensors" in message for message in refused)
     assert not any("\n" in message for message in refused)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", FILES)
+def test_whatever_stands_in_a_json_file_what_loads_gives_their_vectors(folder, name):
+    st = pytest.importorskip("sentence_transformers")
+    texts = ["ships carry Timber to the sea " * 20, "the rent"]
+    value = json.loads((folder / name).read_text(encoding="utf-8"))
+    for path, mutated in mutations(value, random.Random(f"slow {name}"), 200):
+        write(folder / name, mutated)
+        try:
+            ours = Dewey.load(folder, dtype="float32").encode(texts, overflow="truncate")
+        except (CheckpointError, ConfigError):
+            continue
+        try:
+            theirs = st.SentenceTransformer(str(folder), device="cpu").encode(texts)
+        except Exception:  # where they refuse a folder, we may read it
+            continue
+        theirs /= np.linalg.norm(theirs, axis=-1, keepdims=True)
+        np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=f"{name} {path}")
 
 
 def test_what_is_missing_is_named(good, folder):
@@ -305,3 +325,25 @@ def test_a_vocabulary_with_gaps_is_refused_where_a_text_meets_one(folder):
     model = Dewey.load(folder)
     with pytest.raises(CheckpointError, match=f"token '{last}' has id 10000"):
         model.encode([last.removeprefix("##"), "a" + last.removeprefix("##")])
+
+
+@pytest.mark.parametrize(
+    ("single", "said"),
+    [
+        ([{"Sequence": {"id": "B", "type_id": 0}}], "names the text 0 times"),
+        ([{"Sequence": {"id": "A", "type_id": 0}}] * 2, "names the text 2 times"),
+        (
+            [
+                {"SpecialToken": {"id": "[X]", "type_id": 0}},
+                {"Sequence": {"id": "A", "type_id": 0}},
+            ],
+            r"names '\[X\]', whose ids it does not give",
+        ),
+    ],
+)
+def test_a_template_that_cannot_be_followed_is_refused(folder, single, said):
+    value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    value["post_processor"]["single"] = single
+    write(folder / "tokenizer.json", value)
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json: .*{said}"):
+        Dewey.load(folder)

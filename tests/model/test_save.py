@@ -134,8 +134,20 @@ def test_what_cannot_be_written_to_is_refused_in_one_line(models, tmp_path):
             models[0].save(place)
         assert "\n" not in str(caught.value)
         assert str(place) in str(caught.value)
+    with pytest.raises(CheckpointError, match="no name for a folder"):
+        models[0].save("a\0b")
     assert file.read_text() == "mine"
     assert files(tmp_path) == ["file"]
+
+
+def test_a_link_to_a_folder_stays_one(models, tmp_path):
+    models[0].save(tmp_path / "model")
+    (tmp_path / "link").symlink_to("model")
+    models[1].save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    np.testing.assert_array_equal(
+        encode(Dewey.load(tmp_path / "model", dtype="float32")), encode(models[1])
+    )
 
 
 def test_a_full_disk_leaves_the_old_model_and_no_draft(models, tmp_path):

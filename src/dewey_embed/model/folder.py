@@ -36,7 +36,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
             written to; what was there is then as it was.
 
     """
-    path = path.resolve()
+    try:
+        path = Path(os.path.realpath(path))
+    except ValueError as error:
+        raise CheckpointError(f"{str(path)!r}: no name for a folder ({error})") from None
     try:
         if path.is_dir():
             _refuse_others(path)
@@ -86,6 +89,8 @@ def _draft(place: Path) -> Iterator[Path]:
 
 def _lives(suffix: str) -> bool:
     """Whether the process whose number ends a draft's name may still run."""
+    if os.name == "nt":  # where a signal 0 would end it
+        return True
     try:
         os.kill(int(suffix[1:]), 0)
     except (ValueError, ProcessLookupError):

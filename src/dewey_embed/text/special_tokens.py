@@ -63,6 +63,11 @@ def _of_template(state: Mapping[str, Any]) -> SpecialIds:
             num_texts += piece["Sequence"]["id"] == "A"
         else:
             name = piece["SpecialToken"]["id"]
+            if name not in state["special_tokens"]:
+                raise CheckpointError(
+                    f"the post-processor's template names {name!r}, whose ids it does not give; "
+                    "save the tokenizer again"
+                )
             sides[min(num_texts, 1)].extend(state["special_tokens"][name]["ids"])
     if num_texts != 1:
         raise CheckpointError(
