@@ -23,6 +23,8 @@ from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
 from dewey_embed.eval.report.markdown import page_to_markdown
 from dewey_embed.index.ranking import CANDIDATES
+from dewey_embed.index.word_index import WordIndex, write_word_index
+from dewey_embed.index.words import count_words
 from dewey_embed.progress import progress_bar
 
 SIZES = (64, 128, 256, 512)
@@ -110,7 +112,7 @@ def scores_of(data: RetrievalData, model: Dewey, folder: Path) -> Encoded:
         name=data.name,
         gains=gains,
         whole=kept["queries"] @ kept["wholes"].T,
-        words=full_text(data, folder / "words"),
+        words=word_scores(data, folder),
         best={size: each[0] for size, each in by_size.items()},
         best_two={size: each[1] for size, each in by_size.items()},
         best_five={size: each[2] for size, each in by_size.items()},
@@ -157,22 +159,14 @@ def best_chunks(
         yield out
 
 
-def full_text(data: RetrievalData, folder: Path) -> Scores:
-    """BM25 scores (Q, N) as LanceDB's full-text index gives them; 0 where no word is shared."""
-    import lancedb
-    from lancedb.index import FTS
-    from lancedb.query import MatchQuery
-
-    rows = [{"id": place, "text": text} for place, text in enumerate(data.documents.values())]
-    table = lancedb.connect(str(folder)).create_table("texts", rows, mode="overwrite")
-    table.create_index("text", config=FTS(with_position=False))
-    scores = np.zeros((len(data.queries), len(rows)), np.float32)
-    for row, query in enumerate(data.queries.values()):
-        words = MatchQuery(query.replace("\0", " "), "text")
-        found = table.search(words, query_type="fts").limit(1000).select(["id", "_score"])
-        for hit in found.to_arrow().to_pylist():
-            scores[row, hit["id"]] = hit["_score"]
-    return scores
+def word_scores(data: RetrievalData, folder: Path) -> Scores:
+    """BM25 scores (Q, N) as an index gives them; 0 where no word is shared."""
+    counted = [count_words(text) for text in data.documents.values()]
+    rows = np.repeat(np.arange(len(counted)), [len(numbers) for numbers, _ in counted])
+    numbers, counts = (np.concatenate(each) for each in zip(*counted, strict=True))
+    write_word_index(folder, rows, numbers, counts)
+    words = WordIndex(folder, len(counted), np.load)
+    return np.stack([words.scores(query) for query in data.queries.values()])
 
 
 def ways(task: Encoded) -> dict[str, Scores]:
@@ -190,7 +184,7 @@ def ways(task: Encoded) -> dict[str, Scores]:
         meaning = 0.75 * task.best[size] + 0.25 * task.whole
         every[f"hybrid {size}, reciprocal ranks"] = reciprocal(meaning) + reciprocal(task.words)
         seen = top(meaning) | (top(task.words) & (task.words > 0))
-        standard_meaning, standard_words = (within(x, seen) for x in (meaning, task.words))
+        standard_meaning, standard_words = (within(x, top(meaning)) for x in (meaning, task.words))
         for share in SHARES_OF_MEANING:
             every[f"hybrid {size}, meaning {share:.2f}"] = np.where(
                 seen, share * standard_meaning + (1 - share) * standard_words, -np.inf
@@ -205,7 +199,7 @@ def top(scores: Scores) -> np.ndarray:
 
 
 def within(scores: Scores, seen: np.ndarray) -> Scores:
-    """Scores in deviations from the mean of the candidates."""
+    """Scores in deviations from the mean of some."""
     masked = np.where(seen, scores, np.nan)
     deviation = np.nanstd(masked, 1, keepdims=True)
     return (scores - np.nanmean(masked, 1, keepdims=True)) / np.maximum(deviation, 1e-9)

@@ -113,5 +113,10 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
                 f"longer than the model takes: {report.num_windows:,} read in overlapping "
                 f"windows, {report.num_truncated:,} truncated"
             )
+    if report.num_missing and not as_json:
+        options.say(
+            f"{report.num_missing:,} documents are of files that are gone; "
+            "dewey index --prune removes them"
+        )
     if report.unreadable:
         raise typer.Exit(options.EXIT_UNREADABLE)

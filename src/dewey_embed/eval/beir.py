@@ -13,9 +13,10 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from dewey_embed.errors import TaskError
 from dewey_embed.eval.qrels import judged, named
@@ -31,7 +32,8 @@ LAYOUT = (
 class RetrievalData:
     """A retrieval task: texts by id, and each query's relevant documents with their gains.
 
-    `documents` are title and text together, as BEIR reads them. `queries` are those with at least
+    `documents` are title and text together, as BEIR reads them, and `titles` those that begin
+    with one, for models that know what a title is. `queries` are those with at least
     one relevant document; `num_unjudged` were left out for having none. `left_out` says in words
     what else of the folder is no part of the task.
     """
@@ -40,6 +42,7 @@ class RetrievalData:
     documents: dict[str, str]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
+    titles: dict[str, str] = field(default_factory=dict)
     num_unjudged: int = 0
     left_out: tuple[str, ...] = ()
 
@@ -71,13 +74,13 @@ def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
     queries = _texts(asked, titles=False)
     path = _qrels_path(folder, split)
     found = judged(path, numbered_lines(path), queries=queries, documents=documents)
-    blank = {query: place for query, (text, place) in queries.items() if not text.strip()}
+    blank = {query: each.line for query, each in queries.items() if not each.text.strip()}
     left_out = found.left_out
     if blank:
         left_out += (f"{asked}: {len(blank):,} left out for having no words: {named(blank)}",)
     judged_queries = {
-        query: text
-        for query, (text, _) in queries.items()
+        query: each.text
+        for query, each in queries.items()
         if query in found.gains and query not in blank
     }
     if not judged_queries:
@@ -90,7 +93,8 @@ def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
         warnings.warn(message, UserWarning, stacklevel=2)
     return RetrievalData(
         name=Path(os.path.abspath(folder)).name,
-        documents={name: text for name, (text, _) in documents.items()},
+        documents={name: each.text for name, each in documents.items()},
+        titles={name: each.title for name, each in documents.items() if each.title},
         queries=judged_queries,
         qrels={query: found.gains[query] for query in judged_queries},
         num_unjudged=len(queries) - len(judged_queries) - len(blank),
@@ -98,25 +102,33 @@ def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
     )
 
 
-def _texts(path: Path, *, titles: bool) -> dict[str, tuple[str, int]]:
-    """Texts by id with their lines, in the order of the file."""
-    texts: dict[str, tuple[str, int]] = {}
+class _Text(NamedTuple):
+    """A text, under its title if it has one, with that title and the line it stands in."""
+
+    text: str
+    title: str
+    line: int
+
+
+def _texts(path: Path, *, titles: bool) -> dict[str, _Text]:
+    """Texts by id, in the order of the file."""
+    texts: dict[str, _Text] = {}
     for number, line in numbered_lines(path):
         place = f"{path}, line {number}"
-        name, text = _record(line, place, titles=titles)
-        before = texts.setdefault(name, (text, number))
-        if before[0] != text:
+        name, text, title = _record(line, place, titles=titles)
+        before = texts.setdefault(name, _Text(text, title, number))
+        if before.text != text:
             raise TaskError(
                 f"{place}: id {name!r} comes a second time, with another text than in line "
-                f"{before[1]}; give each text an id of its own"
+                f"{before.line}; give each text an id of its own"
             )
     if not texts:
         raise TaskError(f"{path}: holds no text; nothing can be measured on it")
     return texts
 
 
-def _record(line: str, place: str, *, titles: bool) -> tuple[str, str]:
-    """The id of a line and its text, under its title if it has one."""
+def _record(line: str, place: str, *, titles: bool) -> tuple[str, str, str]:
+    """The id of a line, its text under its title if it has one, and that title."""
     try:
         record = json.loads(line)
         name, text = record["_id"], record["text"]
@@ -141,7 +153,8 @@ def _record(line: str, place: str, *, titles: bool) -> tuple[str, str]:
         ) from None
     if not name.strip():
         raise TaskError(f'{place}: "_id" is {name!r}; give the text a name')
-    return name, f"{title} {text}".strip() if title else text
+    title = (title or "").strip()
+    return name, f"{title} {text}".strip() if title else text, title
 
 
 def _qrels_path(folder: Path, split: str) -> Path:

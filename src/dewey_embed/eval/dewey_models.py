@@ -112,12 +112,13 @@ class DeweySearch(DeweyEncoder):
     ) -> None:
         """Nothing; the corpus is then indexed, or was already. A killed run goes on."""
         documents = [
-            Document(id=row["id"], text=f"{row.get('title') or ''} {row['text']}".strip())
-            for row in corpus
+            Document(id=row["id"], title=row.get("title") or "", text=row["text"]) for row in corpus
         ]
         digest = hashlib.sha256(repr(self._cut).encode())
         for each in documents:
-            digest.update(f"{each.id}\0{each.text}\0".encode("utf-8", "surrogatepass"))
+            digest.update(
+                f"{each.id}\0{each.title}\0{each.text}\0".encode("utf-8", "surrogatepass")
+            )
         name = f"{task_metadata.name}-{hf_subset}-{hf_split}-{digest.hexdigest()[:16]}"
         path = self._cache / self.model.fingerprint / name
         try:

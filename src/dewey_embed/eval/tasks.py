@@ -148,14 +148,25 @@ def local_metadata(original: TaskMetadata, path: Path, digest: hashlib._Hash) ->
 
 
 def _as_mteb(data: RetrievalData) -> RetrievalSplitData:
-    """The data as mteb holds them; titles are part of the texts already."""
+    """The data as mteb holds them: titles apart, which every model puts before its text."""
     from datasets import Dataset
 
     def table(texts: Mapping[str, str]) -> Dataset:
         return Dataset.from_dict({"id": list(texts), "text": list(texts.values())})
 
+    corpus = table(
+        {
+            name: text.removeprefix(data.titles.get(name, "")).removeprefix(" ")
+            if name in data.titles
+            else text
+            for name, text in data.documents.items()
+        }
+    )
+    if data.titles:
+        titles = [data.titles.get(name, "") for name in data.documents]
+        corpus = corpus.add_column("title", titles)
     return {
-        "corpus": table(data.documents),
+        "corpus": corpus,
         "queries": table(data.queries),
         "relevant_docs": {query: dict(gains) for query, gains in data.qrels.items()},
         "top_ranked": None,

@@ -132,14 +132,14 @@ class _Multi(_Single):
 
 
 class _Hybrid(_Multi):
-    """Documents by `multi` and by their words, each in deviations among the first candidates."""
+    """Documents by `multi` and by their words, each in deviations among the best by meaning."""
 
     def __init__(self, question: Question, catalogue: Catalogue, allowed: Mask | None) -> None:
         super().__init__(question, catalogue, allowed)
         self._words = catalogue.words.scores(question.words)
         if allowed is not None:
             self._words[~allowed] = 0
-        first = self.candidates(CANDIDATES)
+        first = super().candidates(CANDIDATES)
         self._meaning = Standard(super().scores(first))
         self._worded = Standard(self._words[first])
 

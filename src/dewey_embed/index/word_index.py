@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.index.words import count_query_words
+from dewey_embed.index.words import query_words
 
 K1, B = 1.2, 0.75
 
@@ -36,12 +36,12 @@ class WordIndex:
     def scores(self, query: str) -> NDArray[np.float32]:
         """BM25 scores (N,) float32 of all documents; 0 where no word is shared."""
         scores = np.zeros(self._num, np.float32)
-        numbers, counts = count_query_words(query)
+        numbers, weights = query_words(query)
         places = np.searchsorted(self._numbers, numbers)
-        for place, number, count in zip(places, numbers, counts, strict=True):
+        for place, number, weight in zip(places, numbers, weights, strict=True):
             if place < len(self._numbers) and self._numbers[place] == number:
                 held = slice(self._starts[place], self._starts[place + 1])
-                scores[self._rows[held]] += np.float32(count) * self._weights[held]
+                scores[self._rows[held]] += weight * self._weights[held]
         return scores
 
 

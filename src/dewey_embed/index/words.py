@@ -3,7 +3,8 @@
 Case, accents and compatibility forms are folded away (NFKC, case folding). English words are
 stemmed; other scripts that put spaces between words are taken word by word, and those that do not
 (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan), and Korean, whose words take endings, by
-pairs of neighbouring characters. No word is left out for being frequent: rare words weigh more.
+pairs of neighbouring characters. No word is left out for being frequent: rare words weigh more,
+and those that only hold an English query together weigh less in it.
 """
 
 from __future__ import annotations
@@ -39,6 +40,19 @@ _LETTERS = str.maketrans(
 )
 """Letters that Unicode does not take apart, as they are typed where the keyboard lacks them."""
 
+_FUNCTION_WORDS = """
+i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her
+hers herself it its itself they them their theirs themselves what which who whom this that these
+those am is are was were be been being have has had having do does did doing a an the and but if or
+because as until while of at by for with about against between into through during before after
+above below to from up down in out on off over under again further then once here there when where
+why how all any both each few more most other some such no nor not only own same so than too very
+s t can will just don should now
+"""
+FUNCTION_WORD_WEIGHT = 0.4
+"""What these weigh in a query beside other words of the same rarity (docs/log.md): "his" and
+"during" are rare in a small collection, and say nothing of what is looked for."""
+
 MAX_STEMMED = 40
 """A longer run of letters is a code or a hash, not a word of English."""
 
@@ -53,9 +67,17 @@ def count_words(text: str) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     return _numbered(_counted(text, singles=True))
 
 
-def count_query_words(query: str) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """The same for a query, which asks for pairs of characters where it has pairs."""
-    return _numbered(_counted(query, singles=False))
+def query_words(query: str) -> tuple[NDArray[np.uint32], NDArray[np.float32]]:
+    """Numbers (W,) of the distinct words of a query, ascending, and what each weighs in it.
+
+    A query asks for pairs of characters where it has pairs. A word that is repeated asks for no
+    more than one that is not.
+    """
+    words = _counted(query, singles=False)
+    numbers, _ = _numbered(words)
+    lesser = np.isin(numbers, _function_words())
+    weights = np.where(lesser, np.float32(FUNCTION_WORD_WEIGHT), np.float32(1))
+    return numbers, weights
 
 
 def _numbered(words: Counter[str]) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
@@ -85,6 +107,12 @@ def _counted(text: str, *, singles: bool) -> Counter[str]:
         stemmed[stem] += count
     stemmed.update(grams)
     return stemmed
+
+
+@lru_cache(maxsize=1)
+def _function_words() -> NDArray[np.uint32]:
+    """Numbers of the words that hold an English query together."""
+    return _numbered(Counter(_stems(_FUNCTION_WORDS.split())))[0]
 
 
 def _stems(words: list[str]) -> list[str]:

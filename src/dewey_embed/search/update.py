@@ -41,8 +41,8 @@ class IndexReport:
     `num_windows` and `num_truncated` count, among those added and changed, the documents longer
     than the model takes: read in overlapping windows, or without their end. `unreadable` could
     not be read; `skipped` was not meant to be: files of unknown kinds in a folder, empty ones.
-    `unread` counts by file and kind what was left out of files that were read, and what of them is
-    a guess.
+    `num_missing` are in the index though their file is gone. `unread` counts by file and kind
+    what was left out of files that were read, and what of them is a guess.
     """
 
     num_added: int
@@ -54,6 +54,7 @@ class IndexReport:
     unreadable: list[Unreadable] = field(default_factory=list)
     skipped: list[Unreadable] = field(default_factory=list)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
+    num_missing: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +149,7 @@ def update(
         unreadable=unreadable,
         skipped=[fault for fault in faults if fault.skipped],
         unread=unread,
+        num_missing=_count_missing(writer, changes),
     )
 
 
@@ -230,6 +232,15 @@ def _take_leave(
             changes.refreshed.append(Refreshed(document_id, held.hash, details))
     writer.remove(gone)
     return gone
+
+
+def _count_missing(writer: Writer, changes: Changes) -> int:
+    """How many documents are in the index whose every file is gone."""
+    return sum(
+        all(place.root != STDIN and is_gone(place.source) for place in held.details.places)
+        for document_id, held in writer.held.items()
+        if document_id not in changes.seen
+    )
 
 
 class _Shield:
