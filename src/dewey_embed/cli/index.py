@@ -114,7 +114,7 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
                 f"windows, {report.num_truncated:,} truncated"
             )
     if report.num_missing and not as_json:
-        options.say(
+        console.say(
             f"{report.num_missing:,} documents are of files that are gone; "
             "dewey index --prune removes them"
         )

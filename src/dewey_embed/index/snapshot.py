@@ -33,9 +33,9 @@ def reading(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, ValueError, EOFError, AttributeError) as error:
-        if isinstance(error, DeweyError):
-            raise
+    except DeweyError:
+        raise
+    except Exception as error:
         raise _unread(folder, error) from error
     except BaseException as error:
         # What the database's own code, in Rust, raises where it did not foresee such bytes.

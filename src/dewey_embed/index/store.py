@@ -87,8 +87,8 @@ class Store:
 
         """
         for _ in range(200):
-            # Read before the tables, whose versions are then no older than what it lists.
-            ledger = Ledger.read(self.folder / LEDGER_NAME)
+            # Before the tables are opened, whose versions are then no older than what it lists.
+            written = self._verify()
             with reading(self.folder):
                 if not self._has_table("documents"):
                     return None
@@ -97,26 +97,35 @@ class Store:
                 versions = documents.version, chunks.version
                 # Chunks are swept only after a newer `documents`: if that stands still, they fit.
                 if self._database.open_table("documents").version == versions[0]:
-                    self._verify(ledger, versions)
+                    self._refuse_older(versions, written)
                     return Snapshot(self.folder, documents, chunks, versions)
             time.sleep(0.01)
         raise IndexStoreError(f"index {self.folder} changes too fast to be read; try again")
 
-    def _verify(self, ledger: Ledger | None, versions: tuple[int, int]) -> None:
-        """Compare the tables, at these versions, with what the last writer left, if it is known.
+    def _verify(self) -> tuple[int, int]:
+        """The versions of the tables that the last writer left, once their files are as it did.
 
         Raises:
-            IndexStoreError: a file is damaged, or the latest version is gone.
+            IndexStoreError: a file is damaged.
 
         """
+        ledger = Ledger.read(self.folder / LEDGER_NAME)
         if ledger is None:
-            return
-        fault = ledger.damaged(self.folder)
-        written = ledger.facts.get("versions", [0, 0])
-        if not fault and any(at < was for at, was in zip(versions, written, strict=True)):
-            fault = "the latest version of a table is missing"
+            return 0, 0
+        with reading(self.folder):
+            fault = ledger.damaged(self.folder)
         if fault:
             raise IndexStoreError(f"index {self.folder} is damaged: {fault}; {REMEDY}")
+        documents, chunks = ledger.facts["versions"]
+        return documents, chunks
+
+    def _refuse_older(self, versions: tuple[int, int], written: tuple[int, int]) -> None:
+        """Raise where the latest version of a table is gone, and an older one is read for it."""
+        if any(at < was for at, was in zip(versions, written, strict=True)):
+            raise IndexStoreError(
+                f"index {self.folder} is damaged: the latest version of a table is missing; "
+                f"{REMEDY}"
+            )
 
     def _has_table(self, name: str) -> bool:
         """Whether a table has a first version; a run killed before that leaves no data.
@@ -156,12 +165,12 @@ class Store:
                 settings.require_model(self.settings.model, self.settings.fingerprint, self.folder)
                 settings.require_options(self.settings.options, self.folder)
             width = self.settings.embedding_dim
+            written = self._verify()
             with reading(self.folder):
                 # `chunks` first: where there is a `documents` there are chunks.
                 chunks = self._table("chunks", chunks_schema(width))
                 documents = self._table("documents", documents_schema(width))
-                ledger = Ledger.read(self.folder / LEDGER_NAME)
-                self._verify(ledger, (documents.version, chunks.version))
+                self._refuse_older((documents.version, chunks.version), written)
                 if IndexSettings.read(self.folder) is not None:
                     self._heal_settings()
                 recorded = self.settings.model_dump(mode="json")
