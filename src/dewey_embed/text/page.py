@@ -126,6 +126,11 @@ MAX_DEPTH = 500
 with the depth for every tag."""
 MAX_INLINE = 60
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)(?=[\s/>])[^<>]*>", re.ASCII)
+# Parsers compare each attribute of a tag with all before it.
+_MANY_ATTRIBUTES = re.compile(
+    r"(<[a-zA-Z][\w-]*+)"
+    r"(?:\s++[^\s<>\"'=/]++(?:\s*+=\s*+(?:\"[^\"<>]*+\"|'[^'<>]*+'|[^\s<>\"']++))?+){1000,}+"
+)
 _VOID = {
     *("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param"),
     *("source", "track", "wbr"),
@@ -142,6 +147,7 @@ _ENDS_ITSELF = {
 
 def _flattened(source: str) -> str:
     """A page's source without the tags that stand deeper than `MAX_DEPTH`, a line end for each."""
+    source = _MANY_ATTRIBUTES.sub(r"\1", source)
     if source.count("<") <= MAX_INLINE:
         return source
     opened: Counter[str] = Counter()
