@@ -181,3 +181,14 @@ def test_a_closed_standard_input_or_error_does_no_harm(index):
     assert shell('echo zebra | $D search "$I" 2>&-', index).stdout.startswith("? zebra\n1. ")
     assert shell('$D search "$I" - <&-', index).returncode == 0
     assert shell("$D fly 2>&-", index).returncode == 2
+
+
+def test_bars_of_other_packages_are_silent_off_a_terminal(tmp_path):
+    code = (
+        "from dewey_embed.cli import console\n"
+        "console.prepare_streams()\n"
+        "from tqdm.auto import tqdm\n"
+        "list(tqdm(range(3)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert result.stderr == b""
