@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -192,3 +193,10 @@ def test_bars_of_other_packages_are_silent_off_a_terminal(tmp_path):
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     assert result.stderr == b""
+
+
+def test_all_that_the_commands_print_goes_through_the_console(repository):
+    for path in (repository / "src" / "dewey_embed" / "cli").glob("*.py"):
+        if path.name != "console.py":
+            text = path.read_text(encoding="utf-8")
+            assert not re.search(r"typer\.s?echo|\bprint\(|std(out|err)\.write", text), path
