@@ -40,7 +40,7 @@ app = typer.Typer(
     cls=Commands,
     help="Search long documents by meaning: one vector for the whole, one for every chunk.",
     epilog="Every option can be set as an environment variable, too; each command's --help "
-    "names them.",
+    "names them. DEWEY_TRACEBACK=1 shows where an error came from.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -71,7 +71,10 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     """Hold the options that come before a command."""

@@ -51,22 +51,23 @@ def search(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="QUERY...",
+            metavar="[QUERY]",
             help="What to look for; - or nothing: one query a line from stdin.",
         ),
     ] = None,
     *,
-    k: Annotated[int, typer.Option("-k", envvar="DEWEY_K", min=1, help="Documents.")] = 5,
+    k: Annotated[int, typer.Option("-k", envvar="DEWEY_K", min=1, help="How many documents.")] = 5,
     mode: Annotated[
         Mode,
         typer.Option(
             envvar="DEWEY_MODE",
-            help="Rank by chunks and words, by each document's best chunk, or by its one vector.",
+            help="multi: by each document's best chunk, with a share of its one vector; single: by "
+            "its one vector; hybrid: by multi and by words.",
         ),
     ] = Mode.hybrid,
     passages: Annotated[
         int,
-        typer.Option(envvar="DEWEY_PASSAGES", min=0, help="Passages of each document."),
+        typer.Option(envvar="DEWEY_PASSAGES", min=0, help="How many passages of each."),
     ] = 3,
     filter: Annotated[  # noqa: A002 - the option's name
         list[str] | None,
