@@ -16,7 +16,7 @@ def remove(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME...",
+            metavar="NAME",
             help="Ids of documents, or the files and folders that they were read from.",
         ),
     ],

@@ -51,7 +51,7 @@ def search(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[QUERY]",
+            metavar="QUERY",
             help="What to look for; - or nothing: one query a line from stdin.",
         ),
     ] = None,
