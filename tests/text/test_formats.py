@@ -396,3 +396,16 @@ def test_a_notebook_is_its_cells():
 def test_rich_text_is_read_without_its_commands():
     data = rb"{\rtf1\ansi\ansicpg1252{\fonttbl\f0 Arial;}\f0 Rent is {\b due}.\par Caf\'e9 \u8364?}"
     assert read_rich_text(data).text == "Rent is due.\nCafé €"
+    fonts = rb"{\fonttbl{\f0\fcharset0 A;}{\f1\fcharset238 B;}}"
+    data = (
+        rb"{\rtf1\ansi\ansicpg1252"
+        + fonts
+        + rb"\f1 Za\'bf\'f3\'b3\'e6 \f0 caf\'e9 \u-10179?\u-8704?}"
+    )
+    assert read_rich_text(data).text == "Zażółć café \U0001f600"
+    assert read_rich_text(rb"{\rtf1\mac caf\'8e}").text == "café"
+    assert read_rich_text(rb"{\rtf1\ansi\ansicpg936 \'d6\'d0\'ce\'c4}").text == "中文"
+    found = read_rich_text(rb"{\rtf1 a{\footnote b}\ansicpg932 \'83}")
+    assert found == ("a\ufffd", "", {"notes": 1, "damaged characters": 1})
+    with pytest.raises(ValueError, match="without text"):
+        read_rich_text(rb"{\rtf1{\pict 8950}}")

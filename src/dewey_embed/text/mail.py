@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from email import policy
 from email.message import MIMEPart
 from email.parser import BytesParser
@@ -83,13 +84,23 @@ def _joined(source: Any) -> str:
     return source if isinstance(source, str) else "".join(source)
 
 
+_RICH_CHARACTERS = re.compile(rb"\\(mac|pca|pc)\b")
+_RICH_ENCODINGS = {b"mac": "mac_roman", b"pca": "cp850", b"pc": "cp437"}
+_RICH_NOTE = re.compile(rb"\\(?:footnote|annotation)\b")
+
+
 def read_rich_text(data: bytes) -> Content:
-    """The text of an .rtf file."""
+    """The text of an .rtf file; its notes and characters in no encoding are counted."""
     from striprtf.striprtf import rtf_to_text
 
     if not data.lstrip().startswith(b"{\\rtf"):
         raise ReadError("not a Rich Text file (.rtf): it does not begin with {\\rtf")
-    text: str = rtf_to_text(data.decode("latin-1"), errors="ignore")  # type: ignore[no-untyped-call]
-    if not text.strip("\0 \t\r\n"):
+    declared_set = _RICH_CHARACTERS.search(data, 0, 200)
+    encoding = _RICH_ENCODINGS[declared_set[1]] if declared_set else "cp1252"
+    text: str = rtf_to_text(data.decode("latin-1"), encoding, "replace")  # type: ignore[no-untyped-call]
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # pairs joined
+    text = text.replace("\0", "").strip()
+    if not text:
         raise ReadError("a Rich Text file without text; if it holds pictures of text, run OCR")
-    return Content(text.replace("\0", "").strip())
+    unread = {"notes": len(_RICH_NOTE.findall(data)), "damaged characters": text.count("\ufffd")}
+    return Content(text, "", {kind: number for kind, number in unread.items() if number})

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # U+FFFE is PDFium's mark for a hyphen that only ends a line.
 _LINE_HYPHEN = re.compile("\ufffe(\r\n)?|\0")
+# Glyphs of a font that does not say which letters they are.
+_NO_LETTER = re.compile("[\ue000-\uf8ff\ufffd\x01-\x08\x0e-\x1f]")
 _MAX_NOTE_BYTES = 1_000_000
 
 
@@ -55,6 +57,8 @@ def _content(pdf: pypdfium2.PdfDocument) -> Content:
         text = _LINE_HYPHEN.sub("", textpage.get_text_range()).strip()
         if not text and raw.FPDFPage_CountObjects(page):
             unread["pages without text"] += 1
+        elif len(_NO_LETTER.findall(text)) > len(text) / 3:
+            unread["pages in characters that mean nothing"] += 1
         pages.append("\n".join([text, *_notes(page, pdf.formenv, unread)]).strip())
         textpage.close()
         page.close()
