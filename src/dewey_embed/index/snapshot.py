@@ -45,8 +45,12 @@ def reading(folder: Path) -> Iterator[None]:
 
 
 def _unread(folder: Path, error: BaseException) -> UnreadError:
-    reason = str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
-    return UnreadError(f"index {folder} cannot be read: {reason}; {REMEDY}")
+    if isinstance(error, PermissionError):
+        reason, remedy = f"{error.filename}: {error.strerror}", "give yourself the right to read it"
+    else:
+        reason = str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+        remedy = REMEDY
+    return UnreadError(f"index {folder} cannot be read: {reason}; {remedy}")
 
 
 @dataclass(frozen=True, slots=True)

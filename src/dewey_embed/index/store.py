@@ -109,10 +109,10 @@ class Store:
             IndexStoreError: a file is damaged.
 
         """
-        ledger = Ledger.read(self.folder / LEDGER_NAME)
-        if ledger is None:
-            return 0, 0
         with reading(self.folder):
+            ledger = Ledger.read(self.folder / LEDGER_NAME)
+            if ledger is None:
+                return 0, 0
             fault = ledger.damaged(self.folder)
         if fault:
             raise IndexStoreError(f"index {self.folder} is damaged: {fault}; {REMEDY}")
