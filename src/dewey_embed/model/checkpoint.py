@@ -131,8 +131,8 @@ def _require_fitting(weights: Weights, name: str, expected: Tensor) -> None:
     # A sum is not finite if any of its terms is not, and takes one quick pass.
     if not tensor.sum().isfinite() and (count := int((~tensor.isfinite()).sum())):
         raise CheckpointError(
-            f"{source}: tensor {name!r} holds {count:,} values that are NaN or infinite; "
-            "every vector would be: fetch the file again, or save the model before it diverged"
+            f"{source}: tensor {name!r} holds {count:,} NaN or infinite values, and so would every "
+            "vector; fetch the file again, or use the model as it was before it diverged"
         )
 
 

@@ -65,9 +65,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def complete(folder: Path) -> Path:
-    """Where the folder's model lies: in the files that a killed save left, if it left any."""
+    """Where the folder's model lies: in the files that a killed save left, if it left any.
+
+    Raises:
+        CheckpointError: the folder may not be looked into.
+
+    """
     saved = folder / SAVED
-    return saved if (saved / SETTINGS_FILE).is_file() else folder
+    try:
+        return saved if (saved / SETTINGS_FILE).is_file() else folder
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be looked at ({error})") from None
 
 
 @contextmanager

@@ -28,13 +28,15 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
         return EMBEDDED, Path(str(files("dewey_embed"))) / "models" / EMBEDDED
     folder = expanded(Path(model))
     try:
-        if stat.S_ISDIR(folder.stat().st_mode):
-            return str(model), complete(folder)
-        raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
+        mode = folder.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        mode = None
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{model}: cannot be looked at ({error})") from None
+    if mode is not None:
+        if not stat.S_ISDIR(mode):
+            raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
+        return str(model), complete(folder)
     if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise CheckpointError(
             f"{model}: no such folder; give a model folder, a Hugging Face id (owner/name), "
