@@ -48,6 +48,7 @@ def moth(mini, path):
         ("notes:2024", "notes:2024"),
         ("gs:b", "gs:b"),
         ("a b#c%20d?e", "a b#c%20d?e"),
+        ("東京 \u200b\xa0👩\u200d👧", "東京 \u200b\xa0👩\u200d👧"),
         ("./x/../y", "y"),
         (Path("deep/er"), "deep/er"),
     ],
@@ -69,7 +70,9 @@ def test_an_index_stays_the_same_when_the_working_directory_changes(mini, here):
     assert os.listdir(".") == []
 
 
-@pytest.mark.parametrize("path", ["", "a\0b", "s3://bucket/x", "file:///tmp/x"])
+@pytest.mark.parametrize(
+    "path", ["", "a\0b", "a\nb", "\x1b[2J", "caf\udce9", "s3://bucket/x", "file:///tmp/x"]
+)
 def test_a_path_that_is_no_folder_is_refused(mini, here, path):
     with pytest.raises(ConfigError, match="an index's path is"):
         Index.open(path, mini)

@@ -66,7 +66,7 @@ class Inverted:
 
 
 def build_inverted(vectors: NDArray[Any], path: Path, advance: Advance = lambda _: None) -> None:
-    """Nothing; `path` then holds the centres of unit vectors (N, D), and how these are coded.
+    """Write the centres of unit vectors (N, D), and how these are coded, to `path`.
 
     The codes lie beside it, in `.lists`. Vectors are read in blocks, front to back, and
     `advance` is told how many are done. The same vectors in the same order give the same files.
@@ -206,6 +206,6 @@ def _means(
 
 
 def release(vectors: NDArray[Any]) -> None:
-    """Nothing; what was read or written of a mapped file leaves this process's memory for it."""
+    """Let go of the memory that holds what was read or written of a mapped file."""
     if isinstance(vectors, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
         vectors._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -394,12 +395,14 @@ def index_path(path: str | Path) -> Path:
     """The folder of an index, absolute.
 
     Raises:
-        ConfigError: the path is empty, holds a NUL, or is an address.
+        ConfigError: the path is empty, an address, or holds characters that LanceDB's cannot.
 
     """
     name = os.fspath(path)
-    if not name or "\0" in name:
-        raise ConfigError(f"an index's path is {name!r}; name a folder")
+    if not name or any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        raise ConfigError(
+            f"an index's path is {name!r}; name a folder, without control characters and in UTF-8"
+        )
     if "://" in name:
         raise ConfigError(f"an index's path is {name!r}, an address; name a folder on this machine")
     return Path(os.path.abspath(os.path.expanduser(name)))
