@@ -210,14 +210,59 @@ def test_a_record_that_moved_to_a_file_read_later_in_the_same_run_is_taken_over(
     assert index.document("x").text == "Ducks, changed."
 
 
-def test_a_bad_line_keeps_its_own_record_and_no_other(mini, here):
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'{"id": "c", "text": null}',
+        b'{"id": "c", "text": "Thr\xff"}',
+        b'{"text": "Three.", "id": "c", "more": }',
+        b'{"id": "c", "id": "c", "text": "Three."}',
+        b'{"id": "c", "text": "Thr',
+    ],
+)
+def test_a_bad_line_keeps_its_own_record_and_no_other(mini, here, bad):
     index = Index.open("i", mini)
     path = records(here / "d" / "x.jsonl", a="One.", b="Two.", c="Three.")
     index.add_files("d")
-    path.write_text('{"id": "a", "text": "One."}\nnot json\n{"id": "c", "text": null}\n')
+    path.write_bytes(b'{"id": "a", "text": "One."}\nnot json\n' + bad + b"\n")
     report = index.add_files("d")
     assert (report.num_removed, len(report.unreadable)) == (1, 2)
     assert ids(index) == ["a", "c"]
+
+
+def test_a_bad_line_without_an_id_keeps_the_record_of_its_number(mini, here):
+    index = Index.open("i", mini)
+    path = here / "x.jsonl"
+    path.write_text('{"text": "alpha one"}\n{"text": "beta two"}\n{"text": "gamma three"}\n')
+    index.add_files(path)
+    path.write_text('{"text": "alpha one"}\n{"text": "beta two"\n')
+    assert index.add_files(path).num_removed == 1
+    assert ids(index) == [f"{path}#1", f"{path}#2"]
+
+
+def test_a_file_that_is_cut_short_keeps_all_that_may_have_been_in_it(mini, here):
+    index = Index.open("i", mini)
+    path = records(here / "x.jsonl", a="One.", b="Two.", c="Three.")
+    index.add_files(path)
+    path.write_bytes(path.read_bytes()[:40])
+    report = index.add_files(path)
+    assert (report.num_removed, len(report.unreadable)) == (0, 1)
+    assert "cut short in line 2" in report.unreadable[0].reason
+
+
+def test_a_folder_that_was_replaced_by_a_link_to_its_new_place_is_one_folder(mini, here):
+    index = Index.open("i", mini)
+    (here / "d").mkdir()
+    (here / "d" / "g.txt").write_text("old words")
+    records(here / "d" / "x.jsonl", r="Copper.")
+    index.add_files("d")
+    (here / "d").rename(here / "real")
+    (here / "d").symlink_to(here / "real")
+    report = index.add_files("d")
+    assert (report.num_added, report.num_removed) == (1, 1)
+    assert ids(index) == sorted([str(here / "real" / "g.txt"), "r"])
+    (here / "real" / "g.txt").write_text("new words")
+    assert index.add_files("d").num_changed == 1
 
 
 def test_details_that_change_cost_no_pass(mini, here):
@@ -304,9 +349,9 @@ def test_one_document_a_generator_and_what_could_not_be_read_may_be_added(mini, 
             index.add(wrong)
 
 
-def test_numbers_that_are_not_finite_are_left_out_of_metadata_and_said(mini, here):
+def test_numbers_that_no_filter_compares_are_left_out_of_metadata_and_said(mini, here):
     index = Index.open("i", mini)
-    metadata = {"n": float("nan"), "m": float("-inf"), "year": np.int64(2024), "x": np.float32(0.5)}
+    metadata = {"n": float("nan"), "m": 10**5000, "year": np.int64(2024), "x": np.float32(0.5)}
     report = index.add(Document(id="a", text="Timber.", metadata=metadata))
     assert sum(report.unread["a"].values()) == 2
     assert index.document("a").metadata == {"year": 2024, "x": 0.5}
@@ -334,7 +379,8 @@ def test_filters_take_a_value_or_any_of_several(mini, here, values, found):
 
 
 @pytest.mark.parametrize(
-    "values", [[], {"$gt": 1900}, b"2024", [[2024]], float("nan"), {2024, (1,)}, object()]
+    "values",
+    [[], {"$gt": 1}, b"2024", [[2024]], float("nan"), {(1,)}, object(), 10**50, range(10**12)],
 )
 def test_filters_that_could_match_nothing_are_refused(mini, here, values):
     index = Index.open("i", mini)
@@ -432,6 +478,80 @@ def test_a_word_of_a_title_or_of_a_files_name_is_found_in_every_mode(mini, here,
         for n in range(30)
     )
     assert index.search(query, 1, mode=mode)[0].passages[0].text.startswith("Counted")
+
+
+def test_an_open_index_answers_from_what_lies_there_now(mini, here):
+    index = moth(mini, "i")
+    assert index.rank(["honey"]) == [[("moth", 0.0)]]
+    shutil.rmtree(here / "i")
+    other = Index.open("i", mini)
+    other.add(Document(id="bee", text="Bees make honey."))
+    assert [name for name, _ in index.rank(["honey"])[0]] == ["bee"]
+    assert index.search("honey", passages=0)[0].document_id == "bee"
+
+
+def test_derived_files_of_another_index_are_not_answered_from(mini, here):
+    moth(mini, "i")
+    other = Index.open("j", mini)
+    other.add(Document(id="bee", text="Bees make honey."))
+    shutil.rmtree(here / "i" / "derived")
+    shutil.copytree(here / "j" / "derived", here / "i" / "derived")
+    assert ids(Index.open("i", mini)) == ["moth"]
+    for name in ("documents.lance", "chunks.lance", "checksums.json"):
+        path = here / "j" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(IndexStoreError, match="damaged"):
+        Index.open("j", mini).search("honey")
+
+
+def test_the_settings_of_another_index_are_refused(mini, here):
+    moth(mini, "i")
+    Index.open("j", mini, chunk_tokens=16).add(Document(id="bee", text="Bees make honey."))
+    shutil.copy(here / "j" / "dewey.json", here / "i" / "dewey.json")
+    with pytest.raises(IndexStoreError, match="is that of another index"):
+        Index.open("i", mini)
+    (here / "i" / "dewey.json").unlink()
+    assert Index.open("i", mini).add(Document(id="b", text="Rent.")).num_added == 1
+    assert ids(Index.open("i", mini)) == ["b", "moth"]
+
+
+@pytest.mark.parametrize("name", ["derived", "derived/*", "derived/*/checksums.json", "dewey.pid"])
+@pytest.mark.parametrize("instead", ["folder", "loop", "nested"])
+def test_odd_things_in_place_of_what_can_be_made_again_are_no_matter(mini, here, name, instead):
+    moth(mini, "i")
+    [path] = (here / "i").glob(name)
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if instead == "folder":
+        path.mkdir()
+    elif instead == "loop":
+        path.symlink_to(path)
+    else:
+        path.write_text("[" * 200_000)
+    assert ids(Index.open("i", mini)) == ["moth"]
+    assert Index.open("i", mini).add(Document(id="b", text="Rent.")).num_added == 1
+    assert ids(Index.open("i", mini)) == ["b", "moth"]
+
+
+def test_names_are_spelled_the_same_wherever_they_are_given(mini, here):
+    index = Index.open("i", mini)
+    index.add([Document(id="\ud800", text="Half."), Document(id="a\0b", text="Nul.")])
+    assert index.document("\ud800").text == "Half."
+    report = index.remove(["\ud800", "a\0b", "c\0d", "\udfff"])
+    assert (report.num_removed, report.unknown) == (2, ["c\0d", "\udfff"])
+
+
+def test_mistakes_of_type_are_type_errors(mini, here):
+    index = moth(mini, "i")
+    for metadata in (None, ["x"], {"tags": ["x"]}, {1: 2}):
+        with pytest.raises(TypeError, match="metadata"):
+            index.add(Document(id="a", text="x", metadata=metadata))
+    for where in ("x", [("x", 1)]):
+        with pytest.raises(TypeError, match="filter is"):
+            index.search("moths", filter=where)
+    with pytest.raises(TypeError, match="vector is str"):
+        index.search("moths", vector="x")
+    with pytest.raises(IndexStoreError, match="choose another path"):
+        Index.open("x" * 300, mini)
 
 
 def test_an_index_made_by_an_older_version_says_what_to_do(mini, here):

@@ -9,13 +9,13 @@ versions or a file is damaged, and can be deleted at any time.
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from dewey_embed.index.neighbours import (
     best_documents,
     read_neighbours,
 )
-from dewey_embed.index.records import canonical
+from dewey_embed.index.records import canonical, is_comparable, row_sums, word_crc
 from dewey_embed.index.settings import REMEDY
 from dewey_embed.index.snapshot import SCAN_ROWS, Snapshot, UnreadError, reading
 from dewey_embed.index.titles import Titles, joined_norms, read_titled
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CATALOGUE_FORMAT = 3
+
+MAX_FILTER_VALUES = 100_000
 
 Filter = Mapping[str, MetadataValue | Iterable[MetadataValue]]
 
@@ -129,6 +131,8 @@ class Catalogue:
         import pyarrow as pa
         import pyarrow.compute as pc
 
+        if not isinstance(where, Mapping):
+            raise TypeError(f"filter is {type(where).__name__}, not a dict of keys and values")
         metadata = self.documents["metadata"].combine_chunks()
         wanted = {key: _filter_values(key, value) for key, value in where.items()}
         known = set(pc.unique(metadata.keys).to_pylist()) if len(self) else set(where)
@@ -165,7 +169,12 @@ def _filter_values(key: str, value: Any) -> list[MetadataValue]:
             "values that may match, such as range(2020, 2025)"
         )
     several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    values = list(value) if several else [value]
+    values = list(islice(value, MAX_FILTER_VALUES + 1)) if several else [value]
+    if len(values) > MAX_FILTER_VALUES:
+        raise InputError(
+            f"filter {key!r} has more than {MAX_FILTER_VALUES:,} values; narrow it, or filter what "
+            "is found"
+        )
     values = [each.item() if isinstance(each, np.generic) else each for each in values]
     if not values:
         raise InputError(f"filter {key!r} has no value; leave it out, or give at least one")
@@ -175,8 +184,11 @@ def _filter_values(key: str, value: Any) -> list[MetadataValue]:
                 f"filter {key!r} has {each!r} ({type(each).__name__}); metadata holds str, int, "
                 "float, bool and None"
             )
-        if isinstance(each, float) and not math.isfinite(each):
-            raise InputError(f"filter {key!r} has {each}; metadata holds finite numbers only")
+        if not is_comparable(each):
+            raise InputError(
+                f"filter {key!r} has a number that is not finite or past 64 bits, which metadata "
+                "never holds"
+            )
     return values
 
 
@@ -219,10 +231,13 @@ def open_catalogue(folder: Path, snapshot: Snapshot, *, progress: bool = False) 
 
 def _is_intact(place: Path) -> bool:
     """Whether a catalogue is there with all of its files as they were written."""
-    ledger = Ledger.read(place / LEDGER_NAME)
-    if ledger is None or not all((place / name).is_file() for name in ledger.files):
+    try:
+        ledger = Ledger.read(place / LEDGER_NAME)
+        if ledger is None or not all((place / name).is_file() for name in ledger.files):
+            return False
+        return ledger.damaged(place) is None
+    except OSError:  # a loop of links, a folder in a file's place
         return False
-    return ledger.damaged(place) is None
 
 
 def _put(draft: Path, place: Path) -> None:
@@ -230,22 +245,26 @@ def _put(draft: Path, place: Path) -> None:
     try:
         draft.rename(place)
     except OSError:
-        if not place.exists():
+        if not os.path.lexists(place):
             raise
         if _is_intact(place):
             return  # another reader was faster
         aside = place.with_name(f".draft-{secrets.token_hex(8)}")
         place.rename(aside)
-        shutil.rmtree(aside, ignore_errors=True)
+        if aside.is_dir() and not aside.is_symlink():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.unlink()
         draft.rename(place)
 
 
 def catalogue_name(snapshot: Snapshot) -> str:
     """The name of the folder in `derived` that is made of a snapshot."""
-    return f"{CATALOGUE_FORMAT}-{snapshot.versions[0]}-{snapshot.versions[1]}"
+    documents, chunks, crc = snapshot.state
+    return f"{CATALOGUE_FORMAT}-{documents}-{chunks}-{crc:08x}"
 
 
-_OURS = re.compile(r"\d+-\d+-\d+|\.draft-[0-9a-z-]+")
+_OURS = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{8})?|\.draft-[0-9a-z-]+")
 
 
 def remove_stale_catalogues(folder: Path, snapshot: Snapshot) -> None:
@@ -316,18 +335,26 @@ def _write_documents(
     titles = np.zeros((len(table), width), np.float32)
     row_ids = table["_rowid"].combine_chunks()
     postings: list[tuple[NDArray[Any], ...]] = []
-    columns = ["vector", "title_vector", "words", "word_counts"]
+    columns = ["vector", "title_vector", "vector_sum", "words", "word_counts", "word_crc"]
     query = snapshot.documents.search().select(columns).with_row_id(True)
     with reading(snapshot.folder):
         for batch in query.to_batches(SCAN_ROWS):
             rows = pc.index_in(batch["_rowid"], value_set=row_ids).to_numpy()
             titles[rows] = _vectors(batch["title_vector"], width)
             vectors[rows] = _vectors(batch["vector"], width)
+            sums = row_sums(vectors[rows], titles[rows])
+            _refuse_damaged(snapshot, sums, batch["vector_sum"], "a document's vector")
             lengths = pc.list_value_length(batch["words"]).to_numpy()
             numbers, counts = (
                 batch[name].flatten().to_numpy(zero_copy_only=False)
                 for name in ("words", "word_counts")
             )
+            ends = np.cumsum(lengths)
+            crcs = [
+                word_crc(numbers[end - length : end], counts[end - length : end])
+                for end, length in zip(ends, lengths, strict=True)
+            ]
+            _refuse_damaged(snapshot, np.array(crcs), batch["word_crc"], "a document's words")
             postings.append((np.repeat(rows, lengths), numbers, counts))
             advance(len(rows))
     if postings:
@@ -383,16 +410,20 @@ def _write_chunks(
     vectors = _new_array(folder / "chunks.npy", np.float16, (total, width))
     norms = np.zeros(total, np.float32)
     seen = 0
-    columns = ["document_hash", "ordinal", "char_start", "char_end", "vector"]
+    positions = ["char_start", "char_end", "token_start", "token_end"]
+    columns = ["document_hash", "ordinal", *positions, "sum", "vector"]
     with reading(snapshot.folder):
         for batch in snapshot.chunks.search().select(columns).to_batches(SCAN_ROWS):
             owners = pc.index_in(batch["document_hash"], value_set=hashes)
             live = np.flatnonzero(owners.is_valid().to_numpy(zero_copy_only=False))
             documents = owners.take(live).to_numpy()
-            rows = starts[documents] + batch["ordinal"].to_numpy()[live]
-            spans[rows, 0] = batch["char_start"].to_numpy()[live]
-            spans[rows, 1] = batch["char_end"].to_numpy()[live]
-            vectors[rows] = _vectors(batch["vector"], width)[live]
+            ordinals = batch["ordinal"].to_numpy()
+            places = np.stack([batch[name].to_numpy() for name in positions], axis=1)
+            held = _vectors(batch["vector"], width)
+            _refuse_damaged(snapshot, row_sums(held, ordinals, places), batch["sum"], "a chunk")
+            rows = starts[documents] + ordinals[live]
+            spans[rows] = places[live, :2]
+            vectors[rows] = held[live]
             norms[rows] = joined_norms(vectors[rows], titles[documents])
             release(vectors)
             seen += len(live)
@@ -404,6 +435,16 @@ def _write_chunks(
             f"that have {total}; {REMEDY}"
         )
     return vectors
+
+
+def _refuse_damaged(
+    snapshot: Snapshot, sums: NDArray[np.int64], written: pa.Array, what: str
+) -> None:
+    """Raise unless checksums of rows are those that were written."""
+    if not np.array_equal(sums, written.to_numpy()):
+        raise IndexStoreError(
+            f"index {snapshot.folder} is damaged: {what} is not as it was written; {REMEDY}"
+        )
 
 
 def _write_titles(

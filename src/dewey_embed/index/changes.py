@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from typing import NamedTuple
 
 from dewey_embed.index.records import Details, Place, content_hash
@@ -173,7 +174,8 @@ def left_places(
     """
     left: list[Place] = []
     for place in places:
-        below = any(is_within(place.source, root) for root in roots)
+        now = real_path(place.source)
+        below = any(is_within(each, root) for root in roots for each in {place.source, now})
         if place.root not in roots and not (below and is_gone(place.source)):
             left.append(place)
         elif place.root in roots and place.source not in read and not is_gone(place.source):
@@ -191,7 +193,10 @@ def is_within(path: str, folder: str) -> bool:
 
 
 def is_gone(source: str) -> bool:
-    """Whether a file is not there any more. One that cannot be looked for is not gone."""
+    """Whether a file is not there any more. One that cannot be looked for is not gone.
+
+    A file that is reached through a link by now has moved: it was no link when it was read.
+    """
     return os.path.isabs(source) and all(_is_missing(name) for name in {source, _unspelled(source)})
 
 
@@ -202,7 +207,15 @@ def _is_missing(path: str) -> bool:
         return True
     except (OSError, ValueError):
         return False
-    return False
+    return real_path(path) != path
+
+
+def real_path(path: str) -> str:
+    """A path with all links followed, and forward slashes; as it is where it cannot be one."""
+    try:
+        return PurePath(os.path.realpath(path)).as_posix() if os.path.isabs(path) else path
+    except (OSError, ValueError):
+        return path
 
 
 def _unspelled(name: str) -> str:

@@ -75,7 +75,9 @@ class Ledger:
                 return None
             files = {name: Checksum(*entry) for name, entry in body["files"].items()}
             return cls(files, body["facts"])
-        except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (ValueError, LookupError, TypeError, RecursionError):
             return None
 
     def write(self, path: Path) -> None:

@@ -21,7 +21,7 @@ from dewey_embed.types import Document, DocumentVectors, MetadataValue
 if TYPE_CHECKING:
     import pyarrow as pa
 
-NOT_FINITE = "metadata values that are not finite"
+NOT_COMPARED = "metadata numbers that are not finite or past 64 bits"
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -73,7 +73,7 @@ class Record:
 def storable(document: Document) -> Document:
     """The document with nothing in it that UTF-8 or JSON cannot hold, character for character.
 
-    NaN and infinity in metadata, which no filter could compare, are left out and counted. Lone
+    Numbers in metadata that no filter could compare are left out and counted. Lone
     surrogates (half of a UTF-16 pair, or a byte of a file name that is no UTF-8) become U+FFFD in
     the text, so that positions stay; in the names they are spelled out, so that two files stay
     two.
@@ -88,6 +88,10 @@ def storable(document: Document) -> Document:
                 f"document {document.id!r}: {name} is {type(getattr(document, name)).__name__}, "
                 "not str"
             )
+    if not isinstance(document.metadata, Mapping):
+        raise TypeError(
+            f"document {document.id!r}: metadata is {type(document.metadata).__name__}, not a dict"
+        )
     metadata = {
         key: value.item() if isinstance(value, np.generic) else value
         for key, value in document.metadata.items()
@@ -99,26 +103,33 @@ def storable(document: Document) -> Document:
                 "only str, int, float, bool and None can be filtered by"
             )
     kept = {
-        _spelled(key): _spelled(value) if isinstance(value, str) else value
+        spelled(key): spelled(value) if isinstance(value, str) else value
         for key, value in metadata.items()
-        if not (isinstance(value, float) and not math.isfinite(value))
+        if is_comparable(value)
     }
     unread = dict(document.unread)
     if len(kept) < len(metadata):
-        unread[NOT_FINITE] = unread.get(NOT_FINITE, 0) + len(metadata) - len(kept)
+        unread[NOT_COMPARED] = unread.get(NOT_COMPARED, 0) + len(metadata) - len(kept)
     return replace(
         document,
         unread=unread,
-        id=_spelled(document.id),
+        id=spelled(document.id),
         text=_LONE_SURROGATE.sub("\ufffd", document.text),
-        title=_spelled(document.title),
-        source=_spelled(document.source),
-        root=_spelled(document.root),
+        title=spelled(document.title),
+        source=spelled(document.source),
+        root=spelled(document.root),
         metadata=kept,
     )
 
 
-def _spelled(name: str) -> str:
+def is_comparable(value: MetadataValue) -> bool:
+    """Whether metadata can hold a value and filters compare it: not NaN, nor a huge integer."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or value.bit_length() <= 63
+
+
+def spelled(name: str) -> str:
     r"""The name with each lone surrogate written as `\udc..`."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -144,6 +155,22 @@ def canonical(value: MetadataValue) -> str:
     return json.dumps(value)
 
 
+def row_sums(*columns: NDArray[Any]) -> NDArray[np.int64]:
+    """A checksum (R,) of rows in columns (R, …) of numbers: any one number that changes changes it.
+
+    Every number is taken by its bits, times an odd weight, modulo 2^64.
+    """
+    sums = np.zeros(len(columns[0]), np.uint64)
+    start = 1
+    for column in columns:
+        bits = np.ascontiguousarray(column).reshape(len(column), math.prod(column.shape[1:]))
+        bits = bits.view(f"u{bits.dtype.itemsize}").astype(np.uint64)
+        weights = np.arange(start, start + bits.shape[1], dtype=np.uint64)
+        sums += bits @ (weights * np.uint64(0x9E3779B97F4A7C16) | np.uint64(1))
+        start += bits.shape[1]
+    return sums.view(np.int64)
+
+
 def documents_schema(width: int) -> pa.Schema:
     """Columns of `documents`; `width` is D."""
     import pyarrow as pa
@@ -164,7 +191,9 @@ def documents_schema(width: int) -> pa.Schema:
             pa.field("num_chunks", pa.int64(), nullable=False),
             pa.field("words", pa.large_list(pa.uint32()), nullable=False),
             pa.field("word_counts", pa.large_list(pa.uint32()), nullable=False),
+            pa.field("word_crc", pa.int64(), nullable=False),
             pa.field("title_vector", pa.list_(pa.float32(), width), nullable=False),
+            pa.field("vector_sum", pa.int64(), nullable=False),
             pa.field("vector", pa.list_(pa.float32(), width), nullable=False),
         ]
     )
@@ -180,6 +209,7 @@ def chunks_schema(width: int) -> pa.Schema:
             pa.field("document_id", pa.string(), nullable=False),
             pa.field("document_hash", pa.string(), nullable=False),
             *(pa.field(name, pa.int64(), nullable=False) for name in positions),
+            pa.field("sum", pa.int64(), nullable=False),
             pa.field("vector", pa.list_(pa.float16(), width), nullable=False),
         ]
     )
@@ -201,9 +231,10 @@ def documents_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
         columns[name] = [getattr(item, name) for item in vectors]
     columns["num_chunks"] = [len(item.spans) for item in vectors]
     columns |= word_columns(documents)
-    columns["title_vector"] = title_column([record.title_vector for record in records], schema)
-    columns["vector"] = vector_column(
-        np.stack([np.asarray(item.vector, np.float32) for item in vectors]), schema
+    columns |= vector_columns(
+        np.stack([np.asarray(item.vector, np.float32) for item in vectors]),
+        [record.title_vector for record in records],
+        schema,
     )
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
@@ -218,17 +249,34 @@ def detail_columns(details: Sequence[Details]) -> dict[str, list[str]]:
     }
 
 
-def word_columns(documents: Sequence[Document]) -> dict[str, list[NDArray[np.uint32]]]:
+def word_columns(documents: Sequence[Document]) -> dict[str, list[Any]]:
     """The columns of `documents` that word search is made of."""
     words = [count_words(searched_text(document)) for document in documents]
-    return {"words": [each for each, _ in words], "word_counts": [each for _, each in words]}
+    return {
+        "words": [numbers for numbers, _ in words],
+        "word_counts": [counts for _, counts in words],
+        "word_crc": [word_crc(numbers, counts) for numbers, counts in words],
+    }
 
 
-def title_column(vectors: Sequence[NDArray[np.float32] | None], schema: pa.Schema) -> pa.Array:
-    """The column of titles' vectors; zeros where there is no title."""
-    width = schema.field("title_vector").type.list_size
-    blank = np.zeros(width, np.float32)
-    return vector_column(np.stack([blank if each is None else each for each in vectors]), schema)
+def word_crc(numbers: NDArray[np.uint32], counts: NDArray[np.uint32]) -> int:
+    """The CRC-32 of a document's words and of how often they stand in it."""
+    return zlib.crc32(counts.tobytes(), zlib.crc32(numbers.tobytes()))
+
+
+def vector_columns(
+    vectors: NDArray[np.float32],
+    titles: Sequence[NDArray[np.float32] | None],
+    schema: pa.Schema,
+) -> dict[str, Any]:
+    """The columns of `documents` that hold vectors (N, D); a title that is missing is zeros."""
+    blank = np.zeros(vectors.shape[1], np.float32)
+    titled = np.stack([blank if each is None else each for each in titles]).astype(np.float32)
+    return {
+        "title_vector": vector_column(titled, schema),
+        "vector": vector_column(vectors, schema),
+        "vector_sum": row_sums(vectors, titled),
+    }
 
 
 def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
@@ -241,14 +289,16 @@ def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
         [span for record in records for span in record.vectors.spans], np.int64
     ).reshape(-1, 4)
     vectors = [np.asarray(record.vectors.chunks, np.float16) for record in records]
+    joined = np.concatenate([v.reshape(-1, width) for v in vectors])
     columns: dict[str, Any] = {
         "document_id": _repeated([record.document.id for record in records], counts),
         "document_hash": _repeated([record.hash for record in records], counts),
         "ordinal": np.concatenate([np.arange(count, dtype=np.int64) for count in counts]),
-        "vector": vector_column(np.concatenate([v.reshape(-1, width) for v in vectors]), schema),
+        "vector": vector_column(joined, schema),
     }
     for column, name in enumerate(("char_start", "char_end", "token_start", "token_end")):
         columns[name] = spans[:, column]
+    columns["sum"] = row_sums(joined, columns["ordinal"], spans)
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 

@@ -83,22 +83,30 @@ class IndexSettings(Settings):
             IndexStoreError: the file is damaged, or of a newer Dewey.
 
         """
-        path = folder / FILE_NAME
+        path, ledger = folder / FILE_NAME, folder / LEDGER_NAME
         try:
+            kept = Ledger.read(ledger)
+            copy = cls.parse(kept.facts["settings"], source=str(ledger)) if kept else None
             data = path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
-            return None
+            return copy
         except OSError as error:
             raise IndexStoreError(
-                f"{path} cannot be read ({error.strerror}): give yourself the right to read it"
+                f"{error.filename} cannot be read ({error.strerror}): give yourself the right to "
+                "read it, or choose another path"
             ) from None
         try:
-            return cls.from_json(data, path)
+            settings = cls.from_json(data, path)
         except _DamagedError as error:
-            kept = Ledger.read(folder / LEDGER_NAME)
-            if kept is None or "settings" not in kept.facts:
+            if copy is None:
                 raise IndexStoreError(f"{error}; {REMEDY}") from None
-            return cls.parse(kept.facts["settings"], source=str(folder / LEDGER_NAME))
+            return copy
+        if copy not in (None, settings):
+            raise IndexStoreError(
+                f"{path} is that of another index than {ledger.name} beside it; put the one that "
+                "belongs there in its place, or remove it to have it made again"
+            )
+        return settings
 
     @classmethod
     def from_json(cls, data: bytes, path: Path) -> Self:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import DeweyError, IndexStoreError
 from dewey_embed.index.records import text_crc
@@ -53,6 +53,14 @@ def _unread(folder: Path, error: BaseException) -> UnreadError:
     return UnreadError(f"index {folder} cannot be read: {reason}; {remedy}")
 
 
+class State(NamedTuple):
+    """Versions of both tables, and a digest by which those of another index are told apart."""
+
+    documents: int
+    chunks: int
+    crc: int
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """The two tables at versions that belong together: every document has its chunks."""
@@ -60,7 +68,7 @@ class Snapshot:
     folder: Path
     documents: Table
     chunks: Table
-    versions: tuple[int, int]
+    state: State
 
     def texts(self, row_ids: Sequence[int]) -> dict[int, str]:
         """The documents' texts by row id.

@@ -14,8 +14,9 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from dewey_embed.errors import IndexStoreError
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.records import chunks_schema, documents_schema
 from dewey_embed.index.settings import FILE_NAME, REMEDY, IndexSettings
-from dewey_embed.index.snapshot import Snapshot, reading
+from dewey_embed.index.snapshot import Snapshot, State, reading
 from dewey_embed.index.writer import Writer, writing
 
 if TYPE_CHECKING:
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 LOCK_NAME = "dewey.lock"
 HOLDER_NAME = "dewey.pid"
 """The file locked by the one process that writes, and the one that says which process that is."""
+
+
+_LARGEST = 2**64 - 1
 
 
 class Store:
@@ -66,8 +70,8 @@ class Store:
 
         return lancedb.connect(str(self.folder))
 
-    def versions(self) -> tuple[int, int] | None:
-        """The latest versions of `documents` and `chunks`; `None` before the first writer.
+    def state(self) -> State | None:
+        """The latest state of both tables; `None` before the first writer.
 
         Raises:
             IndexStoreError: the tables cannot be read, or versions that were written are missing.
@@ -77,7 +81,18 @@ class Store:
             if not self._has_table("documents"):
                 return None
             documents = self._database.open_table("documents").version
-            return documents, self._database.open_table("chunks").version
+            return self._state((documents, self._database.open_table("chunks").version))
+
+    def _state(self, versions: tuple[int, int]) -> State:
+        """The state of both tables at these versions, with a digest of what lists their files."""
+        crc = 0
+        for name, version in zip(("documents", "chunks"), versions, strict=True):
+            folder = self.folder / f"{name}.lance" / "_versions"
+            # Lance counts down in names, so that the latest version is listed first.
+            names = (f"{_LARGEST - version}.manifest", f"{version}.manifest")
+            path = next((folder / each for each in names if (folder / each).exists()), None)
+            crc = zlib.crc32(path.read_bytes() if path else b"", crc)
+        return State(*versions, crc)
 
     def snapshot(self) -> Snapshot | None:
         """The newest pair of versions that belong together; `None` before the first writer.
@@ -98,7 +113,7 @@ class Store:
                 # Chunks are swept only after a newer `documents`: if that stands still, they fit.
                 if self._database.open_table("documents").version == versions[0]:
                     self._refuse_older(versions, written)
-                    return Snapshot(self.folder, documents, chunks, versions)
+                    return Snapshot(self.folder, documents, chunks, self._state(versions))
             time.sleep(0.01)
         raise IndexStoreError(f"index {self.folder} changes too fast to be read; try again")
 
@@ -138,7 +153,8 @@ class Store:
         if any(path.suffix == ".manifest" for path in _listing(folder / "_versions")):
             return True
         ledger = Ledger.read(self.folder / LEDGER_NAME)
-        if ledger is not None or _listing(folder / "data"):
+        known = ledger is not None or any(_listing(self.folder / "derived"))
+        if known or _listing(folder / "data"):
             raise IndexStoreError(
                 f"index {self.folder} is damaged: {folder} has no version of its table any more; "
                 f"{REMEDY}"
@@ -156,7 +172,12 @@ class Store:
 
         """
         _refuse_foreign(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IndexStoreError(
+                f"{self.folder} cannot be made ({error.strerror}); choose another path"
+            ) from None
         with _locked(self.folder):
             settings = IndexSettings.read(self.folder)
             if settings is None:
@@ -183,7 +204,7 @@ class Store:
         path = self.folder / FILE_NAME
         try:
             IndexSettings.from_json(path.read_bytes(), path)
-        except IndexStoreError:
+        except (IndexStoreError, FileNotFoundError):
             self.settings.write(self.folder)
 
     def _table(self, name: str, schema: pa.Schema) -> Table:
@@ -218,7 +239,8 @@ def _refuse_foreign(folder: Path) -> None:
     """Raise unless a folder is missing, empty, an index, or the beginning of one."""
     refuse_file(folder)
     names = {path.name for path in _listing(folder)}
-    if FILE_NAME not in names and names - {LOCK_NAME, HOLDER_NAME, f".{FILE_NAME}.tmp"}:
+    begun = {LOCK_NAME, HOLDER_NAME, f".{FILE_NAME}.tmp"}
+    if not names & {FILE_NAME, LEDGER_NAME} and names - begun:
         raise IndexStoreError(
             f"{folder} holds other files and no {FILE_NAME}: it is no Dewey index; "
             "choose an empty or a new folder"
@@ -227,7 +249,13 @@ def _refuse_foreign(folder: Path) -> None:
 
 def refuse_file(folder: Path) -> None:
     """Raise where there is a file in place of an index's folder."""
-    if folder.exists() and not folder.is_dir():
+    try:
+        is_file = folder.exists() and not folder.is_dir()
+    except OSError as error:
+        raise IndexStoreError(
+            f"{folder} cannot be looked at ({error.strerror}); choose another path"
+        ) from None
+    if is_file:
         raise IndexStoreError(f"{folder} is a file; an index is a folder: choose another path")
 
 
@@ -254,5 +282,6 @@ def _locked(folder: Path) -> Iterator[None]:
             "right to write into it"
         ) from None
     with lock:
-        holder.write_text(f"{os.getpid()}\n", "utf-8")
+        with suppress(OSError):  # it only says who writes
+            holder.write_text(f"{os.getpid()}\n", "utf-8")
         yield

@@ -49,7 +49,7 @@ class View:
 
     def _newest(self, *, progress: bool = False) -> tuple[Snapshot, Catalogue] | None:
         """The newest snapshot with its catalogue; `None` before the first commit."""
-        if self._held is None or self._held[0].versions != self._store.versions():
+        if self._held is None or self._held[0].state != self._store.state():
             snapshot = self._store.snapshot()
             if snapshot is None:
                 return None

@@ -27,7 +27,7 @@ from dewey_embed.index.records import (
     chunks_table,
     detail_columns,
     documents_table,
-    title_column,
+    vector_columns,
     word_columns,
 )
 from dewey_embed.index.snapshot import SCAN_ROWS
@@ -129,7 +129,8 @@ class Writer:
             titles = list(np.array(rows["title_vector"].to_pylist(), np.float32))
             for row in renamed:
                 titles[row] = title_vectors[row]
-            columns["title_vector"] = title_column(titles, schema)
+            vectors = np.array(rows["vector"].to_pylist(), np.float32)
+            columns |= vector_columns(vectors, titles, schema)
         import pyarrow as pa
 
         _replace(self._documents, pa.table(columns, schema=schema))

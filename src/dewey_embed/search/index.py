@@ -16,8 +16,9 @@ from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.index.answers import answer, ranked_ids, stored_document
 from dewey_embed.index.catalogue import Catalogue, Filter
-from dewey_embed.index.changes import GROUP_CHARS, is_within
+from dewey_embed.index.changes import GROUP_CHARS, is_within, real_path
 from dewey_embed.index.ranking import Mode, Question, require_questions
+from dewey_embed.index.records import spelled
 from dewey_embed.index.settings import IndexSettings, changed_options
 from dewey_embed.index.store import Store, refuse_file
 from dewey_embed.index.titles import title_text
@@ -192,8 +193,8 @@ class Index:
             gone: set[str] = set()
             unknown = []
             for name in map(str, several):
-                path = Path(os.path.realpath(os.path.expanduser(name))).as_posix()
-                found = {name} & writer.held.keys() or {
+                path = spelled(real_path(os.path.abspath(os.path.expanduser(name))))
+                found = {spelled(name)} & writer.held.keys() or {
                     document_id
                     for document_id, held in writer.held.items()
                     if is_within(held.details.source, path)
@@ -242,7 +243,7 @@ class Index:
         """
         if not isinstance(query, str):
             raise TypeError(f"query is {type(query).__name__}, not str; several go to rank()")
-        known = None if vector is None else np.asarray(vector, np.float32)[None]
+        known = None if vector is None else _numbers(vector)[None]
         [question] = self._ask([query], k, mode, passages=passages, where=filter, vectors=known)
         return self._viewed().read(partial(answer, question), nothing=[])
 
@@ -282,7 +283,7 @@ class Index:
             InputError: there is none.
 
         """
-        found = self._viewed().read(partial(stored_document, document_id), nothing=None)
+        found = self._viewed().read(partial(stored_document, spelled(document_id)), nothing=None)
         if found is None:
             raise InputError(f"no document {document_id!r} in index {self.path}")
         return found
@@ -389,6 +390,13 @@ class Index:
         named = [title for title in titles if title]
         found = iter(self.model.encode_document(named, overflow="truncate") if named else [])
         return [next(found).vector if title else None for title in titles]
+
+
+def _numbers(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+    try:
+        return np.asarray(vector, np.float32)
+    except (TypeError, ValueError):
+        raise TypeError(f"vector is {type(vector).__name__}, not an array of numbers") from None
 
 
 def index_path(path: str | Path) -> Path:

@@ -250,6 +250,7 @@ class _Shield:
         # A bad line shields its own record only: the others of its file were read.
         self._paths = [fault.source for fault in unreadable if fault.line is None]
         self._ids = {fault.document_id for fault in unreadable}
+        self._ids |= {f"{fault.source}#{fault.line}" for fault in unreadable}
 
     def covers(self, document_id: str, places: Iterable[Place]) -> bool:
         """Whether a document may be in something that could not be read."""

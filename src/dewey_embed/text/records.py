@@ -15,7 +15,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -97,13 +97,22 @@ def read_records(
                 yield Unreadable(source=file.source, reason="binary, not JSONL", root=file.root)
                 return
             elif line.strip(b" \t\r\n\xef\xbb\xbf"):
-                yield _record(line, number, file, fields)
+                yield _whole(_record(line, number, file, fields), line)
     except ReadError as error:
         reason = f"after line {number}: {error}"
         yield Unreadable(source=file.source, reason=reason, root=file.root)
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
         reason = f"damaged after line {number} ({error})"
         yield Unreadable(source=file.source, reason=reason, root=file.root)
+
+
+def _whole(found: Document | Unreadable, line: bytes) -> Document | Unreadable:
+    """What a line gave; of a last line that is cut short, a fault of the file, not of the line."""
+    if isinstance(found, Document) or found.skipped or line.endswith(b"\n"):
+        return found
+    if not line.lstrip().startswith(b"{") or line.rstrip().endswith(b"}"):
+        return found
+    return replace(found, line=None, reason=f"cut short in line {found.line} ({found.reason})")
 
 
 def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
@@ -223,15 +232,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return repeating
 
 
-_LEADING_ID = re.compile(r'\s*\{\s*"(?:_id|id)"\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*"|-?\d{1,18})\s*,')
+_ID_VALUE = r'\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*"|-?\d{1,18}(?=[\s,}]))'
 
 
 def _record(line: bytes, number: int, file: File, fields: RecordFields) -> Document | Unreadable:
     """The document of one line, or what is wrong with it."""
-    document_id: str | None = None
+    document_id = None
     try:
         source = line.decode("utf-8-sig" if number == 1 else "utf-8")
-        document_id = _leading_id(source, fields)
         record = json.loads(source, object_pairs_hook=_object)
         if not isinstance(record, dict):
             raise ReadError(f"a JSON {type(record).__name__}, not an object")
@@ -263,14 +271,23 @@ def _record(line: bytes, number: int, file: File, fields: RecordFields) -> Docum
     except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors
         reason = f"not JSON: {error}"
     return Unreadable(
-        source=file.source, reason=reason, root=file.root, line=number, document_id=document_id
+        source=file.source,
+        reason=reason,
+        root=file.root,
+        line=number,
+        document_id=document_id or _told_id(line, fields),
     )
 
 
-def _leading_id(source: str, fields: RecordFields) -> str | None:
-    """The id that a line begins with, which can be told even where the rest is no JSON."""
-    found = None if fields.id_field else _LEADING_ID.match(source)
-    return str(json.loads(found[1])) if found else None
+def _told_id(line: bytes, fields: RecordFields) -> str | None:
+    """The id of a line that is no record, where it can still be told."""
+    names = re.escape(fields.id_field) if fields.id_field else "_?id"
+    source = line.decode("utf-8", "replace")
+    found = re.search(rf'(?<!\\)"(?:{names})"' + _ID_VALUE, source)
+    try:
+        return str(json.loads(found[1])) if found else None
+    except ValueError:
+        return None
 
 
 def _string(record: Mapping[str, Any], name: str) -> str:
