@@ -231,7 +231,10 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (("--lengths", "1024,many"), "--lengths is '1024,many'; give numbers with commas"),
+            (
+                ("--lengths", "1024,many"),
+                "--lengths is '1024,many'; give values with commas between",
+            ),
             (("--data", "/nowhere"), "/nowhere: is not there; a task is a folder of three files"),
         ],
     )
