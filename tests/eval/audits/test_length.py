@@ -233,7 +233,7 @@ class TestCommand:
         [
             (
                 ("--lengths", "1024,many"),
-                "--lengths is '1024,many'; give values with commas between",
+                "is '1024,many'; give values with commas between",
             ),
             (("--data", "/nowhere"), "/nowhere: is not there; a task is a folder of three files"),
         ],
