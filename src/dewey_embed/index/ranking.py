@@ -27,7 +27,7 @@ DEEPER = 4
 """Of each ranking so many documents are looked at, whatever is asked for; where more are asked for
 than that gives, so many times more, whose documents all come after the first."""
 
-MEANING_SHARE = 1 / 3
+MEANING_SHARE = 1 / 4
 """Share of the vectors in a `hybrid` score; the rest is the words'."""
 
 
@@ -118,17 +118,23 @@ class _Single:
 class _Multi(_Single):
     """Documents by their best chunk and, a quarter, by their one vector."""
 
+    def __init__(self, question: Question, catalogue: Catalogue, allowed: Mask | None) -> None:
+        super().__init__(question, catalogue, allowed)
+        # Cosines of documents' best chunks, where they are known.
+        self._best = np.full(len(catalogue), np.nan, np.float32)
+
     def candidates(self, depth: int) -> Rows:
         """Rows of the `depth` documents with the best chunks."""
         query = self._question.vector
-        rows, _ = self._catalogue.rank(query, depth, whole=False, allowed=self._allowed)
+        rows, best = self._catalogue.rank(query, depth, whole=False, allowed=self._allowed)
+        self._best[rows] = best
         return rows
 
     def scores(self, rows: Rows) -> Scores:
         """Weighted cosines (R,) of documents."""
-        whole = super().scores(rows)
-        best = best_chunks(rows, self._question.vector, self._catalogue)
-        return (1 - WHOLE_SHARE) * best + WHOLE_SHARE * whole
+        unknown = rows[np.isnan(self._best[rows])]
+        self._best[unknown] = best_chunks(unknown, self._question.vector, self._catalogue)
+        return (1 - WHOLE_SHARE) * self._best[rows] + WHOLE_SHARE * super().scores(rows)
 
 
 class _Hybrid(_Multi):
@@ -139,14 +145,18 @@ class _Hybrid(_Multi):
         self._words = catalogue.words.scores(question.words)
         if allowed is not None:
             self._words[~allowed] = 0
-        first = super().candidates(CANDIDATES)
+        self._nearest = {CANDIDATES: super().candidates(CANDIDATES)}
+        first = self._nearest[CANDIDATES]
         self._meaning = Standard(super().scores(first))
         self._worded = Standard(self._words[first])
 
     def candidates(self, depth: int) -> Rows:
         """Rows of the best by meaning, and of the best by words that share one with the query."""
         worded = top_rows(self._words, depth)
-        return np.union1d(super().candidates(depth), worded[self._words[worded] > 0])
+        nearest = self._nearest.get(depth)
+        if nearest is None:
+            nearest = super().candidates(depth)
+        return np.union1d(nearest, worded[self._words[worded] > 0])
 
     def scores(self, rows: Rows) -> Scores:
         """Weighted deviations (R,) of documents."""
