@@ -63,6 +63,11 @@ def write_word_index(folder: Path, rows: Integers, numbers: Integers, counts: In
     often = counts.astype(np.float64)
     norms = K1 * (1 - B + B * lengths[rows] / mean) if len(rows) else np.zeros(0)
     weights = np.repeat(rarities, frequencies) * often * (K1 + 1) / (often + norms)
-    arrays = (words.astype(np.uint32), starts, rows, weights.astype(np.float32))
+    arrays: tuple[NDArray[Any], ...] = (
+        words.astype(np.uint32),
+        starts,
+        rows,
+        weights.astype(np.float32),
+    )
     for name, array in zip(_NAMES, arrays, strict=True):
         np.save(folder / f"{name}.npy", array)
