@@ -269,13 +269,21 @@ class TestRemove:
         assert "make one with: dewey index" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("lost", ["dewey.json", "documents.lance", "chunks.lance"])
+def test_info_of_an_index_without_its_settings_reads_their_copy(queried, tmp_path, capsys):
+    damaged = shutil.copytree(queried, tmp_path / "damaged")
+    (damaged / "dewey.json").unlink()
+    assert ended("info", damaged) == 0
+    assert "num_documents" in capsys.readouterr().out.replace(" ", "_")
+
+
+@pytest.mark.parametrize("lost", ["both settings", "documents.lance", "chunks.lance"])
 def test_info_says_what_is_wrong_with_a_damaged_index(lost, queried, tmp_path, capsys):
     damaged = shutil.copytree(queried, tmp_path / "damaged")
-    if (damaged / lost).is_dir():
-        shutil.rmtree(damaged / lost)
+    if lost == "both settings":
+        (damaged / "dewey.json").unlink()
+        (damaged / "checksums.json").unlink()
     else:
-        (damaged / lost).unlink()
+        shutil.rmtree(damaged / lost)
     assert ended("info", damaged) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
