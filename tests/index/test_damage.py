@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dewey_embed.errors import IndexStoreError
-from dewey_embed.index import catalogue
+from dewey_embed.index import layout
 from dewey_embed.index.checksums import LEDGER_NAME, Checksum, Ledger
 from dewey_embed.index.store import Store
 from dewey_embed.search import Index
@@ -173,7 +173,7 @@ def test_a_full_disk_is_named_and_the_documents_are_kept(store, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(catalogue.os, "posix_fallocate", full)
+    monkeypatch.setattr(layout.os, "posix_fallocate", full)
     with pytest.raises(IndexStoreError, match=r"No space left.*the documents are safe"):
         answers(store.folder)
     monkeypatch.undo()
