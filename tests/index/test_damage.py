@@ -111,7 +111,7 @@ def test_derived_files_are_made_again(intact, tmp_path, kind):
         damage(derived / name, kind, random.Random(name))
         assert answers(folder) == expected
         [healed] = (folder / "derived").iterdir()
-        assert Ledger.read(healed / LEDGER_NAME).damaged(healed, thorough=True) is None
+        assert Ledger.read(healed / LEDGER_NAME).damaged(healed) is None
 
 
 def test_a_writer_does_not_build_on_damage(intact, tmp_path):
@@ -141,6 +141,24 @@ def test_a_text_that_is_not_the_one_that_was_indexed_is_never_shown(store):
     documents = store.snapshot().documents
     documents.update(where="id = 'a'", values={"text": "the false text"})
     with pytest.raises(IndexStoreError, match="the text of document 'a' is not the one"):
+        answers(store.folder)
+
+
+@pytest.mark.parametrize(
+    ("table", "values", "what"),
+    [
+        ("chunks", {"char_end": 1_000}, "a chunk"),
+        ("chunks", {"ordinal": 0}, "a chunk"),
+        ("chunks", {"vector": [0.5] * WIDTH}, "a chunk"),
+        ("documents", {"vector": [0.5] * WIDTH}, "a document's vector"),
+        ("documents", {"title_vector": [0.5] * WIDTH}, "a document's vector"),
+        ("documents", {"word_crc": 1}, "a document's words"),
+    ],
+)
+def test_a_row_that_is_not_as_it_was_written_is_damage_without_a_ledger(store, table, values, what):
+    write(store, [record("a", num_chunks=3), record("b")], finish=False)
+    getattr(store.snapshot(), table).update(values=values)
+    with pytest.raises(IndexStoreError, match=f"damaged: {what} is not as it was written"):
         answers(store.folder)
 
 

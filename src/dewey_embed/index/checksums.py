@@ -95,11 +95,10 @@ class Ledger:
             os.fsync(file.fileno())
         draft.replace(path)
 
-    def damaged(self, folder: Path, *, thorough: bool = False) -> str | None:
+    def damaged(self, folder: Path) -> str | None:
         """The first file that is not as it was written, with what is wrong; `None` if all are.
 
-        A file that is missing is not among them: whoever needs it finds that out. `thorough`
-        reads large files too.
+        A file that is missing is not among them: whoever needs it finds that out.
         """
         for name, checksum in self.files.items():
             path = folder / name
@@ -110,7 +109,7 @@ class Ledger:
             if status.st_size != checksum.size:
                 return f"{path} has {status.st_size:,} bytes, not {checksum.size:,}"
             same_time = status.st_mtime_ns == checksum.mtime_ns
-            if same_time and checksum.size > TRUSTED_BYTES and not thorough:
+            if same_time and checksum.size > TRUSTED_BYTES:
                 continue
             if file_crc(path) != checksum.crc:
                 return f"{path} does not hold what was written to it (another checksum)"
