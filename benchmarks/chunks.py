@@ -21,7 +21,7 @@ from recording import write_findings
 from workloads import one_document
 
 from dewey_embed import Dewey
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.model.native.kernels import kernels
 from dewey_embed.model.packing import pack
 
@@ -41,7 +41,7 @@ def main() -> None:
     rows: list[tuple[Cell, ...]] = []
     for num_tokens in arguments.tokens:
         rows += measure(model, num_tokens, arguments.rounds)
-    found = Findings(
+    found = ResultPage(
         kind="speed",
         name="chunks",
         title="What chunk vectors cost",

@@ -27,7 +27,7 @@ from encode import SHAPES
 from recording import write_findings
 
 from dewey_embed.config import BackboneConfig
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.packing import pack
 from dewey_embed.train.hardware import DEVICES
@@ -58,7 +58,7 @@ def main() -> None:
         for length in arguments.lengths:
             texts = batch(length, arguments.batch_tokens)
             rows += measure(shape, config, engines, texts, arguments)
-    found = Findings(
+    found = ResultPage(
         kind="speed",
         name="gpu",
         title="Forward passes on a GPU",

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from recording import RESULTS
 
-from dewey_embed.eval.findings import Plot, Series
 from dewey_embed.eval.report.plots import render
+from dewey_embed.eval.result_page import Plot, Series
 
 ROOT = Path(__file__).parents[1]
 PARTS = {

@@ -22,7 +22,7 @@ from recording import write_findings
 
 from dewey_embed import Dewey
 from dewey_embed.eval.beir import RetrievalData, read_beir
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.eval.scores import query_scores
 from dewey_embed.model.native.kernels import kernels
 from dewey_embed.types import DocumentVectors
@@ -56,7 +56,7 @@ def main() -> None:
     rows: list[tuple[Cell, ...]] = []
     for folder in arguments.tasks:
         rows += measure(read_beir(folder))
-    found = Findings(
+    found = ResultPage(
         kind="speed",
         name="precision",
         title="What speed costs in exactness",

@@ -20,8 +20,8 @@ import torch
 
 from dewey_embed import Dewey
 from dewey_embed.eval.beir import RetrievalData, read_beir
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
 from dewey_embed.eval.report.markdown import page_to_markdown
+from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.index.ranking import CANDIDATES
 from dewey_embed.index.word_index import WordIndex, write_word_index
 from dewey_embed.index.words import count_words
@@ -219,7 +219,7 @@ def ndcg(gains: Scores, scores: Scores) -> float:
     return float((got / ideal).mean())
 
 
-def findings(tasks: list[Encoded], model: Dewey) -> Findings:
+def findings(tasks: list[Encoded], model: Dewey) -> ResultPage:
     """A table of nDCG@10 by way and task, with each way's mean and its worst loss to a half."""
     by_task = {task.name: {w: ndcg(task.gains, s) for w, s in ways(task).items()} for task in tasks}
     rows: list[tuple[Cell, ...]] = []
@@ -236,7 +236,7 @@ def findings(tasks: list[Encoded], model: Dewey) -> Findings:
         *(Column(name=f"{task.name} ({len(task.gains)})", best="highest") for task in tasks),
     ]
     threads = torch.get_num_threads()
-    return Findings(
+    return ResultPage(
         kind="ranking",
         name="ranking",
         title="Ways of ranking with one pass's vectors and the words",

@@ -13,8 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dewey_embed.eval.findings import Findings
 from dewey_embed.eval.report.markdown import page_to_markdown
+from dewey_embed.eval.result_page import ResultPage
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,7 +46,7 @@ def write_rows(
     _write_table(path, to_markdown(about, rows))
 
 
-def write_findings(found: Findings, path: Path) -> None:
+def write_findings(found: ResultPage, path: Path) -> None:
     """Nothing; `path` then holds what was found, for `dewey report` too; its table lies beside."""
     found.write(path)
     _write_table(path, page_to_markdown(found) + "\n")

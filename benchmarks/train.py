@@ -27,7 +27,7 @@ from encode import SHAPES
 from recording import write_findings
 
 from dewey_embed.config import BackboneConfig, layer_pattern
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.native.gradients import gradient_kernels
 from dewey_embed.model.native.trained_linear import train_in_int8
@@ -57,7 +57,7 @@ def main() -> None:
             steps = engines(shape, device)
             for lengths in arguments.lengths:
                 rows += measure(shape, lengths, steps, arguments.rounds)
-    found = Findings(
+    found = ResultPage(
         kind="speed",
         name="train",
         title="Training steps, packed against padded",

@@ -60,7 +60,7 @@ def length(
         Path, typer.Option(help="Folder for vectors; a run that was killed goes on from there.")
     ] = CACHE,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Findings to write.")
+        Path, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
     ] = Path("results/length.json"),
     device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
 ) -> None:  # fmt: skip

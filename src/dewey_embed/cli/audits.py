@@ -43,7 +43,7 @@ def baseline(
     ] = None,
     cache: Cache = CACHE,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Findings to write.")
+        Path, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
     ] = Path("results/baseline.json"),
     device: Device = None,
 ) -> None:  # fmt: skip
@@ -92,7 +92,7 @@ def alignment(
     seed: Seed = 0,
     cache: Cache = CACHE,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Findings to write.")
+        Path, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
     ] = Path("results/alignment.json"),
     device: Device = None,
 ) -> None:  # fmt: skip
@@ -145,7 +145,7 @@ def cost(
     seed: Seed = 0,
     cache: Cache = CACHE,
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Findings to write.")
+        Path, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
     ] = Path("results/cost.json"),
     device: Device = None,
 ) -> None:  # fmt: skip

@@ -59,7 +59,7 @@ def evaluate(
     ] = Path("results"),
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Findings to write, for `dewey report`."),
+        typer.Option("--output", "-o", help="File for a page of `dewey report`."),
     ] = None,
     cache: Annotated[
         Path, typer.Option(help="Folder for indexes and vectors, which later runs read.")

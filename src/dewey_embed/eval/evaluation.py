@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dewey_embed.errors import TaskError
-from dewey_embed.eval.findings import Findings, Machine
+from dewey_embed.eval.result_page import Machine, ResultPage
 from dewey_embed.eval.run import Contender, Failure, Outcome, run
 from dewey_embed.eval.suites import Suite
 from dewey_embed.eval.summary import summarise
@@ -22,7 +22,7 @@ def evaluate(
     device: str = "cpu",
     on_task: Callable[[str, str], None] = lambda contender, task: None,
     on_failure: Callable[[str], None] = lambda reason: None,
-) -> Findings:
+) -> ResultPage:
     """The findings over all tasks of a suite, or over some of them by name.
 
     A task with faulty data and a measurement that fails are told to `on_failure` and stand in the

@@ -1,4 +1,4 @@
-"""Outcomes → `Findings`: scores by task and model, intervals, paired differences."""
+"""Outcomes → `ResultPage`: scores by task and model, intervals, paired differences."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Plot, Series, Table
 from dewey_embed.eval.reference import LONGEMBED, paper_figures
+from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
 from dewey_embed.eval.run import Failure, Outcome
 from dewey_embed.eval.scores import interval, paired_p_value
 
@@ -38,7 +38,7 @@ def summarise(
     failed: Sequence[Failure] = (),
     left_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
     machine: Machine,
-) -> Findings:
+) -> ResultPage:
     """The findings of one evaluation.
 
     `measures` holds each task's main measure under mteb's name, in the order of the tasks;
@@ -63,7 +63,7 @@ def summarise(
     if left_out:
         told = [(task, each) for task, messages in left_out.items() for each in messages]
         tables.append(_reasons_table(LEFT_OUT, told))
-    return Findings(
+    return ResultPage(
         kind="eval",
         name=suite,
         title=f"Scores on {suite}",

@@ -19,8 +19,8 @@ from dewey_embed.eval.audits.angles import (
     row_cosines,
     tightness,
 )
-from dewey_embed.eval.findings import Findings
 from dewey_embed.eval.generated.prose import essay
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.train.diagnostics import HeldOut
 from tests.eval.audits.commands import refused, start
 
@@ -299,7 +299,7 @@ class TestCommand:
         )
         said, errors = done.communicate()
         assert done.returncode == 0, errors
-        assert Findings.read(output).tables == found.tables
+        assert ResultPage.read(output).tables == found.tables
         assert said.strip() == found.summary
 
     def test_a_mistake_is_one_line(self, tmp_path):

@@ -17,8 +17,8 @@ from dewey_embed.eval.audits.rankers import (
     open_ranker,
 )
 from dewey_embed.eval.beir import read_beir
-from dewey_embed.eval.findings import Findings
 from dewey_embed.eval.model_meta import DEWEY
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.search import Index
 from dewey_embed.types import Document
 from tests.eval.audits.commands import start
@@ -76,7 +76,7 @@ class TestPage:
 
     def test_it_is_a_file_that_reads_back(self, found, tmp_path):
         found.write(tmp_path / "baseline.json")
-        assert Findings.read(tmp_path / "baseline.json") == found
+        assert ResultPage.read(tmp_path / "baseline.json") == found
         assert found.kind == "baseline"
 
 
@@ -194,6 +194,6 @@ class TestCommand:
         done = start("baseline", corpus, "--model", "bm25", "--cache", tmp_path, "-o", output)
         said, errors = done.communicate()
         assert done.returncode == 0, errors
-        found = Findings.read(output)
+        found = ResultPage.read(output)
         assert said.strip() == found.summary
         assert "Best by nDCG@10: bm25" in said

@@ -15,7 +15,7 @@ from dewey_embed.eval.audits.cuts import Cut, CutCache
 from dewey_embed.eval.audits.encode_time import encode_times
 from dewey_embed.eval.audits.ways import Choices
 from dewey_embed.eval.beir import read_beir
-from dewey_embed.eval.findings import Findings
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import query_scores
 from tests.eval.audits.commands import refused, start
 from tests.eval.audits.conftest import write_corpus
@@ -119,7 +119,7 @@ class TestPage:
 
     def test_it_is_a_file_that_reads_back(self, found, tmp_path):
         found.write(tmp_path / "cost.json")
-        assert Findings.read(tmp_path / "cost.json") == found
+        assert ResultPage.read(tmp_path / "cost.json") == found
         assert found.kind == "cost"
 
 
@@ -228,7 +228,7 @@ class TestCommand:
         now = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
         assert len(now) == NUM_DOCUMENTS
         assert kept.items() <= now.items()
-        assert said.strip() == Findings.read(output).summary
+        assert said.strip() == ResultPage.read(output).summary
 
     @pytest.mark.parametrize(
         ("words", "answer"),

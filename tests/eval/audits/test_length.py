@@ -15,7 +15,7 @@ from dewey_embed.errors import ConfigError, InputError, TaskError
 from dewey_embed.eval.audits.length import audit_length
 from dewey_embed.eval.audits.length_findings import Point, first_fall
 from dewey_embed.eval.audits.vectors import VectorCache
-from dewey_embed.eval.findings import Findings
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import Interval
 from tests.eval.audits.conftest import write_corpus
 
@@ -106,7 +106,7 @@ class TestFigures:
 
     def test_findings_are_a_file_that_reads_back(self, found, tmp_path):
         found.write(tmp_path / "length.json")
-        assert Findings.read(tmp_path / "length.json") == found
+        assert ResultPage.read(tmp_path / "length.json") == found
         assert found.kind == "length"
 
 
@@ -224,9 +224,9 @@ class TestCommand:
         now = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
         assert len(now) == NUM_VECTORS
         assert kept.items() <= now.items()
-        assert Findings.read(output).tables == found.tables
+        assert ResultPage.read(output).tables == found.tables
         assert said.strip() == found.summary
-        assert "audit length --data" in Findings.read(output).command
+        assert "audit length --data" in ResultPage.read(output).command
 
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -1,11 +1,11 @@
-"""Findings such as evaluations and audits write, made from a seed: every kind of table and plot."""
+"""Pages such as evaluations and audits write, made from a seed: every kind of table and plot."""
 
 from pathlib import Path
 from random import Random
 
 import numpy as np
 
-from dewey_embed.eval.findings import Column, Findings, Machine, Plot, Series, Table
+from dewey_embed.eval.result_page import Column, Machine, Plot, ResultPage, Series, Table
 
 MACHINE = Machine(
     processor="AMD EPYC 9R14", capability="AVX512", cores=2, threads=2, device="cpu",
@@ -22,16 +22,16 @@ CONTENDERS = ("mini single", "mini multi", "mini hybrid", "BM25", "teacher, trun
               "teacher, mean of windows", "teacher by chunk")  # fmt: skip
 
 
-def findings(**values) -> Findings:
-    """Findings whose machine, versions, date and command are always the same."""
-    return Findings(
+def findings(**values) -> ResultPage:
+    """A page whose machine, versions, date and command are always the same."""
+    return ResultPage(
         **{"machine": MACHINE, "versions": VERSIONS, "date": "2026-11-23", "title": values["name"]}
         | {"command": f"dewey audit {values['kind']} mini --data ../shared/data"}
         | values
     )
 
 
-def evaluation() -> Findings:
+def evaluation() -> ResultPage:
     """Eleven tasks, eight columns of figures, one of them with gaps."""
     rng = Random(4)
     rows = []
@@ -82,7 +82,7 @@ def evaluation() -> Findings:
     )
 
 
-def by_length() -> Findings:
+def by_length() -> ResultPage:
     """Four lines from 1K to 128K tokens with intervals."""
     lines = {
         "narrativeqa, single": [0.81, 0.77, 0.70, 0.61, 0.50, 0.41, 0.35, 0.30],
@@ -141,7 +141,7 @@ def by_length() -> Findings:
     )
 
 
-def cost() -> Findings:
+def cost() -> ResultPage:
     """Sixteen configurations as points, their front among them."""
     rng = Random(7)
     points = []
@@ -203,7 +203,7 @@ def cost() -> Findings:
     )
 
 
-def alignment() -> Findings:
+def alignment() -> ResultPage:
     """Histograms of cosines, and a curve whose middle was not measured."""
     rng = np.random.default_rng(3)
     edges = np.arange(0.3, 1.0, 0.02)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dewey_embed.eval.findings import Column, Table
 from dewey_embed.eval.report.output import write_report
 from dewey_embed.eval.report.pages import collect
+from dewey_embed.eval.result_page import Column, Table
 from tests.eval.report.samples import findings, write_all
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

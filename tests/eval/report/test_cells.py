@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dewey_embed.eval.findings import Column, Table
 from dewey_embed.eval.report.cells import MISSING, holds_numbers, number_text, show
+from dewey_embed.eval.result_page import Column, Table
 
 
 def column(*cells, **settings) -> Table:

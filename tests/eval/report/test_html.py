@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dewey_embed.eval.findings import Column, Table
 from dewey_embed.eval.report.html import inline_svg, to_html
 from dewey_embed.eval.report.pages import Group, Page
+from dewey_embed.eval.result_page import Column, Table
 from tests.eval.report.samples import findings
 
 SVG = (

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dewey_embed.eval.findings import Column, Table
 from dewey_embed.eval.report.markdown import code, escape, page_to_markdown, to_markdown
 from dewey_embed.eval.report.pages import collect
+from dewey_embed.eval.result_page import Column, Table
 from tests.eval.report.samples import alignment, by_length, evaluation, findings
 
 COLUMNS = (Column(name="task"), Column(name="score", unit="nDCG@10", best="highest", digits=3))

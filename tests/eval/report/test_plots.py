@@ -8,11 +8,11 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from dewey_embed.eval.findings import Plot, Series
 from dewey_embed.eval.report.html import inline_svg
 from dewey_embed.eval.report.labels import spread
 from dewey_embed.eval.report.plots import _style, draw, render
 from dewey_embed.eval.report.ticks import round_ticks, short_number
+from dewey_embed.eval.result_page import Plot, Series
 from tests.eval.report.samples import alignment, by_length, cost
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -1,1 +1,1 @@
-"""The paper's experiments as commands: each takes a model and data, and ends in `Findings`."""
+"""The paper's experiments as commands: each takes a model and data, and ends in a `ResultPage`."""

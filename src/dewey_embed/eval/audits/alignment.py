@@ -20,8 +20,8 @@ from dewey_embed.eval.audits.alignment_findings import to_findings
 from dewey_embed.eval.audits.angles import Measured
 from dewey_embed.eval.audits.cuts import Cut, CutCache
 from dewey_embed.eval.beir import is_beir_folder
-from dewey_embed.eval.findings import Findings
 from dewey_embed.eval.peers import OPENAI, ST
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource
@@ -60,7 +60,7 @@ def audit_alignment(
     cache: Path = CACHE,
     seed: int = 0,
     progress: bool = False,
-) -> Findings:
+) -> ResultPage:
     """Angles between student and teacher by chunk size, place and document length; and clusters.
 
     `data` are files, folders or globs of texts, JSON lines or Parquet, or folders in BEIR's

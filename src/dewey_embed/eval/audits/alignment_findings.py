@@ -27,7 +27,7 @@ from dewey_embed.eval.audits.angles import (
     length_bins,
     tightness,
 )
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.eval.scores import Interval
 from dewey_embed.train.diagnostics import alignment_figures, rank_figures
 
@@ -40,7 +40,7 @@ def to_findings(
     teacher_tokens: int,
     max_tokens: int,
     sources: Sequence[str],
-) -> Findings:
+) -> ResultPage:
     """The page of a student and a teacher; `measured` are sizes of chunks, the smallest first."""
     places, lengths = by_place(measured), by_length(measured)
     bins = length_bins(measured[0])
@@ -48,7 +48,7 @@ def to_findings(
     notes = _notes(measured, teacher_name, teacher_tokens, max_tokens, sources)
     label = Path(model.name).name
     names = [f"chunks of {each.size}" for each in measured]
-    return Findings(
+    return ResultPage(
         kind="alignment",
         name=f"alignment-{label}",
         title=f"Alignment of {label} with {Path(teacher_name).name}",

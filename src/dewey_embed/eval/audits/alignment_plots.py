@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dewey_embed.eval.audits.angles import Doubles, Measured, Tightness, pair_cosines
-from dewey_embed.eval.findings import Plot, Series
+from dewey_embed.eval.result_page import Plot, Series
 from dewey_embed.eval.scores import Interval
 
 BARS = 40

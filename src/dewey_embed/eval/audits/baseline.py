@@ -22,8 +22,8 @@ from dewey_embed.errors import ConfigError
 from dewey_embed.eval.audits.baseline_findings import Figures, to_findings
 from dewey_embed.eval.audits.rankers import Ranker, finite, open_ranker
 from dewey_embed.eval.beir import RetrievalData, read_beir
-from dewey_embed.eval.findings import Findings, Machine
 from dewey_embed.eval.peers import is_peer
+from dewey_embed.eval.result_page import Machine, ResultPage
 from dewey_embed.eval.scores import interval, query_scores
 from dewey_embed.model.locate import locate_model
 from dewey_embed.progress import Advance, progress_bar
@@ -47,7 +47,7 @@ def audit_baseline(
     device: str | None = None,
     cache: Path = CACHE,
     progress: bool = False,
-) -> Findings:
+) -> ResultPage:
     """Accuracy, latency, speed of indexing and bytes of models on a BEIR folder.
 
     `models` are Dewey's (`mini`, a folder, a Hugging Face id), each measured in three modes, or

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from dewey_embed.config import Settings
 from dewey_embed.eval.beir import RetrievalData
-from dewey_embed.eval.findings import Column, Findings, Machine, Plot, Series, Table
+from dewey_embed.eval.result_page import Column, Machine, Plot, ResultPage, Series, Table
 
 
 class Figures(Settings):
@@ -31,12 +31,12 @@ class Figures(Settings):
 
 def to_findings(
     task: RetrievalData, figures: Sequence[Figures], num_tokens: int, machine: Machine
-) -> Findings:
+) -> ResultPage:
     """The page of some models on a corpus."""
     notes = _notes(task, figures, num_tokens)
     best = max(figures, key=lambda each: each.ndcg[0])
     fastest = min(figures, key=lambda each: each.median_ms)
-    return Findings(
+    return ResultPage(
         kind="baseline",
         name=f"baseline-{task.name}",
         title=f"Models side by side on {task.name}",

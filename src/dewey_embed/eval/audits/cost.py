@@ -20,7 +20,7 @@ from dewey_embed.eval.audits.encode_time import encode_times
 from dewey_embed.eval.audits.stored import Floats, Parts, Stored
 from dewey_embed.eval.audits.ways import Choices, Point, Way, ways
 from dewey_embed.eval.beir import RetrievalData, read_beir
-from dewey_embed.eval.findings import Findings
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import query_scores
 from dewey_embed.progress import progress_bar
 from dewey_embed.types import DocumentVectors
@@ -38,7 +38,7 @@ def audit_cost(
     cache: Path = CACHE,
     seed: int = 0,
     progress: bool = False,
-) -> Findings:
+) -> ResultPage:
     """What ways of storing a corpus's vectors find, and what they take in bytes and time.
 
     `data` is a BEIR folder. Vectors are kept in `cache`: a run that was killed goes on with the

@@ -11,7 +11,7 @@ from dewey_embed.eval.audits.cost_plots import KINDS, curves, front_plot
 from dewey_embed.eval.audits.encode_time import EncodeTime
 from dewey_embed.eval.audits.ways import Choices, Point, Way, name_of, pareto_front
 from dewey_embed.eval.beir import RetrievalData
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Table
+from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.eval.scores import interval, paired_p_value
 from dewey_embed.types import DocumentVectors
 
@@ -27,7 +27,7 @@ def to_findings(
     choices: Choices,
     points: Sequence[Point],
     times: Sequence[EncodeTime],
-) -> Findings:
+) -> ResultPage:
     """The page of a model's points on a corpus."""
     front = pareto_front(points)
     usual = next(
@@ -35,7 +35,7 @@ def to_findings(
     )
     notes = _notes(task, documents, choices)
     label = Path(model.name).name
-    return Findings(
+    return ResultPage(
         kind="cost",
         name=f"cost-{label}-{task.name}",
         title=f"What many vectors buy and cost: {label} on {task.name}",

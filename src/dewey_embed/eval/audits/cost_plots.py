@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dewey_embed.eval.audits.ways import Choices, Kind, Point, Way, name_of
-from dewey_embed.eval.findings import Plot, Series
+from dewey_embed.eval.result_page import Plot, Series
 
 NAMED_GAIN = 0.05
 """How far below the next named a point of the front must be to be named; the last one is."""

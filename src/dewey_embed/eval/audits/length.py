@@ -21,8 +21,8 @@ from dewey_embed.eval.audits.joined import MIN_DOCUMENTS, JoinedTasks
 from dewey_embed.eval.audits.length_findings import MODES, Point, to_findings
 from dewey_embed.eval.audits.vectors import VectorCache
 from dewey_embed.eval.beir import RetrievalData, read_beir
-from dewey_embed.eval.findings import Findings
 from dewey_embed.eval.generated import passkey
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import interval, query_scores
 from dewey_embed.progress import Advance, progress_bar
 
@@ -52,7 +52,7 @@ def audit_length(
     cache: Path = CACHE,
     seed: int = 0,
     progress: bool = False,
-) -> Findings:
+) -> ResultPage:
     """nDCG@10 and accuracy@1 by document length, with one vector and with one a chunk.
 
     On each BEIR folder of `data`, its documents joined to the length, and on generated pass keys.

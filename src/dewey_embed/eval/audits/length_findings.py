@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.eval.findings import Column, Findings, Machine, Plot, Series, Table
+from dewey_embed.eval.result_page import Column, Machine, Plot, ResultPage, Series, Table
 from dewey_embed.eval.scores import Interval
 
 FALL = 0.05
@@ -48,7 +48,7 @@ def first_fall(points: Sequence[Point]) -> int | None:
 
 def to_findings(
     model: Dewey, points: Sequence[Point], task_notes: Sequence[str], *, chunk_tokens: int
-) -> Findings:
+) -> ResultPage:
     """The page of a model's points, those of a task and mode with the shortest length first."""
     lines: Lines = {}
     for point in points:
@@ -67,7 +67,7 @@ def to_findings(
             f"{', '.join(f'{length:,}' for length in windows)}."
         )
     label = Path(model.name).name
-    return Findings(
+    return ResultPage(
         kind="length",
         name=f"length-{label}",
         title=f"Retrieval by document length: {label}",

@@ -1,4 +1,4 @@
-"""The report: `Findings` as one self-contained page, as Markdown, and as pictures.
+"""The report: `ResultPage` as one self-contained page, as Markdown, and as pictures.
 
 ::
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TypeGuard
 
-from dewey_embed.eval.findings import Cell, Table
+from dewey_embed.eval.result_page import Cell, Table
 
 MISSING = "–"
 MOST_DIGITS = 15

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from dewey_embed.eval.findings import Table
 from dewey_embed.eval.report.cells import holds_numbers, show
 from dewey_embed.eval.report.pages import Group, Page, machine_text, versions_text
+from dewey_embed.eval.result_page import Table
 from dewey_embed.extras import needs
 
 if TYPE_CHECKING:

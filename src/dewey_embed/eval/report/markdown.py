@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from dewey_embed.eval.findings import Column, Findings, Table
 from dewey_embed.eval.report.cells import holds_numbers, show
 from dewey_embed.eval.report.pages import Group, Page, machine_text, versions_text
+from dewey_embed.eval.result_page import Column, ResultPage, Table
 
 HEAD = """\
 <!-- Written by `dewey report` from result files: change those, not this. -->
@@ -38,7 +38,7 @@ def to_markdown(
     return "\n".join(parts)
 
 
-def page_to_markdown(findings: Findings) -> str:
+def page_to_markdown(findings: ResultPage) -> str:
     """One page by itself, without its plots: what a terminal shows."""
     return "\n".join(_page(Page("page", findings), {})).rstrip("\n")
 
@@ -114,7 +114,7 @@ def _notes(notes: Sequence[str], shared: Sequence[str]) -> list[str]:
     return ["\n".join(f"- {note}" for note in own) + "\n"] if own else []
 
 
-def _made(findings: Findings) -> str:
+def _made(findings: ResultPage) -> str:
     """Where the figures come from."""
     made = f"Measured with {code(findings.command)}" if findings.command.strip() else "Measured"
     date = f", {escape(findings.date)}" if findings.date else ""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dewey_embed.eval.findings import Plot
 from dewey_embed.eval.report.bars import are_rows, draw_bars
 from dewey_embed.eval.report.labels import plain
 from dewey_embed.eval.report.series import Look, Numbers, names_along_x, to_numbers
 from dewey_embed.eval.report.ticks import is_binary, set_logarithmic, set_plain
+from dewey_embed.eval.result_page import Plot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dewey_embed.errors import ResultsError
-from dewey_embed.eval.findings import Findings, Machine
 from dewey_embed.eval.report.trainings import is_ablation, is_training, read_ablation, read_training
+from dewey_embed.eval.result_page import Machine, ResultPage
 
 KINDS = {
     "eval": "Evaluation",
@@ -27,10 +27,10 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Page:
-    """Findings and their name within one report, for links and files: letters, digits, hyphens."""
+    """A `ResultPage` and its name within a report: letters, digits, hyphens."""
 
     anchor: str
-    findings: Findings
+    findings: ResultPage
 
     def shared_notes(self) -> list[str]:
         """Notes that stand under several tables or plots: said once, at the end of the page."""
@@ -67,7 +67,7 @@ def collect(paths: Sequence[Path]) -> Collected:
             one name for their page, or nothing was found.
 
     """
-    found: dict[str, tuple[Path, Findings]] = {}
+    found: dict[str, tuple[Path, ResultPage]] = {}
     passed_over: list[str] = []
     read: set[Path] = set()
     for path, by_name in _files(paths):
@@ -94,7 +94,7 @@ def collect(paths: Sequence[Path]) -> Collected:
     return Collected(_grouped([findings for _, findings in found.values()]), tuple(passed_over))
 
 
-def read_findings(path: Path) -> Findings:
+def read_findings(path: Path) -> ResultPage:
     """The findings of a file: its own, or made from what `dewey ablate` or `dewey train` wrote.
 
     Raises:
@@ -109,7 +109,7 @@ def read_findings(path: Path) -> Findings:
         return read_ablation(path, values)
     if is_training(values):
         return read_training(path, values)
-    return Findings.read(path)
+    return ResultPage.read(path)
 
 
 def _refuse(constant: str) -> None:
@@ -129,7 +129,7 @@ def machine_text(machine: Machine) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def versions_text(findings: Findings) -> str:
+def versions_text(findings: ResultPage) -> str:
     """Packages and their versions in a line."""
     return ", ".join(f"{package} {number}" for package, number in findings.versions.items())
 
@@ -152,7 +152,7 @@ def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:
             raise ResultsError(f"{path}: no such file or folder")
 
 
-def _grouped(findings: Sequence[Findings]) -> tuple[Group, ...]:
+def _grouped(findings: Sequence[ResultPage]) -> tuple[Group, ...]:
     """The pages of each kind, known kinds first."""
     anchors: set[str] = set()
     pages: dict[str, list[Page]] = {}
@@ -166,7 +166,7 @@ def _grouped(findings: Sequence[Findings]) -> tuple[Group, ...]:
     )
 
 
-def _anchor(findings: Findings, taken: set[str]) -> str:
+def _anchor(findings: ResultPage, taken: set[str]) -> str:
     """A name that no other page of the report has."""
     kind, name = (
         re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dewey_embed.eval.findings import Plot
 from dewey_embed.eval.report.labels import place_beside_points, plain, separate_ends
 from dewey_embed.eval.report.marks import draw_marks, height_of
+from dewey_embed.eval.result_page import Plot
 from dewey_embed.extras import needs
 
 if TYPE_CHECKING:

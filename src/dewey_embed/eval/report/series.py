@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.eval.findings import Plot, Series
 from dewey_embed.eval.report.labels import plain
+from dewey_embed.eval.result_page import Plot, Series
 
 # Okabe and Ito's colours without yellow, which is not seen on white. Source: Okabe, Ito (2008),
 # "Color Universal Design".

@@ -1,4 +1,4 @@
-"""What `dewey ablate` and `dewey train` wrote → `Findings`, so that a report can hold them.
+"""What `dewey ablate` and `dewey train` wrote → `ResultPage`, so that a report can hold them.
 
 Their files tell neither a date nor the number of threads; the pages leave both out.
 """
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, ResultsError
-from dewey_embed.eval.findings import Cell, Column, Findings, Machine, Plot, Series, Table
+from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
 from dewey_embed.train.card import FIGURES
 from dewey_embed.train.grid import Grid, Result
 
@@ -37,7 +37,7 @@ def is_training(values: Any) -> bool:
     return isinstance(values, dict) and {"figures", "train_hours", "recipe"} <= values.keys()
 
 
-def read_ablation(path: Path, values: Mapping[str, Any]) -> Findings:
+def read_ablation(path: Path, values: Mapping[str, Any]) -> ResultPage:
     """The page of a grid: every run's figures, overall and by length of the text.
 
     Raises:
@@ -53,7 +53,7 @@ def read_ablation(path: Path, values: Mapping[str, Any]) -> Findings:
         raise ResultsError(f"{path}: is no result of `dewey ablate`: {_reason(error)}") from None
     if not runs:
         raise ResultsError(f"{path}: holds no finished run; start `dewey ablate` again")
-    return Findings(
+    return ResultPage(
         kind="ablation",
         name=_name(path),
         title=grid.title,
@@ -71,7 +71,7 @@ def read_ablation(path: Path, values: Mapping[str, Any]) -> Findings:
     )
 
 
-def read_training(path: Path, values: Mapping[str, Any]) -> Findings:
+def read_training(path: Path, values: Mapping[str, Any]) -> ResultPage:
     """The page of one training run: its figures on held-out texts, and what it took.
 
     Raises:
@@ -116,7 +116,7 @@ def read_training(path: Path, values: Mapping[str, Any]) -> Findings:
         y_label="cosine to the teacher",
         series=tuple(lines),
     )
-    return Findings(
+    return ResultPage(
         kind="training",
         name=_name(path),
         title=f"Training: {_name(path)}",

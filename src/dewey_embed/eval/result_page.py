@@ -1,4 +1,4 @@
-"""`Findings`: what one measurement found, as tables and plots; a file that a command writes.
+"""`ResultPage`: what one measurement found, as tables and plots; a file that a command writes.
 
 Every audit and every evaluation ends in one of these, and the report draws nothing else. A file
 holds everything that a reader needs to judge a figure: the command, the machine, the versions.
@@ -133,7 +133,7 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
-class Findings(Settings):
+class ResultPage(Settings):
     """A page of the report.
 
     `kind` groups pages: `eval`, `baseline`, `length`, `alignment`, `cost`, `ablation`, …;
@@ -159,7 +159,7 @@ class Findings(Settings):
         os.replace(draft, path)
 
     @classmethod
-    def read(cls, path: Path) -> Findings:
+    def read(cls, path: Path) -> ResultPage:
         """The findings of a file.
 
         Raises:
