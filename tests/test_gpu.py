@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from dewey_embed import Dewey
-from dewey_embed.model.placement import default_dtype
+from dewey_embed.model.device import default_dtype
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, train

@@ -17,7 +17,7 @@ from typing_extensions import TypeIs
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.passes import KeptStates, Request, make_request
+from dewey_embed.model.inference import KeptStates, Request, make_request
 from dewey_embed.precision import narrow
 from dewey_embed.text.splitter import Splitter, spans_from_characters, split
 from dewey_embed.types import Overflow, Span, Tokens

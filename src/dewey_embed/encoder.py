@@ -17,19 +17,17 @@ from dewey_embed.chunking import CharSpans, Chunked, TextStates, chunk_documents
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.model.checkpoint import build_model
-from dewey_embed.model.dewey import DeweyModel
+from dewey_embed.model.device import Dtype, sizes_of
+from dewey_embed.model.dewey import DeweyModel, placed
 from dewey_embed.model.export import (
     POOLING_NOTE,
     same_in_sentence_transformers,
     write_model,
     write_tokenizer_files,
 )
-from dewey_embed.model.folder import whole_folder
+from dewey_embed.model.folder import atomic_model_folder, expanded, locate_model, read_json
+from dewey_embed.model.inference import Embedded, embed
 from dewey_embed.model.int8 import is_int8
-from dewey_embed.model.json_file import read_json
-from dewey_embed.model.locate import expanded, locate_model
-from dewey_embed.model.passes import Embedded, embed
-from dewey_embed.model.placement import Dtype, placed
 from dewey_embed.precision import cosines, narrow, to_precision
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import Advance, progress_bar
@@ -44,8 +42,6 @@ from dewey_embed.types import (
     SingleVector,
     Tokens,
 )
-
-BATCH_TOKENS = {"cpu": 16_384, "cuda": 131_072}
 
 Floats = NDArray[np.float32]
 
@@ -129,7 +125,7 @@ class Dewey:
                 'single_vector="cls" before saving it for the same vectors in both',
                 stacklevel=2,
             )
-        with whole_folder(expanded(Path(path))) as draft:
+        with atomic_model_folder(expanded(Path(path))) as draft:
             write_model(self.model, draft)
             self.tokenizer.save(draft / "tokenizer.json")
             write_tokenizer_files(self._tokenizer_file.parent, draft, self.config)
@@ -395,7 +391,7 @@ class Dewey:
                 self.model,
                 [cut.request for cut in chunked],
                 single_vector=self.config.single_vector,
-                batch_tokens=batch_tokens or BATCH_TOKENS.get(self.device.type, 16_384),
+                batch_tokens=batch_tokens or sizes_of(self.device).batch_tokens,
                 keep_states=keep_states,
                 on_tokens=progress if callable(progress) else bar,
             )

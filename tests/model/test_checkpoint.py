@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from dewey_embed import Dewey
 from dewey_embed.config import PAPER_PROMPTS
 from dewey_embed.errors import CheckpointError
-from dewey_embed.model.locate import locate_model
+from dewey_embed.model.folder import locate_model
 from tests.model.twins import hugging_face_config
 
 MINI = locate_model(None)[1]

@@ -9,7 +9,7 @@ from pydoc_data.topics import topics
 import pytest
 import torch
 
-from dewey_embed.model.locate import locate_model
+from dewey_embed.model.folder import locate_model
 from tests.model.twins import hugging_face_config
 
 MINI = locate_model(None)[1]

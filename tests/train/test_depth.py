@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.export import write_json, write_model
-from dewey_embed.model.folder import whole_folder
+from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.model.packing import pack
 from dewey_embed.train.depth import layers_at
 from dewey_embed.train.recipe import TrainingRecipe, fingerprint
@@ -63,7 +63,7 @@ def write_start(recipe, folder):
     """The recipe's start, its table drawn: asking the teacher for 30,522 rows takes a while."""
     config = recipe.model.to_config(cls_token_id=101, sep_token_id=102, pad_token_id=0)
     rows = torch.randn(30522, 384, generator=torch.Generator().manual_seed(0))
-    with whole_folder(folder) as draft:
+    with atomic_model_folder(folder) as draft:
         write_model(build(config, recipe.warm_start, rows, torch.full((30522,), 1 / 30522)), draft)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(MINI / name, draft)

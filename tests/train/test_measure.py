@@ -8,7 +8,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.distributed.fsdp import fully_shard
 
-from dewey_embed.model.placement import default_dtype
+from dewey_embed.model.device import default_dtype
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.measure import HeldOutMeasure
 from dewey_embed.train.recipe_file import read_recipe

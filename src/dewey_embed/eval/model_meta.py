@@ -7,7 +7,7 @@ from pathlib import Path
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.model.locate import EMBEDDED
+from dewey_embed.model.folder import EMBEDDED
 
 OWNER = "dewey-embed"
 """Stands before the names of models that have no owner, for mteb wants one."""

@@ -102,7 +102,7 @@ class Machine(Settings):
         """The machine at hand, as it is set up now."""
         import torch
 
-        from dewey_embed.model.cores import usable_cores
+        from dewey_embed.model.device import usable_cores
 
         return cls(
             processor=_processor(),

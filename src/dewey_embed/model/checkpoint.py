@@ -21,8 +21,7 @@ from dewey_embed.config import (
 )
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE
-from dewey_embed.model.json_file import Json, read_json
+from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, is_there, read_json
 from dewey_embed.model.sentence_transformers import (
     SentenceTransformersFolder,
     max_length,
@@ -32,7 +31,6 @@ from dewey_embed.model.sentence_transformers import (
 from dewey_embed.model.weights import (
     Weights,
     head_left_over,
-    is_there,
     read_weights,
     strip_prefix,
 )

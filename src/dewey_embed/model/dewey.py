@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from dewey_embed.config import Activation, Dense, DeweyConfig
 from dewey_embed.model.backbone import Backbone
+from dewey_embed.model.device import Dtype, find_device, find_dtype, limit_threads, use_threads
+from dewey_embed.model.int8 import to_int8
 from dewey_embed.model.packing import Packed
 from dewey_embed.types import SingleVector
 
@@ -78,6 +80,30 @@ class DeweyModel(nn.Module):
             if self.head is not None:
                 pooled = _linear(self.head, pooled)
             return F.normalize(pooled, dim=-1)
+
+
+def placed(
+    model: DeweyModel, *, device: str | None, dtype: Dtype, compile_layers: bool
+) -> DeweyModel:
+    """The model, ready to encode: on `device`, CUDA where there is one unless given, in `dtype`.
+
+    On a CPU this process then uses no more threads than it has cores.
+
+    Raises:
+        ConfigError: an unknown dtype, or a device that is unknown or not there.
+
+    """
+    place = find_device(device)
+    number = find_dtype(dtype, place)
+    if place.type == "cpu":
+        limit_threads()
+        use_threads()
+    model.to(device=place, dtype=number)
+    if dtype == "int8":
+        to_int8(model.backbone)
+    if compile_layers:
+        model.backbone.compile_layers()
+    return model
 
 
 def _linear(layer: nn.Linear, rows: Tensor) -> Tensor:

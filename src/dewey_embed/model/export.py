@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from dewey_embed.config import Dense, DeweyConfig
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE
-from dewey_embed.model.json_file import read_json
+from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, read_json
 
 FORMAT = 1
 

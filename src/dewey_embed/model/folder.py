@@ -1,9 +1,10 @@
-"""A model folder written so that what is loaded from it is the old model or the new, never both.
+"""A model's folder: where it lies, its JSON files read into typed values, and its replacement.
 
-A new folder is written beside its name and then renamed. In one that is there already, only the
+Saving is all or nothing: what is loaded from a folder is the old model or the new, never a mixture.
+A new folder is written beside its name and then renamed. In a folder that exists already, only the
 model's files are replaced; a README, `.git` and all else stay. The new files lie complete in
-`SAVED` within it, from one rename on, until each has its place; while `SAVED` is there (whoever was
-saving has been killed), it is what is loaded.
+`SAVED` within it, from one rename on, until each has its place; while `SAVED` is there (because
+whoever was saving was killed), it is what is loaded.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.resources import files
 from pathlib import Path
+from typing import Any, TypeVar
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dewey_embed.config import describe
 from dewey_embed.errors import CheckpointError
 
 SETTINGS_FILE = "dewey.json"
@@ -27,8 +34,164 @@ BESIDE_A_MODEL = ("README", "LICENSE", ".")
 """How the names begin of what may lie in a folder that holds no model yet."""
 
 
+EMBEDDED = "mini"
+
+# Only what we read: no pickles, no remote code.
+HUB_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+
+Json = dict[str, Any]
+
+FETCH = "fetch or save it again"
+
+
+def locate_model(model: str | Path | None) -> tuple[str, Path]:
+    """The model's name and its folder; `None` and `"mini"` are the embedded default.
+
+    A Hugging Face id is fetched once and found in the hub's cache afterwards.
+
+    Raises:
+        CheckpointError: no such folder, and no such id in the cache or on the hub.
+
+    """
+    if model is None or model == EMBEDDED:
+        return EMBEDDED, Path(str(files("dewey_embed"))) / "models" / EMBEDDED
+    folder = expanded(Path(model))
+    try:
+        mode = folder.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{model}: cannot be looked at ({error})") from None
+    if mode is not None:
+        if not stat.S_ISDIR(mode):
+            raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
+        return str(model), complete(folder)
+    if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise CheckpointError(
+            f"{model}: no such folder; give a model folder, a Hugging Face id (owner/name), "
+            "or nothing for the embedded default"
+        )
+    return model, _from_hub(model)
+
+
+def expanded(path: Path) -> Path:
+    """The path with `~` as the home folder; as it stands where there is no home."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
+def _from_hub(model_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model_id, allow_patterns=HUB_FILES))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{model_id}: neither a folder here, nor in the Hugging Face cache, nor reachable on "
+            f"the hub ({reason}); without a network, copy the model's folder and give its path"
+        ) from None
+
+
+def complete(folder: Path) -> Path:
+    """Where the folder's model lies: in the files that a killed save left, if it left any.
+
+    Raises:
+        CheckpointError: the folder may not be looked into.
+
+    """
+    saved = folder / SAVED
+    try:
+        return saved if (saved / SETTINGS_FILE).is_file() else folder
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be looked at ({error})") from None
+
+
+def is_there(path: Path) -> bool:
+    """Whether a file is there.
+
+    Raises:
+        CheckpointError: its folder may not be looked into.
+
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be looked at ({error})") from None
+    return True
+
+
+class JsonFile(BaseModel):
+    """Base of what is read of a foreign file."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+File = TypeVar("File", bound=JsonFile)
+
+
+def read_json(path: Path, *, missing_ok: bool = False) -> Json:
+    """The file's JSON object; an empty one where the file may be missing and is.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, no JSON, or no object.
+
+    """
+    values = read_any_json(path, missing_ok=missing_ok)
+    if not isinstance(values, dict):
+        raise CheckpointError(
+            f"{path}: holds a JSON {type(values).__name__}, expected an object; {FETCH}"
+        )
+    return values
+
+
+def read_any_json(path: Path, *, missing_ok: bool = False) -> Any:
+    """The file's JSON, of any kind; an empty object where the file may be missing and is.
+
+    Raises:
+        CheckpointError: the file is missing, unreadable, or no JSON.
+
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if missing_ok:
+            return {}
+        raise CheckpointError(f"{path}: no such file; is {path.parent} a model folder?") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {FETCH}") from None
+
+
+def parse(kind: type[File], values: Any, path: Path) -> File:
+    """What `kind` reads of a file's values.
+
+    Raises:
+        CheckpointError: naming each key of another type.
+
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {describe(error, kind)}; {FETCH}") from None
+
+
+def read_file(kind: type[File], path: Path, *, missing_ok: bool = False) -> File:
+    """What `kind` reads of the JSON object in a file.
+
+    Raises:
+        CheckpointError: as `read_json` and `parse` say.
+
+    """
+    return parse(kind, read_json(path, missing_ok=missing_ok), path)
+
+
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_model_folder(path: Path) -> Iterator[Path]:
     """A draft that stands as the model at `path` only once all of it is written.
 
     Raises:
@@ -62,20 +225,6 @@ def whole_folder(path: Path) -> Iterator[Path]:
             f"{path}: the model cannot be saved there ({error}); free some space, check the "
             "permissions, or choose another folder"
         ) from None
-
-
-def complete(folder: Path) -> Path:
-    """Where the folder's model lies: in the files that a killed save left, if it left any.
-
-    Raises:
-        CheckpointError: the folder may not be looked into.
-
-    """
-    saved = folder / SAVED
-    try:
-        return saved if (saved / SETTINGS_FILE).is_file() else folder
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be looked at ({error})") from None
 
 
 @contextmanager

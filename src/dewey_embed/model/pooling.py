@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dewey_embed.model.device import sizes_of
+
 BLOCK_TOKENS = 16
 """A running sum is kept for every 16th token; what lies between is added when asked for.
 
@@ -17,9 +19,6 @@ More of them cost memory, fewer cost time: with every 64th, chunks took five to 
 
 SLICE_TOKENS = 8192
 """Tokens turned to float32 at a time, so that summing a long row needs little memory."""
-
-PLACES_AT_ONCE = {"cpu": 256, "cuda": 16_384}
-"""Places whose blocks are gathered at a time: of a core's cache, or enough to fill a GPU."""
 
 
 class RunningSums:
@@ -53,7 +52,7 @@ class RunningSums:
         else:
             places, inverse = torch.unique(places, return_inverse=True)
         places, inverse = (x.to(device, non_blocking=True) for x in (places, inverse))
-        step = PLACES_AT_ONCE.get(device.type, PLACES_AT_ONCE["cuda"])
+        step = sizes_of(device).boundaries
         before = torch.cat([self._before(part) for part in places.split(step)])
         end: Tensor = before[inverse[len(starts_C) :]]
         return end - before[inverse[: len(starts_C)]]

@@ -17,15 +17,15 @@ from pydantic import Field
 
 from dewey_embed.config import Activation, BackboneConfig, Dense, Normalize, PooledOver
 from dewey_embed.errors import CheckpointError
-from dewey_embed.model.json_file import (
+from dewey_embed.model.folder import (
     FETCH,
     JsonFile,
+    is_there,
     parse,
     read_any_json,
     read_file,
     read_json,
 )
-from dewey_embed.model.weights import is_there
 from dewey_embed.types import SingleVector
 
 PACKAGE = "sentence_transformers."

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dewey_embed.errors import CheckpointError
-from dewey_embed.model.json_file import FETCH, JsonFile, read_file
+from dewey_embed.model.folder import FETCH, JsonFile, is_there, read_file
 
 ANCHOR = "embeddings.tok_embeddings.weight"
 """Every ModernBERT has it, and nothing else does: what stands before it is the prefix."""
@@ -92,22 +92,6 @@ def _instead(folder: Path) -> str:
                 "save the PyTorch model it was made from as safetensors"
             )
     return "; fetch or copy the folder again"
-
-
-def is_there(path: Path) -> bool:
-    """Whether a file is there.
-
-    Raises:
-        CheckpointError: its folder may not be looked into.
-
-    """
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be looked at ({error})") from None
-    return True
 
 
 def strip_prefix(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

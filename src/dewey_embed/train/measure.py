@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from dewey_embed.model.device import default_dtype
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.placement import default_dtype
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Answer, Collator

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.passes import embed, make_request
+from dewey_embed.model.inference import embed, make_request
 from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.keys import hide, pass_keys

@@ -34,7 +34,7 @@ from dewey_embed.errors import RunError
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_json, write_model, write_tokenizer_files
-from dewey_embed.model.folder import whole_folder
+from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
@@ -248,7 +248,7 @@ def export(
     model: DeweyModel, tokenizer: Tokenizer, start: Path, output: Path, result: Mapping[str, Any]
 ) -> None:
     """Nothing; `output` is then a model folder like its start's, with these weights and a card."""
-    with whole_folder(output) as draft:
+    with atomic_model_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(start, draft, model.config)

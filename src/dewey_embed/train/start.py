@@ -17,8 +17,7 @@ from dewey_embed.model.backbone import extend_context
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_json, write_model, write_tokenizer_files
-from dewey_embed.model.folder import whole_folder
-from dewey_embed.model.locate import locate_model
+from dewey_embed.model.folder import atomic_model_folder, locate_model
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.history import HISTORY_FILE, runs_of
@@ -96,7 +95,7 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
     model.config, model.backbone.config = config, backbone
     if new_head:
         model.head = _new_head(model, config.embedding_dim, recipe.head_seed)
-    with whole_folder(output) as draft:
+    with atomic_model_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(checkpoint.tokenizer, draft, config)

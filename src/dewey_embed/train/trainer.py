@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from dewey_embed.errors import RunError
-from dewey_embed.model.cores import usable_cores
+from dewey_embed.model.device import usable_cores
 from dewey_embed.train.batches import Answer, Collator, SampleSet, ShardShuffle
 from dewey_embed.train.checkpoints import last_whole_checkpoint, mark_of, mark_whole, step_of
 from dewey_embed.train.depth import deepening

@@ -22,7 +22,7 @@ from dewey_embed.errors import ConfigError
 from dewey_embed.extras import needs
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_json, write_model
-from dewey_embed.model.folder import whole_folder
+from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer, lossless_word_pieces
 from dewey_embed.train.recipe import Recipe, WarmStartRecipe
@@ -48,7 +48,7 @@ def warm_start(recipe: Recipe, output: Path, *, progress: bool = False) -> Dewey
     rows = _single_token_vectors(folder, config, progress=progress)
     weights = token_weights(_vocabulary(folder))
     model = build(config, recipe.warm_start, rows, weights).to(torch.bfloat16)
-    with whole_folder(output) as draft:
+    with atomic_model_folder(output) as draft:
         write_model(model, draft)
         _write_tokenizer(folder, draft, config)
     return config

@@ -25,7 +25,7 @@ from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.peers import is_peer
 from dewey_embed.eval.result_page import Machine, ResultPage
 from dewey_embed.eval.scores import interval, query_scores
-from dewey_embed.model.locate import locate_model
+from dewey_embed.model.folder import locate_model
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor
 
 from dewey_embed.extras import needs
-from dewey_embed.model.placement import default_dtype
+from dewey_embed.model.device import default_dtype
 from dewey_embed.train.targets import Floats, Int
 from dewey_embed.train.teachers.teacher import NUM_SPECIAL, TokenRows
 from dewey_embed.train.warm_start import teacher_folder

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from dewey_embed.model.cores import limit_threads, usable_cores
+from dewey_embed.model.device import limit_threads, usable_cores
 
 BOUND = len(os.sched_getaffinity(0))
 

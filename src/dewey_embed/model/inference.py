@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dewey_embed.errors import TextTooLongError
+from dewey_embed.model.device import sizes_of, use_threads
 from dewey_embed.model.dewey import DeweyModel, single_vectors
-from dewey_embed.model.forks import about_to_compute
 from dewey_embed.model.native.layers import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
@@ -25,9 +25,6 @@ from dewey_embed.model.windows import Int, Pieces, assign_pieces, plan_windows
 from dewey_embed.types import SingleVector, Tokens
 
 HEAD_SLICE_ROWS = 16_384
-
-BEHIND = {"cuda": 1}
-"""Batches whose results are fetched later: a GPU then has its next batch before it is done."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +116,7 @@ def embed(
         TextTooLongError: a single sequence does not fit into the GPU's memory.
 
     """
-    about_to_compute()
+    use_threads()
     sequences = [
         s for text, request in enumerate(requests) for s in _sequences(model, text, request)
     ]
@@ -143,8 +140,8 @@ def embed(
             for sequence, start in zip(chosen, packed.starts, strict=True):
                 own = hidden_TH[start + sequence.first : start + sequence.end]
                 kept[sequence.text, sequence.window] = RunningSums(own.cpu().clone())
-        behind = BEHIND.get(pool.device.type, 0) if waiting else 0
-        while len(running) > behind:
+        ahead = sizes_of(pool.device).batches_ahead if waiting else 0
+        while len(running) > ahead:
             on_tokens(pool.add(running.popleft()))
     return pool.finish(single_vector, kept)
 
