@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from dewey_embed.cli import endings
+from dewey_embed.cli import console
 from dewey_embed.cli.app import app
 
 
@@ -34,4 +34,4 @@ def done(*arguments, code=0, **options):
 def ended(*arguments):
     """The exit code of a run within this process, with all that the command does at its end."""
     words = [str(each) for each in arguments]
-    return endings.run(lambda: app(words, prog_name="dewey", standalone_mode=False))
+    return console.run(lambda: app(words, prog_name="dewey", standalone_mode=False))

@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(kind, tmp_path):
     code = f"""
 import resource, numpy as np
 from tests.test_cli_encode import DOCUMENT, vectors
-from dewey_embed.cli import endings
+from dewey_embed.cli import console
 from dewey_embed.cli.outputs import open_output
 from pathlib import Path
 def write():
@@ -114,7 +114,7 @@ def write():
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         for number in range(50):
             output.add(DOCUMENT, vectors(width=999))
-raise SystemExit(endings.run(write))
+raise SystemExit(console.run(write))
 """
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from dewey_embed.cli import console, endings
+from dewey_embed.cli import console
 from dewey_embed.errors import InputError
 from tests.commands import dewey, ended
 
@@ -44,20 +44,20 @@ def raising(error):
     ],
 )  # fmt: skip
 def test_an_error_is_one_line_and_an_exit_code(error, code, said, capsys):
-    assert endings.run(raising(error)) == code
+    assert console.run(raising(error)) == code
     assert capsys.readouterr().err == f"dewey: {said}\n"
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError(), RecursionError("deep")])
 def test_a_bug_says_that_it_is_one_and_where_it_was(error, capsys, monkeypatch):
-    assert endings.run(raising(error)) == 1
+    assert console.run(raising(error)) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     kind = type(error).__name__
     assert re.search(rf"a bug in dewey in test_cli_endings\.py:\d+: {kind}", said)
     assert "DEWEY_TRACEBACK=1" in said
     monkeypatch.setenv("DEWEY_TRACEBACK", "1")
-    assert endings.run(raising(error)) == 1
+    assert console.run(raising(error)) == 1
     assert "Traceback (most recent call last)" in capsys.readouterr().err
 
 

@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from dewey_embed.cli.app import app
-from dewey_embed.cli.variables import options_of
+from dewey_embed.cli.options import options_of
 from dewey_embed.errors import ConfigError
 
 

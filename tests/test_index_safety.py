@@ -14,8 +14,7 @@ from dewey_embed.errors import ConfigError, IndexStoreError, InputError
 from dewey_embed.index.changes import Place, is_gone, left_places
 from dewey_embed.index.ranking import CANDIDATES
 from dewey_embed.search import Index
-from dewey_embed.text.reader import Unreadable
-from dewey_embed.types import Document
+from dewey_embed.types import Document, Unreadable
 
 
 @pytest.fixture(scope="module")

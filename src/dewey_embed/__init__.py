@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
     from dewey_embed.errors import DeweyError
     from dewey_embed.search import Index
-    from dewey_embed.text.limits import ReadLimits
+    from dewey_embed.text.inputs import ReadLimits
     from dewey_embed.text.reader import read_documents
     from dewey_embed.types import Document, DocumentVectors, Hit, Passage, Span
 
@@ -41,7 +41,7 @@ _HOMES = {
     "Hit": "types",
     "Index": "search",
     "Passage": "types",
-    "ReadLimits": "text.limits",
+    "ReadLimits": "text.inputs",
     "Span": "types",
     "read_documents": "text.reader",
 }

@@ -62,6 +62,29 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A file, or a line of one, that gave no document, and why.
+
+    `source` and `root` are what its documents would have had, and `document_id` the id of a bad
+    line's document where it can still be told. `skipped` marks what nobody would call a failure,
+    such as an unknown kind of file in a folder or an empty record; `kind` is what it is counted
+    as in a summary.
+    """
+
+    source: str
+    reason: str
+    root: str = ""
+    line: int | None = None
+    skipped: bool = False
+    document_id: str | None = None
+    kind: str = ""
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f", line {self.line}"
+        return f"{self.source}{line}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tokens:
     """A text's tokens: `ids` (T,) int64 and `offsets` (T, 2) int64 characters, half-open.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dewey_embed.text.kinds import kind_of
-from dewey_embed.text.reader import Unreadable, read_documents
-from dewey_embed.types import Document
+from dewey_embed.text.formats import kind_of
+from dewey_embed.text.reader import read_documents
+from dewey_embed.types import Document, Unreadable
 from tests.text.test_formats import p, word_file
 from tests.text.test_reader import pdf
 

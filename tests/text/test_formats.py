@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from dewey_embed.text.encodings import decode
+from dewey_embed.text.html import decoded, visible
 from dewey_embed.text.mail import read_mail, read_notebook, read_rich_text
-from dewey_embed.text.page import decoded, visible
-from dewey_embed.text.reader import Unreadable, read_documents
-from dewey_embed.text.titles import first_heading, split_front_matter, usable
-from dewey_embed.types import Document
+from dewey_embed.text.markup import first_heading, split_front_matter, usable
+from dewey_embed.text.reader import read_documents
+from dewey_embed.types import Document, Unreadable
 
 
 def one(path: Path, data: bytes | str, **options) -> Document | Unreadable:

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 
 from dewey_embed.errors import ConfigError, ReadError
-from dewey_embed.text import worker
-from dewey_embed.text.formats import read_html, read_markdown, read_restructured
-from dewey_embed.text.limits import ReadLimits
-from dewey_embed.text.parsing import Parsers
-from dewey_embed.text.reader import Unreadable, read_documents
-from dewey_embed.types import Document
+from dewey_embed.text import child
+from dewey_embed.text.child import Parsers
+from dewey_embed.text.html import read_html
+from dewey_embed.text.inputs import ReadLimits
+from dewey_embed.text.markup import read_markdown, read_restructured
+from dewey_embed.text.reader import read_documents
+from dewey_embed.types import Document, Unreadable
 
 DRAWN_BY_ITSELF = """%PDF-1.4
 1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj
@@ -111,12 +112,12 @@ def test_a_parser_that_is_killed_costs_only_its_file(tmp_path):
 def test_a_parser_left_alone_ends_by_itself(tmp_path):
     word_file(tmp_path / "a.docx", "<w:p><w:r><w:t>a</w:t></w:r></w:p>" * 900_000)
     limits = json.dumps({"file_timeout_s": 0.1})
-    code = "from dewey_embed.text.worker import main; main()"
+    code = "from dewey_embed.text.child import main; main()"
     orphan = subprocess.Popen(
         [sys.executable, "-c", code, limits], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with orphan:
-        worker.send(orphan.stdin, {"format": "docx", "path": str(tmp_path / "a.docx")})
+        child.send(orphan.stdin, {"format": "docx", "path": str(tmp_path / "a.docx")})
         assert orphan.wait(20) == -signal.SIGALRM
 
 

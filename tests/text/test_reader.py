@@ -13,8 +13,8 @@ import pytest
 from dewey_embed.errors import ReadError
 from dewey_embed.text.encodings import MAX_WESTERN_SHARE, decode
 from dewey_embed.text.formats import FORMATS
-from dewey_embed.text.reader import Unreadable, check_inputs, read_documents
-from dewey_embed.types import Document
+from dewey_embed.text.reader import check_inputs, read_documents
+from dewey_embed.types import Document, Unreadable
 
 
 def read(*inputs: Path | str, **options) -> list[Document | Unreadable]:

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from dewey_embed import Dewey
-from dewey_embed.cli.plan import plan as plan_command
+from dewey_embed.cli.train import plan as plan_command
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.packing import pack

@@ -11,21 +11,15 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from dewey_embed.cli import console, endings, variables
-from dewey_embed.cli.ablate import ablate
+from dewey_embed.cli import console, options
 from dewey_embed.cli.audit import audit
 from dewey_embed.cli.encode import encode
-from dewey_embed.cli.evaluate import evaluate
+from dewey_embed.cli.evaluate import evaluate, report
 from dewey_embed.cli.index import EXAMPLES as INDEX_EXAMPLES
-from dewey_embed.cli.index import index
-from dewey_embed.cli.info import info
-from dewey_embed.cli.plan import plan
-from dewey_embed.cli.remove import remove
-from dewey_embed.cli.report import report
+from dewey_embed.cli.index import index, info, remove
 from dewey_embed.cli.search import EXAMPLES as SEARCH_EXAMPLES
 from dewey_embed.cli.search import search
-from dewey_embed.cli.training import teach, train
-from dewey_embed.cli.warm_start import warm_start
+from dewey_embed.cli.train import ablate, plan, teach, train, warm_start
 
 
 class Commands(TyperGroup):
@@ -33,7 +27,7 @@ class Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        variables.prepare(self)
+        options.prepare(self)
 
 
 app = typer.Typer(
@@ -88,7 +82,7 @@ def main() -> NoReturn:
     """Run the command line and end the process with its exit code."""
     console.prepare_streams()
     warnings.showwarning = _show_warning
-    code = endings.run(lambda: app(prog_name="dewey", standalone_mode=False))
+    code = console.run(lambda: app(prog_name="dewey", standalone_mode=False))
     if code == 0 and sys.argv[1:2] and sys.argv[1] in ENDS_AT_ONCE:
         sys.stderr.flush()
         os._exit(0)

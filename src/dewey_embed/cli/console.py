@@ -1,8 +1,8 @@
-"""What the commands print, and the state of the streams they print on.
+"""What the commands print, and how a run ends: every error as one line, and an exit code.
 
 All output of the command line goes through here: text of users is made harmless (`printable`), a
 reader that has stopped reading ends the run quietly, and a message that nobody can see stops no
-work.
+work. `DEWEY_TRACEBACK=1` shows where an error came from.
 """
 
 from __future__ import annotations
@@ -12,12 +12,19 @@ import io
 import json
 import math
 import os
+import signal
 import sys
-from collections.abc import Iterator
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import typer
 
+from dewey_embed.errors import DeweyError
+from dewey_embed.extras import explained
 from dewey_embed.printable import one_line, printable
 
 
@@ -113,3 +120,118 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
     return value
+
+
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class TerminatedError(BaseException):
+    """SIGTERM came: what was begun is tidied up, as for Ctrl-C."""
+
+
+def run(command: Callable[[], int | None]) -> int:
+    """The exit code of a command, whatever becomes of it; what went wrong is said in one line."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = command() or 0
+        finish_streams()
+    except BaseException as error:
+        if _reader_is_gone(error):
+            silence_stdout()
+            return 0
+        return _ended(error)
+    # typer makes an exit code of Ctrl-C
+    return _ended(KeyboardInterrupt()) if code == INTERRUPTED else code
+
+
+def _reader_is_gone(error: BaseException) -> bool:
+    """Whether standard output is read no more; rich, which prints the help, exits at that."""
+    if isinstance(error, SystemExit):
+        raised_in = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+        return "on_broken_pipe" in raised_in
+    return isinstance(error, ReaderGoneError)
+
+
+def _terminate(_: int, __: FrameType | None) -> None:
+    """Raise the end of the run in whatever is being done."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
+    raise TerminatedError
+
+
+def _ended(error: BaseException) -> int:
+    """The exit code for an error, which is then said."""
+    if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):
+        error = error.__context__  # typer makes an exit of a broken pipe, wherever it was
+    if isinstance(error, SystemExit | typer.Exit):
+        code = error.code if isinstance(error, SystemExit) else error.exit_code
+        return code if isinstance(code, int) else int(bool(code))
+    if os.environ.get("DEWEY_TRACEBACK") not in (None, "", "0"):
+        complain("".join(traceback.format_exception(error)).rstrip())
+    message, code = _described(error)
+    if message:
+        say(message)
+    try:
+        finish_streams()
+    except (OSError, ValueError, ReaderGoneError):
+        silence_stdout()
+    return code
+
+
+def _described(error: BaseException) -> tuple[str, int]:
+    """What is said of an error, and the exit code."""
+    for kind, says, code in ENDINGS:
+        if isinstance(error, kind) and (said := says(error)) is not None:
+            return said, getattr(error, "exit_code", code)
+    return _bug(error), 1
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the command's words, and where the right ones are listed."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return ""  # the help was printed when this was made
+    message = error.format_message().split(", unable to parse")[0].rstrip(". \n")
+    for theirs, ours in (("Input should be", "it must be"), ("Value error, ", "")):
+        message = message.replace(theirs, ours)
+    context = getattr(error, "ctx", None)
+    where = context.command_path if context else "dewey"
+    return f"error: {message[:1].lower()}{message[1:]}; see {where} --help"
+
+
+def _of_the_system(error: OSError) -> str:
+    """The file that it is about, and what the system says."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None
+             and not isinstance(name, int)]  # fmt: skip
+    said = error.strerror or str(error) or type(error).__name__
+    return ": ".join([" -> ".join(names), said] if names else [said])
+
+
+def _bug(error: BaseException) -> str:
+    """A line about what nobody foresaw, for a report of it."""
+    where = traceback.extract_tb(error.__traceback__)
+    last = f" in {Path(where[-1].filename).name}:{where[-1].lineno}" if where else ""
+    return (
+        f"error: a bug in dewey{last}: {type(error).__name__}: {error}; please report it, with "
+        "what DEWEY_TRACEBACK=1 shows"
+    )
+
+
+def _of_an_extra(error: ImportError) -> str | None:
+    """The package of an extra that is missing; `None` where it is no such package."""
+    said = explained(error)
+    return said and f"error: {said}"
+
+
+ENDINGS: tuple[tuple[type[BaseException], Callable[[Any], str | None], int], ...] = (
+    (KeyboardInterrupt, lambda _: "stopped by Ctrl-C", INTERRUPTED),
+    (TerminatedError, lambda _: "stopped by SIGTERM", TERMINATED),
+    (typer.TyperException, _usage, 2),
+    (typer.Abort, lambda _: "stopped: there is no more input", 1),
+    (EOFError, lambda _: "stopped: there is no more input", 1),
+    (DeweyError, lambda error: f"error: {error}", 1),
+    (ImportError, _of_an_extra, 1),
+    (OSError, lambda error: f"error: {_of_the_system(error)}", 1),
+    (MemoryError, lambda _: "error: there is not enough memory for this", 1),
+)
+"""Kinds of errors, what is said of each (`None` where it does not fit), and the exit code."""

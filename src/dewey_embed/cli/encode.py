@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dewey_embed.cli import console, options
-from dewey_embed.text.limits import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
+from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dewey_embed.cli.outputs import Output
     from dewey_embed.encoder import Dewey
-    from dewey_embed.text.reader import Unreadable
-    from dewey_embed.types import Document, DocumentVectors
+    from dewey_embed.types import Document, DocumentVectors, Unreadable
 
 
 def encode(
@@ -147,7 +146,7 @@ def _list(made: Made, *, verbose: bool) -> list[Unreadable]:
 
 def _groups(items: Iterator[Document | Unreadable], made: Made) -> Iterator[list[Document]]:
     """Documents in groups that are encoded together; what is not read goes into `made`."""
-    from dewey_embed.text.reader import Unreadable
+    from dewey_embed.types import Unreadable
 
     group: list[Document] = []
     size = 0

@@ -23,7 +23,7 @@ import numpy as np
 
 from dewey_embed.cli import console
 from dewey_embed.errors import CheckpointError, ConfigError
-from dewey_embed.text.kinds import EXTENSIONS
+from dewey_embed.text.formats import EXTENSIONS
 from dewey_embed.types import Document, DocumentVectors, Span
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dewey_embed.cli import console, options
-from dewey_embed.cli.ahead import begun
+from dewey_embed.cli.background import begun
 from dewey_embed.errors import InputError, TextTooLongError
 from dewey_embed.printable import one_line
 

@@ -35,9 +35,9 @@ from dewey_embed.search.update import (
     total_bytes,
     update,
 )
-from dewey_embed.text.limits import DEFAULT_LIMITS, ReadLimits
-from dewey_embed.text.reader import Unreadable, read_documents
-from dewey_embed.types import Document, Hit, Overflow
+from dewey_embed.text.inputs import DEFAULT_LIMITS, ReadLimits
+from dewey_embed.text.reader import read_documents
+from dewey_embed.types import Document, Hit, Overflow, Unreadable
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey

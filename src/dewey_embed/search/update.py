@@ -19,8 +19,8 @@ from dewey_embed.index.records import Place, Record, storable
 from dewey_embed.index.settings import IndexSettings
 from dewey_embed.index.writer import Writer
 from dewey_embed.progress import Advance
-from dewey_embed.text.reader import EXTENSIONS, STDIN, Unreadable
-from dewey_embed.types import Document, DocumentVectors
+from dewey_embed.text.reader import EXTENSIONS, STDIN
+from dewey_embed.types import Document, DocumentVectors, Unreadable
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey

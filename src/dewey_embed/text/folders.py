@@ -12,8 +12,9 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dewey_embed.text.kinds import extension_of, known_extension
-from dewey_embed.text.records import File, Unreadable
+from dewey_embed.text.formats import extension_of, known_extension
+from dewey_embed.text.inputs import File
+from dewey_embed.types import Unreadable
 
 _TEMPORARY = (".part", ".crdownload", ".download", ".partial", ".opdownload", ".tmp", ".swp")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}

@@ -1,54 +1,150 @@
-"""The formats that are read: a function for each, and which of them need a process of their own.
+"""The formats that are read: which a file is in, the function of each, where that function runs.
 
-Every function raises `ReadError` with a reason that a person can act on.
+A file's format is told by its names, corrected by the bytes that it begins with. Every function
+raises `ReadError` with a reason that a person can act on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import codecs
+import re
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import PurePath
 from typing import IO, NamedTuple
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text import page
-from dewey_embed.text.content import Content
-from dewey_embed.text.encodings import decode
-from dewey_embed.text.limits import ReadLimits
+from dewey_embed.text.html import read_html
+from dewey_embed.text.inputs import Content, ReadLimits
 from dewey_embed.text.mail import read_mail, read_notebook, read_rich_text
+from dewey_embed.text.markup import read_markdown, read_restructured, read_text
 from dewey_embed.text.pdf import read_pdf
-from dewey_embed.text.titles import first_heading, split_front_matter
 from dewey_embed.text.word import read_docx
 
+JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+BY_EXTENSION: Mapping[str, str] = {
+    **dict.fromkeys((".txt", ".text"), "text"),
+    **dict.fromkeys((".md", ".markdown"), "markdown"),
+    ".rst": "rst",
+    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
+    ".pdf": "pdf",
+    **dict.fromkeys((".docx", ".docm", ".dotx"), "docx"),
+    ".rtf": "rtf",
+    **dict.fromkeys((".eml", ".mht", ".mhtml"), "mail"),
+    ".ipynb": "notebook",
+    **dict.fromkeys(JSON_LINES, "jsonl"),
+}
+"""The format of each extension, in lower case."""
 
-def read_text(data: bytes) -> Content:
-    """Plain text, without a title."""
-    decoded = decode(data)
-    return Content(decoded.text, "", decoded.unread)
+EXTENSIONS = tuple(BY_EXTENSION)
+"""What is read of a folder. A file that is named itself is tried as text, whatever it is called."""
+
+HEAD_BYTES = 1024
+"""How many bytes of a file `format_of` asks for."""
+
+_AS_PDF = "save it as .pdf to have it read"
+_AS_DOCX = "save it as .docx or .pdf to have it read"
+_UNPACK = "an archive; unpack it and give the folder"
+_PICTURE = "a picture; run OCR over it to have its text read"
+_SOUND = "sound or film, which holds no text"
+_FOREIGN: Mapping[str, str] = {
+    **dict.fromkeys((".doc", ".dot"), f"a Word file of before 2007; {_AS_DOCX}"),
+    **dict.fromkeys((".odt", ".ott", ".fodt"), f"an OpenDocument text; {_AS_DOCX}"),
+    **dict.fromkeys((".pages", ".wpd", ".wps"), f"another word processor's file; {_AS_DOCX}"),
+    **dict.fromkeys(
+        (".ppt", ".pptx", ".pptm", ".pps", ".ppsx", ".odp", ".key"), f"a presentation; {_AS_PDF}"
+    ),
+    **dict.fromkeys(
+        (".xls", ".xlsx", ".xlsm", ".xlsb", ".ods", ".numbers"),
+        "a workbook; save its sheets as text or .jsonl to have them read",
+    ),
+    **dict.fromkeys((".epub", ".mobi", ".azw3"), f"an electronic book; {_AS_PDF}"),
+    **dict.fromkeys((".msg", ".pst", ".mbox"), "mail; save its letters as .eml to have them read"),
+    **dict.fromkeys((".ps", ".eps", ".djvu", ".xps", ".dvi"), f"a page description; {_AS_PDF}"),
+    **dict.fromkeys(
+        (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar", ".jar"), _UNPACK
+    ),
+    **dict.fromkeys(
+        (".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".bmp", ".webp", ".heic"), _PICTURE
+    ),
+    **dict.fromkeys((".mp3", ".wav", ".m4a", ".ogg", ".mp4", ".mov", ".avi", ".mkv"), _SOUND),
+}
+"""What a file is that is named itself and in no format that is read, and what to do about it."""
+
+_OTHER_ZIPS = set(_FOREIGN) - {".doc", ".dot"}
+_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_READ_BY_BYTES = (
+    # some programs put lines of their own before a PDF
+    (re.compile(rb"%PDF-\d|(?s:.*?\n)%PDF-\d\.\d(?s:.*?)\n\d+ \d+ obj\b"), "pdf"),
+    (re.compile(rb"\{\\rtf"), "rtf"),
+    (re.compile(rb"PK\x03\x04|PK\x05\x06"), "docx"),
+)
+_PAGE = re.compile(rb"(?:<\?xml[^<>]*>\s*)?(?:<!--[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.I)
+_REFUSED_BY_BYTES = (
+    (re.compile(rb"\x1f\x8b|BZh\d1AY&SY|\xfd7zXZ|7z\xbc\xaf|Rar!\x1a|\x28\xb5\x2f\xfd"), _UNPACK),
+    (
+        re.compile(rb"\x89PNG|GIF8[79]a.{0,12}\0|\xff\xd8\xff|II\*\0|MM\0\*|RIFF.{4}WEBP", re.S),
+        _PICTURE,
+    ),
+    (re.compile(rb"%!PS"), f"PostScript; {_AS_PDF}"),
+    (re.compile(rb"\x7fELF|MZ.{0,60}?\0|\xca\xfe\xba\xbe", re.S), "a program"),
+)
 
 
-def read_markdown(data: bytes) -> Content:
-    """Markdown as it is written; the title is that of its front matter, else the first heading."""
-    decoded = decode(data)
-    title, body = split_front_matter(decoded.text)
-    return Content(decoded.text, title or first_heading(body), decoded.unread)
+class Kind(NamedTuple):
+    """A file's format, and the extension that its documents are filed under."""
+
+    format: str
+    extension: str
 
 
-def read_restructured(data: bytes) -> Content:
-    """The text as it is written; the title is the first underlined line."""
-    decoded = decode(data)
-    return Content(decoded.text, first_heading(decoded.text, hashes=False), decoded.unread)
+def extension_of(name: str) -> str:
+    """A name's extension in lower case, `.jsonl.gz` as one."""
+    suffixes = [suffix.lower() for suffix in PurePath(name).suffixes[-2:]]
+    joined = "".join(suffixes)
+    return joined if joined in JSON_LINES else suffixes[-1] if suffixes else ""
 
 
-def read_html(data: bytes) -> Content:
-    """A page's visible text, blocks on lines of their own, and its `<title>` or first `<h1>`."""
-    decoded = page.decoded(data)
-    text, title = page.visible(decoded.text)
-    if not text and decoded.text.strip():
+def known_extension(names: Sequence[str]) -> str | None:
+    """The first extension among a file's names that is of a format that is read."""
+    return next((each for each in map(extension_of, names) if each in BY_EXTENSION), None)
+
+
+def kind_of(names: Sequence[str], head: bytes) -> Kind:
+    """The kind of a file that begins with `head`; the first of its names counts before the others.
+
+    Bytes that can only be of one format count more than a name; what neither tells is text.
+
+    Raises:
+        ReadError: it is in a format that is not read, with what can be done about it.
+
+    """
+    extension = known_extension(names)
+    by_name = BY_EXTENSION.get(extension or "")
+    own = extension or extension_of(names[0])
+    head = head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n\0")
+    if by_name == "jsonl" and head[:2] == b"\x1f\x8b":
+        return Kind("jsonl", own)
+    for pattern, found in _READ_BY_BYTES:
+        if pattern.match(head):
+            if found == "docx" and by_name is None and own in _OTHER_ZIPS:
+                raise ReadError(_FOREIGN[own])
+            return Kind(found, own)
+    if by_name in (None, "text", "markdown", "rst", "pdf", "docx") and _PAGE.match(head):
+        return Kind("html", own)
+    if by_name in ("docx", "rtf") and head.startswith(_OLE):
         raise ReadError(
-            f"a page of {len(data):,} bytes without visible text; if scripts write its text, save "
-            "it from a browser as text or .pdf"
+            "not a Word file (.docx) but one of before 2007, or protected by a password; "
+            "save it as .docx without one"
         )
-    return Content(text, title, decoded.unread)
+    if by_name in (None, "text", "markdown", "rst", "html"):
+        reason = next((reason for pattern, reason in _REFUSED_BY_BYTES if pattern.match(head)), "")
+        reason = reason if by_name else _FOREIGN.get(own, reason)
+        if head.startswith(_OLE):
+            reason = reason or f"an Office file of before 2007; {_AS_DOCX}"
+        if reason:
+            raise ReadError(reason)
+    return Kind(by_name or "text", own)
 
 
 def _from_bytes(read: Callable[[bytes], Content], stream: IO[bytes], limits: ReadLimits) -> Content:

@@ -10,10 +10,10 @@ from email.parser import BytesParser
 from typing import Any
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text import page
-from dewey_embed.text.content import Content
+from dewey_embed.text import html
 from dewey_embed.text.encodings import Decoded, declared, decode
-from dewey_embed.text.titles import first_heading, usable
+from dewey_embed.text.inputs import Content
+from dewey_embed.text.markup import first_heading, usable
 
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
@@ -31,7 +31,7 @@ def read_mail(data: bytes) -> Content:
         text = decoded.text
         unread |= decoded.unread
         if body.get_content_subtype() == "html":
-            text, own = page.visible(text)
+            text, own = html.visible(text)
             title = title or own
     if not text.strip() and not headers:
         raise ReadError("not a letter: it has neither headers nor a text")

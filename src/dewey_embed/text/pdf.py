@@ -8,8 +8,8 @@ from collections import Counter
 from typing import IO, TYPE_CHECKING, Any
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text.content import Content
-from dewey_embed.text.titles import usable
+from dewey_embed.text.inputs import Content
+from dewey_embed.text.markup import usable
 
 if TYPE_CHECKING:
     import pypdfium2

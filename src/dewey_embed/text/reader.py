@@ -15,23 +15,20 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text.content import Content
+from dewey_embed.text.child import Parsers
 from dewey_embed.text.folders import is_clutter, named_file, spelled, walk
-from dewey_embed.text.formats import FORMATS, read
-from dewey_embed.text.kinds import EXTENSIONS, HEAD_BYTES, kind_of
-from dewey_embed.text.limits import DEFAULT_LIMITS, ReadLimits
-from dewey_embed.text.parsing import Parsers
-from dewey_embed.text.records import (
+from dewey_embed.text.formats import EXTENSIONS, FORMATS, HEAD_BYTES, kind_of, read
+from dewey_embed.text.inputs import (
+    DEFAULT_LIMITS,
     STDIN,
+    Content,
     File,
+    ReadLimits,
     RecordFields,
-    Unreadable,
     content_id,
-    read_records,
-    rejoined,
-    unpacked,
 )
-from dewey_embed.types import Document
+from dewey_embed.text.jsonl import read_records, rejoined, unpacked
+from dewey_embed.types import Document, Unreadable
 
 __all__ = ["EXTENSIONS", "STDIN", "RecordFields", "Unreadable", "check_inputs", "read_documents"]
 

@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text.content import Content
-from dewey_embed.text.limits import ReadLimits
-from dewey_embed.text.titles import usable
+from dewey_embed.text.inputs import Content, ReadLimits
+from dewey_embed.text.markup import usable
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _STRICT = b"http://purl.oclc.org/ooxml/wordprocessingml/main"

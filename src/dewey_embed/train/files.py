@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text.folders import is_clutter, walk
-from dewey_embed.text.reader import EXTENSIONS, Unreadable, read_documents
+from dewey_embed.text.reader import EXTENSIONS, read_documents
 from dewey_embed.train.corpus_recipe import FilesSource
+from dewey_embed.types import Unreadable
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -7,7 +7,7 @@ import sys
 JOIN = """
 import sys
 from dewey_embed.cli import app as module
-from dewey_embed.cli import audits
+from dewey_embed.cli import audit as audits
 from dewey_embed.cli.audit import audit
 
 known = {command.name for command in audit.registered_commands}

@@ -5,7 +5,7 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from dewey_embed.cli.report import report
+from dewey_embed.cli.evaluate import report
 from dewey_embed.errors import ConfigError, ResultsError
 from dewey_embed.eval.report.output import write_report
 from dewey_embed.eval.report.pages import collect

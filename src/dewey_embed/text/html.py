@@ -11,8 +11,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from dewey_embed.errors import ReadError
 from dewey_embed.text.encodings import Decoded, declared, decode
-from dewey_embed.text.titles import usable
+from dewey_embed.text.inputs import Content
+from dewey_embed.text.markup import usable
 
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborNode
@@ -35,6 +37,18 @@ _DECLARED = re.compile(
     rb"|^\s{0,100}<\?xml\b[^<>]{0,200}?\bencoding\s*=\s*[\"']([\w.:-]{1,40})",
     re.IGNORECASE,
 )
+
+
+def read_html(data: bytes) -> Content:
+    """A page's visible text, blocks on lines of their own, and its `<title>` or first `<h1>`."""
+    source = decoded(data)
+    text, title = visible(source.text)
+    if not text and source.text.strip():
+        raise ReadError(
+            f"a page of {len(data):,} bytes without visible text; if scripts write its text, save "
+            "it from a browser as text or .pdf"
+        )
+    return Content(text, title, source.unread)
 
 
 def decoded(data: bytes) -> Decoded:

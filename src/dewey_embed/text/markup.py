@@ -1,4 +1,4 @@
-"""Titles: what of a property is one, and the first heading of marked-up text."""
+"""Plain text, Markdown and reStructuredText, and the titles that files give themselves."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import io
 import json
 import re
 from pathlib import PurePosixPath
+
+from dewey_embed.text.encodings import decode
+from dewey_embed.text.inputs import Content
 
 MAX_TITLE = 1000
 """Characters of a title: what is longer is a paragraph in the wrong place."""
@@ -116,3 +119,22 @@ def _assigned_title(line: str, sign: str) -> str:
     if value[:1] in ("'", '"') and value.find(value[0], 1) > 0:
         return value[1 : value.find(value[0], 1)]
     return value.partition(" #")[0].strip()
+
+
+def read_text(data: bytes) -> Content:
+    """Plain text, without a title."""
+    decoded = decode(data)
+    return Content(decoded.text, "", decoded.unread)
+
+
+def read_markdown(data: bytes) -> Content:
+    """Markdown as it is written; the title is that of its front matter, else the first heading."""
+    decoded = decode(data)
+    title, body = split_front_matter(decoded.text)
+    return Content(decoded.text, title or first_heading(body), decoded.unread)
+
+
+def read_restructured(data: bytes) -> Content:
+    """The text as it is written; the title is the first underlined line."""
+    decoded = decode(data)
+    return Content(decoded.text, first_heading(decoded.text, hashes=False), decoded.unread)

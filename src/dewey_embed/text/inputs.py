@@ -1,11 +1,16 @@
-"""How much of a machine one file may take while it is read, and what is said where it asks more."""
+"""What the reader of a format is given, and what it gives: files, limits, fields, contents."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from dewey_embed.errors import ConfigError
 
+STDIN = "-"
 FILE_TIMEOUT_S = 30.0
 FILE_MEMORY_MB = 1024
 MAX_TEXT_MB = 32
@@ -64,3 +69,45 @@ class ReadLimits:
 
 
 DEFAULT_LIMITS = ReadLimits()
+
+
+class Content(NamedTuple):
+    """What a file says: its text, its title if it names one, and what of it was not read."""
+
+    text: str
+    title: str = ""
+    unread: Mapping[str, int] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordFields:
+    """Which fields of a JSONL record are what; all other flat ones are metadata.
+
+    Several text fields are joined by a blank line; none given means `text`. Without `id_field`
+    the id is `_id` or `id` if there is one, else the file and line; without `title_field` the
+    title is `title` if there is one.
+    """
+
+    text_fields: tuple[str, ...] = ()
+    id_field: str | None = None
+    title_field: str | None = None
+
+
+class File(NamedTuple):
+    """A file to read: how it is opened, what its documents are from, and its names.
+
+    `names` are the name under which it was found and, where that is a link, the file's own;
+    `folder` is where it was found within the root.
+    """
+
+    path: Path
+    source: str
+    root: str
+    folder: str
+    names: tuple[str, ...]
+
+
+def content_id(prefix: str, text: str) -> str:
+    """An id for a text that has no lasting place: the same text gets the same one."""
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{prefix}-{digest[:12]}"

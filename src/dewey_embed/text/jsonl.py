@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import hashlib
 import io
 import json
 import math
@@ -15,72 +14,12 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import IO, Any, NamedTuple
+from dataclasses import replace
+from typing import IO, Any
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text.limits import ReadLimits
-from dewey_embed.types import Document, MetadataValue
-
-STDIN = "-"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unreadable:
-    """A file, or a line of one, that gave no document, and why.
-
-    `source` and `root` are what its documents would have had, and `document_id` the id of a bad
-    line's document where it can still be told. `skipped` marks what nobody would call a failure,
-    such as an unknown kind of file in a folder or an empty record; `kind` is what it is counted
-    as in a summary.
-    """
-
-    source: str
-    reason: str
-    root: str = ""
-    line: int | None = None
-    skipped: bool = False
-    document_id: str | None = None
-    kind: str = ""
-
-    def __str__(self) -> str:
-        line = "" if self.line is None else f", line {self.line}"
-        return f"{self.source}{line}: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordFields:
-    """Which fields of a JSONL record are what; all other flat ones are metadata.
-
-    Several text fields are joined by a blank line; none given means `text`. Without `id_field`
-    the id is `_id` or `id` if there is one, else the file and line; without `title_field` the
-    title is `title` if there is one.
-    """
-
-    text_fields: tuple[str, ...] = ()
-    id_field: str | None = None
-    title_field: str | None = None
-
-
-class File(NamedTuple):
-    """A file to read: how it is opened, what its documents are from, and its names.
-
-    `names` are the name under which it was found and, where that is a link, the file's own;
-    `folder` is where it was found within the root.
-    """
-
-    path: Path
-    source: str
-    root: str
-    folder: str
-    names: tuple[str, ...]
-
-
-def content_id(prefix: str, text: str) -> str:
-    """An id for a text that has no lasting place: the same text gets the same one."""
-    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{prefix}-{digest[:12]}"
+from dewey_embed.text.inputs import STDIN, File, ReadLimits, RecordFields, content_id
+from dewey_embed.types import Document, MetadataValue, Unreadable
 
 
 def read_records(

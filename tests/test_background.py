@@ -16,7 +16,7 @@ import threading
 import time
 from functools import partial
 
-from dewey_embed.cli.ahead import begun
+from dewey_embed.cli.background import begun
 from dewey_embed.errors import IndexMismatchError
 
 

@@ -1,0 +1,338 @@
+"""`dewey plan`, `warm-start`, `teach`, `train` and `ablate`: from raw text to a finished model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dewey_embed.cli import console
+from dewey_embed.cli.options import Json
+from dewey_embed.extras import require
+
+if TYPE_CHECKING:
+    from dewey_embed.train.plan import Plan
+
+RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", envvar="DEWEY_SET", metavar="SECTION.KEY=VALUE",
+        help="A value in place of the recipe's; may be given again.",
+    ),
+]  # fmt: skip
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o",
+        help="The run's folder; default: runs/NAME, after the recipe's file.",
+    ),
+]  # fmt: skip
+TargetsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--targets", envvar="DEWEY_TARGETS",
+        help="Where the teacher's vectors lie; default: within the run's folder.",
+    ),
+]  # fmt: skip
+
+
+def require_train() -> None:
+    """Refuse to train where packages that every training needs are missing.
+
+    Raises:
+        MissingDependencyError: with the command that installs them.
+
+    """
+    require("train", "training", "accelerate", "datasets", "transformers")
+
+
+def teach(
+    recipe: RecipeFile,
+    *,
+    output: Output = None,
+    targets: TargetsOption = None,
+    overrides: Set = None,
+) -> None:
+    """Write the teacher's vectors for all texts of a recipe; continues where it was stopped.
+
+    Under `accelerate launch --module dewey_embed.cli` the shards are shared among the processes.
+    """
+    from dewey_embed.train.recipe_file import read_recipe
+
+    # Before what takes seconds to import: most mistakes are in the recipe.
+    read = read_recipe(recipe, overrides or ())
+    require_train()
+    from accelerate import PartialState
+
+    from dewey_embed.train.corpus import check_sources
+    from dewey_embed.train.manifest import targets_complete
+    from dewey_embed.train.run import RunFolder
+    from dewey_embed.train.start import start_folder
+    from dewey_embed.train.teach import kept_structure
+    from dewey_embed.train.teach import teach as write
+
+    run = RunFolder(output or Path("runs") / recipe.stem, targets)
+    if not targets_complete(run.targets):
+        check_sources(read.corpus)  # now, and not after a warm start
+    state = PartialState()
+    with state.main_process_first():
+        start_folder(read, run.start, progress=state.is_main_process)
+    written = write(
+        read, run.start, run.targets, rank=state.process_index,
+        num_ranks=state.num_processes, progress=state.is_main_process,
+    )  # fmt: skip
+    state.wait_for_everyone()
+    if not state.is_main_process:
+        return
+    shards = written.shards
+    trained, held_out = (
+        sum(shard.num_texts for shard in shards if shard.part == part)
+        for part in ("train", "held_out")
+    )
+    num_texts = trained // (1 + read.split.recuts) + held_out
+    console.echo(
+        f"{run.targets}: {num_texts:,} texts, "
+        f"{sum(s.num_samples for s in shards):,} samples, "
+        f"{sum(s.num_chunks for s in shards):,} chunks, "
+        f"{sum(s.num_bytes for s in shards) / 1e6:,.1f} MB"
+    )
+    if written.left_out:
+        reasons = (f"{count:,} {reason}" for reason, count in sorted(written.left_out.items()))
+        console.echo(f"left out of the corpus: {', '.join(reasons)}")
+    if read.teacher.reduce != "none" and not read.targets.on_the_fly:
+        kept = kept_structure(read, run.start, run.targets)
+        console.echo(
+            f"{read.teacher.reduce} to {read.vector_size} dimensions keeps {kept:.3f} of the "
+            "teacher's similarity structure (correlation of dot products)"
+        )
+
+
+def train(
+    recipe: RecipeFile,
+    *,
+    output: Output = None,
+    targets: TargetsOption = None,
+    max_minutes: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=10**6,
+            help="Train for so long; the learning rate reaches zero at the end of it.",
+        ),
+    ] = None,
+    overrides: Set = None,
+) -> None:
+    """Train a recipe's model to its end and write the best; continues where it was stopped.
+
+    Targets that are missing are written first. Under `accelerate launch --module dewey_embed.cli`
+    several processes share the batch.
+    """
+    from dewey_embed.train.recipe_file import read_recipe
+
+    read = read_recipe(recipe, overrides or ())
+    require_train()
+    from dewey_embed.train.run import RunFolder
+    from dewey_embed.train.run import train as run_training
+
+    run = RunFolder(output or Path("runs") / recipe.stem, targets)
+    figures = run_training(read, run, max_minutes=max_minutes, progress=True)
+    if figures:
+        console.echo(
+            f"{run.model}: held-out cosine to the teacher {figures['chunk_cosine']:.3f} for "
+            f"chunks, {figures['cls_cosine']:.3f} for CLS"
+        )
+
+
+DERIVED = ("student_flops", "tokens_per_second", "device_hours", "cost")
+
+HardwareName = Annotated[
+    str,
+    typer.Option(
+        envvar="DEWEY_HARDWARE",
+        help='What it runs on: "8xH100", "L4", "cpu"; an unknown name lists all.',
+    ),
+]
+Price = Annotated[
+    float | None,
+    typer.Option(
+        envvar="DEWEY_PRICE_PER_HOUR",
+        min=0,
+        help="Price of one device for an hour, in any currency.",
+    ),
+]
+Texts = Annotated[
+    int | None,
+    typer.Option(
+        envvar="DEWEY_TEXTS",
+        min=1,
+        help="Texts of the corpus. Default: corpus.max_texts.",
+    ),
+]
+TextTokens = Annotated[
+    int | None,
+    typer.Option(
+        envvar="DEWEY_TEXT_TOKENS",
+        min=1,
+        help="Mean tokens of a text. Default: as many as its crops take.",
+    ),
+]
+TeacherParameters = Annotated[
+    float | None,
+    typer.Option(
+        envvar="DEWEY_TEACHER_PARAMETERS",
+        min=1,
+        help="The teacher's parameters without its embedding table, such as 7.1e9. "
+        "Default: by its name, where we know it.",
+    ),
+]
+
+
+def plan(
+    recipe: RecipeFile,
+    *,
+    hardware: HardwareName,
+    price_per_hour: Price = None,
+    texts: Texts = None,
+    text_tokens: TextTokens = None,
+    teacher_parameters: TeacherParameters = None,
+    overrides: Set = None,
+    json: Json = False,
+) -> None:
+    """Say what a training run takes: tokens, hours, disk, memory, money."""
+    from dewey_embed.train.hardware import Hardware
+    from dewey_embed.train.plan import make_plan
+    from dewey_embed.train.recipe_file import read_recipe
+
+    made = make_plan(
+        read_recipe(recipe, overrides or ()),
+        Hardware.parse(hardware),
+        texts=texts,
+        text_tokens=text_tokens,
+        teacher_parameters=teacher_parameters,
+        price_per_hour=price_per_hour,
+    )
+    if json:
+        console.print_json(facts(made))
+        return
+    rows = table(made)
+    width = max(len(label) for label, _ in rows)
+    for label, value in rows:
+        console.echo(f"{label:<{width}}  {value}")
+    for note in made.notes:
+        console.echo(f"- {note}")
+
+
+def facts(made: Plan) -> dict[str, Any]:
+    """All numbers of a plan, for machines."""
+    return {**asdict(made), **{name: getattr(made, name) for name in DERIVED}}
+
+
+def table(made: Plan) -> list[tuple[str, str]]:
+    """The rows that are printed: a label and its value."""
+    amounts, devices = made.amounts, made.hardware
+    parameters = made.embedding_parameters + made.other_parameters
+    rows = [
+        ("hardware", f"{devices.count} x {devices.name}, {devices.peak_flops / 1e12:,.4g} TFLOP/s"),
+        ("parameters", f"{short(parameters)}: {short(made.embedding_parameters)} in the table, "
+                       f"{short(made.other_parameters)} in the rest"),
+        ("FLOPs a token", f"{short(made.forward_flops_per_token)} forward, "
+                          f"{short(made.training_flops_per_token)} in training"),
+        ("texts", f"{amounts.texts:,}"),
+        ("samples", f"{amounts.samples:,}"),
+        ("chunks", f"{amounts.chunks:,}"),
+        ("tokens", f"{amounts.tokens:,}; {made.student_tokens:,} in training"),
+        ("teacher tokens", f"{amounts.teacher_tokens:,}"),
+        ("teacher FLOPs", "unknown" if made.teacher_flops is None else short(made.teacher_flops)),
+        ("teacher hours", hours(made.teacher_hours)),
+        ("student FLOPs", short(made.student_flops)),
+        ("student hours", f"{hours(made.student_hours)} at {made.tokens_per_second:,.0f} tokens/s"),
+        ("device-hours", hours(made.device_hours)),
+        ("targets on disk", size(made.target_bytes)),
+        ("memory a device", f"{size(made.memory_bytes)} of {size(devices.memory_bytes)}"),
+    ]  # fmt: skip
+    if made.cost is not None:
+        rows.append(("cost", f"{made.cost:,.2f} at {made.price_per_hour:g} a device-hour"))
+    return rows
+
+
+def short(number: float) -> str:
+    """Three digits and a unit: 20.7M, 1.23E."""
+    units = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+    power = 0
+    while abs(number) >= 999.5 and power < len(units) - 1:
+        number, power = number / 1000, power + 1
+    return f"{number:.3g}{units[power]}"
+
+
+def size(number: int) -> str:
+    """Bytes in MiB or GiB."""
+    return f"{number / 2**30:,.1f} GiB" if number >= 2**30 else f"{number / 2**20:,.1f} MiB"
+
+
+def hours(number: float | None) -> str:
+    """Hours to two decimals, or to two digits where there are few."""
+    if number is None:
+        return "unknown"
+    return f"{number:,.2f}" if number >= 1 else f"{number:.2g}"
+
+
+def warm_start(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")],
+    *,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The model's folder; an older model there is replaced when the new one is whole.",
+        ),
+    ],
+) -> None:
+    """Build an untrained model from its teacher's token vectors; it searches by words."""
+    from dewey_embed.train.recipe_file import read_recipe
+    from dewey_embed.train.warm_start import warm_start as build
+
+    config = build(read_recipe(recipe), output, progress=True)
+    backbone = config.backbone
+    console.echo(
+        f"{output}: {backbone.num_hidden_layers} layers, hidden {backbone.hidden_size}, "
+        f"{config.embedding_dim} dimensions, {config.max_tokens:,} tokens"
+    )
+
+
+def ablate(
+    grid: Annotated[Path, typer.Argument(help="A grid, such as recipes/ablations/length.toml.")],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Where runs and results lie; default: runs/ablate-NAME, after the grid's file.",
+        ),
+    ] = None,
+    overrides: Set = None,
+) -> None:
+    """Train variants of a recipe and compare them; continues where it was stopped.
+
+    All are measured on the same held-out texts. Results are numbers, a table and a drawing.
+    """
+    from dewey_embed.train.grid import read_grid
+
+    read = read_grid(grid, overrides or ())
+    require_train()
+    from dewey_embed.train.ablate import ablate as run_all
+
+    folder = output or Path("runs") / f"ablate-{grid.stem}"
+    results = run_all(read, folder, progress=True)
+    width = max(len(result.name) for result in results)
+    for result in results:
+        console.echo(
+            f"{result.name:<{width}}  held-out cosine to the teacher "
+            f"{result.figures['chunk_cosine']:.3f} for chunks, "
+            f"{result.figures['cls_cosine']:.3f} for CLS"
+        )
+    console.echo(f"{folder}: results.json, results.md, results.png, results.svg")
