@@ -9,7 +9,7 @@ from mteb.cache import ResultCache
 from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.eval.dewey_models import DeweyEncoder, DeweySearch
+from dewey_embed.eval.adapters import DeweyEncoder, DeweySearch
 from dewey_embed.eval.tasks import beir_task
 from dewey_embed.search import Index
 

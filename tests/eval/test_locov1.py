@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dewey_embed.errors import TaskError
-from dewey_embed.eval.locov1 import NAMES, locov1_task
-from dewey_embed.eval.peers import open_peer
-from dewey_embed.eval.reference import LOCOV1
+from dewey_embed.eval.locov1 import LOCOV1, NAMES, locov1_task
+from dewey_embed.eval.models import open_peer
 
 DOCUMENTS = [
     {"dataset": "qmsum", "pid": "qmsum_Passage_0", "passage": "the meeting on timber"},

@@ -7,12 +7,11 @@ import pytest
 from mteb.cache import ResultCache
 
 from dewey_embed.errors import ResultsError, TaskError
-from dewey_embed.eval.evaluation import evaluate
-from dewey_embed.eval.one_vector import OneVector, finite_rows
-from dewey_embed.eval.run import Contender, Failure, Outcome, run
+from dewey_embed.eval.adapters import OneVector
+from dewey_embed.eval.run import EvaluatedModel, Failure, TaskScores, evaluate, run
 from dewey_embed.eval.suites import open_suite
 from dewey_embed.eval.tasks import beir_task
-from dewey_embed.eval.vector_cache import VectorCache
+from dewey_embed.eval.vector_cache import VectorCache, finite_rows
 from tests.eval.conftest import Letters, write_beir
 
 DOCUMENTS = {"a": "aaa bbb", "b": "ccc ddd", "c": "eee fff"}
@@ -49,7 +48,7 @@ def folder(tmp_path):
 
 
 def contender(model, label="letters"):
-    return Contender(name=label, label=label, open=lambda: model)
+    return EvaluatedModel(name=label, label=label, open=lambda: model)
 
 
 def measured(model, folder, output):
@@ -77,7 +76,7 @@ def test_results_of_an_earlier_layout_are_read_and_not_measured_again(folder, tm
     assert "experiments" in str(next(output.rglob("task.json")))
     model.encode = None  # it would fail
     [outcome] = measured(model, folder, output)
-    assert isinstance(outcome, Outcome)
+    assert isinstance(outcome, TaskScores)
 
 
 @pytest.mark.parametrize("query", [{"q0": "aab"}, QUERIES])
@@ -102,7 +101,7 @@ def test_a_model_that_makes_nan_fails_by_name_and_leaves_no_result(folder, tmp_p
             tmp_path,
         )
     )
-    assert [type(each) for each in found] == [Failure, Outcome]
+    assert [type(each) for each in found] == [Failure, TaskScores]
     assert (found[0].contender, found[0].task) == ("broken", "task")
     assert "NaN" in found[0].reason
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from dewey_embed.errors import TaskError
-from dewey_embed.eval.short_texts import FILES, short_text_task
+from dewey_embed.eval.tasks import FILES, short_text_task
 
 NUM_PAIRS = 1379
 """Of STSBenchmark's test split, as mteb counts them."""

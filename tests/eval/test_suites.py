@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import is_offline_mode
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.eval import hub
+from dewey_embed.eval import suites
 from dewey_embed.eval.suites import SUITES, open_suite
 from tests.eval.conftest import write_beir
 from tests.eval.test_locov1 import DOCUMENTS, QUERIES, write
@@ -25,7 +25,7 @@ def no_hub(monkeypatch, tmp_path):
     for module in (config, constants):
         monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    asked = hub._why_unreachable
+    asked = suites._why_unreachable
     asked.cache_clear()
     yield
     asked.cache_clear()
@@ -63,7 +63,7 @@ def test_without_data_every_task_is_missing_soon_and_with_a_reason(tmp_path, nam
 
 
 def test_a_hub_that_answers_is_believed(monkeypatch):
-    monkeypatch.setattr(hub, "_why_unreachable", lambda: None)
+    monkeypatch.setattr(suites, "_why_unreachable", lambda: None)
     assert len(open_suite("locov1").tasks) == LOCOV1_TASKS
     assert len(open_suite("longembed").tasks) == LONGEMBED_TASKS
 
@@ -72,15 +72,15 @@ def test_an_offline_mode_that_was_asked_for_is_named(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set" in hub.why_not_on_hub("mteb/arguana")
+    assert "HF_HUB_OFFLINE is set" in suites.why_not_on_hub("mteb/arguana")
 
 
 def test_what_is_in_the_cache_needs_no_hub(tmp_path):
     prepared = tmp_path / "no-cache" / "hazyresearch___lo_co_v1-documents" / "default" / "0.0.0"
     (prepared / "abc").mkdir(parents=True)
     (prepared / "abc" / "dataset_info.json").write_text("{}")
-    assert hub.why_not_on_hub("hazyresearch/LoCoV1-Documents") is None
-    assert hub.why_not_on_hub("hazyresearch/LoCoV1-Queries") is not None
+    assert suites.why_not_on_hub("hazyresearch/LoCoV1-Documents") is None
+    assert suites.why_not_on_hub("hazyresearch/LoCoV1-Queries") is not None
     assert is_offline_mode(), "the cache opens after minutes of retries"
 
 

@@ -10,7 +10,7 @@ from mteb.cache import ResultCache
 
 from dewey_embed.errors import TaskError
 from dewey_embed.eval.beir import RetrievalData
-from dewey_embed.eval.peers import open_peer
+from dewey_embed.eval.models import open_peer
 from dewey_embed.eval.tasks import beir_task, local_task
 from tests.eval.conftest import write_beir
 

@@ -78,14 +78,14 @@ def evaluate(
     """
     require_eval()
     from dewey_embed.config import CHUNK_TOKENS
-    from dewey_embed.eval.contenders import open_contenders
-    from dewey_embed.eval.evaluation import evaluate as run_evaluation
+    from dewey_embed.eval.models import open_models
     from dewey_embed.eval.report.markdown import page_to_markdown
+    from dewey_embed.eval.run import evaluate as run_evaluation
     from dewey_embed.eval.suites import open_suite
 
     show = sys.stderr.isatty()
     failed: list[str] = []
-    contenders = open_contenders(
+    contenders = open_models(
         models,
         mode=mode.value,
         cache_folder=cache.expanduser(),

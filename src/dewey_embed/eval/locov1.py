@@ -1,10 +1,4 @@
-"""The twelve tasks of LoCoV1, which mteb has not, as mteb's tasks.
-
-Source: arXiv 2402.07440 (Saad-Falcon et al.), the data sets `hazyresearch/LoCoV1-Documents` and
-`hazyresearch/LoCoV1-Queries`. The names of columns could not be checked on the hub from where this
-was written: they are those that public code reads (the authors' `m2` loader among others), and a
-data set of other columns is refused by name.
-"""
+"""LoCoV1's tasks."""
 
 from __future__ import annotations
 
@@ -12,13 +6,51 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from mteb.abstasks import AbsTaskRetrieval
 
 from dewey_embed.errors import TaskError
 from dewey_embed.eval.beir import RetrievalData, numbered_lines
 from dewey_embed.eval.tasks import SPLIT, retrieval_metadata, task_over
+
+
+class PaperFigures(NamedTuple):
+    """Scores in the paper: the teacher's at 8K tokens, Dewey's at 64K with one vector or many."""
+
+    teacher: float
+    single: float
+    multi: float
+
+
+LOCOV1: Mapping[str, PaperFigures] = MappingProxyType(
+    {
+        "2wikimqa": PaperFigures(0.9067, 0.9051, 0.9775),
+        "courtlistener_HTML": PaperFigures(0.3670, 0.3616, 0.4775),
+        "courtlistener_Plain_Text": PaperFigures(0.3761, 0.3485, 0.4426),
+        "gov_report": PaperFigures(0.9837, 0.9883, 0.9853),
+        "legal_case_reports": PaperFigures(0.5432, 0.5875, 0.6534),
+        "multifieldqa": PaperFigures(0.9327, 0.9564, 0.9754),
+        "passage_retrieval": PaperFigures(0.3407, 0.7389, 0.8550),
+        "qasper_abstract": PaperFigures(0.9982, 0.9982, 0.9982),
+        "qasper_title": PaperFigures(0.9833, 0.9742, 0.9840),
+        "qmsum": PaperFigures(0.7237, 0.7613, 0.8154),
+        "stackoverflow": PaperFigures(0.9760, 0.9369, 0.9443),
+        "summ_screen_fd": PaperFigures(0.9635, 0.9821, 0.9788),
+    }
+)
+
+PREFIX = "LoCoV1-"
+
+LONGEMBED = {"single": 0.7798, "multi": 0.8659}
+"""Means over LongEmbed's six tasks."""
+
+
+def paper_figures(task: str) -> PaperFigures | None:
+    """The paper's scores on a task, `LoCoV1-…`; `None` where it has none."""
+    return LOCOV1.get(task.removeprefix(PREFIX)) if task.startswith(PREFIX) else None
+
 
 NAMES = (
     "2wikimqa",

@@ -1,8 +1,4 @@
-"""Models × tasks → results through mteb, one task at a time, each kept when it is done.
-
-A run that is killed loses the task it was in; run again, it goes on. Beside each of mteb's result
-files lie the scores of every query, from which intervals and paired differences are drawn.
-"""
+"""Models on tasks."""
 
 from __future__ import annotations
 
@@ -10,14 +6,17 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import FiniteFloat, TypeAdapter
 
 from dewey_embed.errors import DeweyError, ResultsError, TaskError
-from dewey_embed.eval.scores import QueryScores, query_scores
+from dewey_embed.eval.models import EvaluatedModel
+from dewey_embed.eval.result_page import Machine, ResultPage
+from dewey_embed.eval.scores import Failure, QueryScores, TaskScores, query_scores
+from dewey_embed.eval.suites import Suite
+from dewey_embed.eval.summary import summarise
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -32,48 +31,14 @@ QUERY_SCORES = TypeAdapter(dict[str, dict[str, dict[str, FiniteFloat]]])
 """What such a file holds: split, query, measure."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A model in one mode: the name of its column, and how to open it for mteb.
-
-    `name` is what it was asked for as. It is opened when the first task needs it.
-    """
-
-    name: str
-    label: str
-    open: Callable[[], MTEBModels]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """Why one contender has no result on one task."""
-
-    contender: str
-    task: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What one contender reached on one task.
-
-    `queries` are the scores by query and split of a retrieval task, empty of any other.
-    """
-
-    contender: str
-    task: str
-    result: TaskResult
-    queries: dict[str, QueryScores] = field(default_factory=dict)
-
-
 def run(
-    contenders: Sequence[Contender],
+    contenders: Sequence[EvaluatedModel],
     tasks: Sequence[AbsTask],
     output: Path,
     *,
     finished_only: bool = False,
     on_task: Callable[[str, str], None] = lambda contender, task: None,
-) -> Iterator[Outcome | Failure]:
+) -> Iterator[TaskScores | Failure]:
     """Each outcome as soon as it is there, task by task; those on disk are not measured again.
 
     A model that only searches has no outcome on a task of another kind. What cannot be measured is
@@ -111,7 +76,7 @@ def run(
                     yield Failure(contender=contender.label, task=name, reason=str(error))
             if known is not None:
                 result, queries = known
-                yield Outcome(
+                yield TaskScores(
                     contender=contender.label,
                     task=name,
                     result=result,
@@ -270,3 +235,74 @@ def _write(path: Path, scores: dict[str, QueryScores]) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(json.dumps(scores) + "\n", encoding="utf-8")
     os.replace(draft, path)
+
+
+def evaluate(
+    suite: Suite,
+    contenders: Sequence[EvaluatedModel],
+    results: Path,
+    *,
+    only: Sequence[str] | None = None,
+    finished_only: bool = False,
+    device: str = "cpu",
+    on_task: Callable[[str, str], None] = lambda contender, task: None,
+    on_failure: Callable[[str], None] = lambda reason: None,
+) -> ResultPage:
+    """The findings over all tasks of a suite, or over some of them by name.
+
+    A task with faulty data and a measurement that fails are told to `on_failure` and stand in the
+    findings with their reason; the others go on.
+
+    Raises:
+        TaskError: none of the tasks has data or could be measured, or a name is no task of the
+            suite.
+
+    """
+    names = [task.metadata.name for task in suite.tasks]
+    known = {*names, *suite.missing, *suite.faulty}
+    unknown = set(only or ()) - known
+    if unknown:
+        raise TaskError(
+            f"{suite.name} has no task {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    tasks = [task for task in suite.tasks if not only or task.metadata.name in only]
+    missing = {name: why for name, why in suite.missing.items() if not only or name in only}
+    failed = [
+        Failure(contender="", task=name, reason=why)
+        for name, why in suite.faulty.items()
+        if not only or name in only
+    ]
+    for failure in failed:
+        on_failure(f"{failure.task}: {failure.reason}")
+    if not tasks:
+        missing |= {failure.task: failure.reason for failure in failed}
+        reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
+        raise TaskError(f"{suite.name}: no task has data here: {reasons}")
+    outcomes: list[TaskScores] = []
+    for each in run(contenders, tasks, results, finished_only=finished_only, on_task=on_task):
+        if isinstance(each, TaskScores):
+            outcomes.append(each)
+        else:
+            failed.append(each)
+            on_failure(f"{each.task}, {each.contender}: {each.reason}")
+    if failed and not outcomes:
+        raise TaskError(f"{suite.name}: nothing could be measured; {_first(failed)}")
+    left_out = {
+        task.metadata.name: told for task in tasks if (told := getattr(task, "left_out", ()))
+    }
+    return summarise(
+        suite.name,
+        outcomes,
+        measures={task.metadata.name: task.metadata.main_score for task in tasks},
+        missing=missing,
+        failed=failed,
+        left_out=left_out,
+        machine=Machine.here(device=device),
+    )
+
+
+def _first(failed: Sequence[Failure]) -> str:
+    """The first failure, and how many more there are."""
+    more = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
+    return f"{failed[0].task}: {failed[0].reason}{more}"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mteb.results import TaskResult
 
 MEASURES = {"ndcg_cut_1": "ndcg_at_1", "ndcg_cut_10": "ndcg_at_10", "recall_10": "recall_at_10"}
 """trec_eval's measures under mteb's names."""
@@ -25,6 +29,28 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why one contender has no result on one task."""
+
+    contender: str
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskScores:
+    """What one contender reached on one task.
+
+    `queries` are the scores by query and split of a retrieval task, empty of any other.
+    """
+
+    contender: str
+    task: str
+    result: TaskResult
+    queries: dict[str, QueryScores] = field(default_factory=dict)
 
 
 def query_scores(qrels: Qrels, ranking: Ranking) -> QueryScores:

@@ -1,15 +1,10 @@
-"""Names and folders → suites: the tasks that can be measured here, and why the others cannot.
-
-Data are looked for in the data folder first, then in the Hugging Face cache, then on the hub. What
-is nowhere is named with the reason. So is what is there but wrong, and that is a fault: the other
-tasks of the suite are measured, and the run ends with an error.
-"""
+"""Suites by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +13,48 @@ from dewey_embed.eval.beir import LAYOUT, is_beir_folder
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
+
+TIMEOUT_S = 4.0
+
+
+def why_not_on_hub(path: str) -> str | None:
+    """Why a data set (`owner/name`) cannot be had, in a few words; `None` if it can."""
+    reason = _why_unreachable()
+    if reason is None or in_cache(path):
+        return None
+    return f"{path} is not in the Hugging Face cache, and {reason}"
+
+
+def in_cache(path: str) -> bool:
+    """Whether `datasets` has prepared this data set before, so that it opens without a network."""
+    from datasets import config
+    from datasets.naming import camelcase_to_snakecase
+
+    owner, _, name = path.partition("/")
+    folder = config.HF_DATASETS_CACHE / f"{owner}___{camelcase_to_snakecase(name)}"
+    return next(folder.glob("*/*/*/dataset_info.json"), None) is not None
+
+
+@cache
+def _why_unreachable() -> str | None:
+    """Why the hub does not answer, asked once in a process; `None` if it does.
+
+    If it does not, this process is in offline mode from then on: what is in the cache then opens
+    at once, not after the clients' retries.
+    """
+    import requests
+    from datasets import config
+    from huggingface_hub import constants, is_offline_mode
+
+    if is_offline_mode():
+        return "HF_HUB_OFFLINE is set"
+    try:
+        requests.head(constants.ENDPOINT, timeout=TIMEOUT_S)
+    except requests.RequestException:
+        constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
+        return f"{constants.ENDPOINT} cannot be reached"
+    return None
+
 
 MTEB_ENGLISH = "MTEB(eng, v2)"
 LONGEMBED = "LongEmbed"
@@ -113,15 +150,13 @@ def _mteb_offline(data: Path | None) -> Suite:
     """The tasks of MTEB(eng, v2) whose data can lie in the data folder as TSV files."""
     import mteb
 
-    from dewey_embed.eval.short_texts import FILES
+    from dewey_embed.eval.tasks import FILES
 
     return _of_mteb("mteb-offline", [mteb.get_task(name) for name in FILES], data)
 
 
 def _of_mteb(name: str, tasks: Iterable[AbsTask], data: Path | None) -> Suite:
     """A suite of mteb's tasks, each over data in the data folder or over the hub's."""
-    from dewey_embed.eval.hub import why_not_on_hub
-
     suite = Suite(name=name)
     for task in tasks:
         try:
@@ -142,8 +177,7 @@ def _local(task: AbsTask, data: Path) -> tuple[AbsTask | None, str]:
     """One of mteb's tasks over the data folder's data, or a reason why they are not there."""
     from mteb.abstasks import AbsTaskRetrieval
 
-    from dewey_embed.eval.short_texts import FILES, short_text_task
-    from dewey_embed.eval.tasks import local_task, missing_splits
+    from dewey_embed.eval.tasks import FILES, local_task, missing_splits, short_text_task
 
     name = task.metadata.name
     if name in FILES:
@@ -164,7 +198,6 @@ def _local(task: AbsTask, data: Path) -> tuple[AbsTask | None, str]:
 
 
 def _locov1(data: Path | None) -> Suite:
-    from dewey_embed.eval.hub import why_not_on_hub
     from dewey_embed.eval.locov1 import FOLDER, HUB, NAMES, locov1_task
 
     folder = data / FOLDER if data is not None else None

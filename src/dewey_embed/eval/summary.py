@@ -8,12 +8,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.eval.reference import LONGEMBED, paper_figures
+from dewey_embed.eval.locov1 import LONGEMBED, paper_figures
 from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
-from dewey_embed.eval.run import Failure, Outcome
-from dewey_embed.eval.scores import interval, paired_p_value
+from dewey_embed.eval.scores import Failure, TaskScores, interval, paired_p_value
 
-Scores = dict[tuple[str, str], Outcome]
+Scores = dict[tuple[str, str], TaskScores]
 
 FAILED, LEFT_OUT = "Failed", "Left out of the tasks"
 """Titles of tables: what could not be measured, and what of a task's files was not used."""
@@ -31,7 +30,7 @@ MEASURE_NAMES = {
 
 def summarise(
     suite: str,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[TaskScores],
     *,
     measures: Mapping[str, str],
     missing: Mapping[str, str],
@@ -74,7 +73,7 @@ def summarise(
     )
 
 
-def main_score(outcome: Outcome) -> float:
+def main_score(outcome: TaskScores) -> float:
     """The task's main score, the mean over its splits and subsets."""
     scores = [entry["main_score"] for split in outcome.result.scores.values() for entry in split]
     return float(np.mean(scores))

@@ -7,12 +7,12 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import ResultsError
-from dewey_embed.eval.one_vector import finite_rows
 from dewey_embed.progress import progress_bar
 
 GROUP_TEXTS, GROUP_CHARS = 512, 4_000_000
@@ -118,3 +118,28 @@ def _groups(texts: dict[bytes, str]) -> Iterator[list[bytes]]:
         num_chars += len(text)
     if group:
         yield group
+
+
+def finite_rows(vectors: Any, texts: Sequence[str], model: str) -> Any:
+    """The vectors (N, D) of N texts, as they are.
+
+    Raises:
+        ResultsError: one holds NaN or infinity, or they are not one for each text; names the model
+            and the text.
+
+    """
+    rows = np.asarray(vectors.float().cpu() if hasattr(vectors, "cpu") else vectors)
+    if rows.ndim != 2 or len(rows) != len(texts):
+        raise ResultsError(
+            f"{model} made vectors of shape {rows.shape} of {len(texts):,} texts; expected one row "
+            "for each text"
+        )
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        place = int(finite.argmin())
+        raise ResultsError(
+            f"{model} made {int((~finite).sum()):,} of {len(rows):,} vectors with NaN or infinity, "
+            f"first of the text that begins {texts[place][:40]!r}; no score is taken from them. "
+            "Try another device or precision, or look at the model's weights"
+        )
+    return vectors

@@ -20,7 +20,7 @@ from dewey_embed.eval.audits.alignment_findings import to_findings
 from dewey_embed.eval.audits.angles import Measured
 from dewey_embed.eval.audits.cuts import Cut, CutCache
 from dewey_embed.eval.beir import is_beir_folder
-from dewey_embed.eval.peers import OPENAI, ST
+from dewey_embed.eval.models import OPENAI, ST
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.train.corpus import Corpus, CorpusText

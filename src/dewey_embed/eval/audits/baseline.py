@@ -22,7 +22,7 @@ from dewey_embed.errors import ConfigError
 from dewey_embed.eval.audits.baseline_findings import Figures, to_findings
 from dewey_embed.eval.audits.rankers import Ranker, finite, open_ranker
 from dewey_embed.eval.beir import RetrievalData, read_beir
-from dewey_embed.eval.peers import is_peer
+from dewey_embed.eval.models import is_peer
 from dewey_embed.eval.result_page import Machine, ResultPage
 from dewey_embed.eval.scores import interval, query_scores
 from dewey_embed.model.folder import locate_model

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ResultsError
-from dewey_embed.eval.peers import is_peer, open_peer
+from dewey_embed.eval.models import is_peer, open_peer
 from dewey_embed.eval.tasks import SPLIT, retrieval_metadata
 from dewey_embed.index.ranking import Mode
 from dewey_embed.search import Index

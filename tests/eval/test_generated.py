@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError
 from dewey_embed.eval.generated import LENGTHS, SUITES, needle, passkey, position, suite
-from dewey_embed.eval.generated.facts import FORMS, TOWNS
-from dewey_embed.eval.generated.prose import essay, refrain
+from dewey_embed.eval.generated_texts import FORMS, TOWNS, essay, refrain
 
 PASS_KEY = re.compile(
     r"(\w+ \w+)'s pass key is (\d{5})\. Remember it\. \2 is the pass key for \1\."

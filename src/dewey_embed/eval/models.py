@@ -1,21 +1,23 @@
-"""Names → models to compare with, through the door that Dewey's own go through: mteb's.
-
-`bm25`, `st:MODEL` (Sentence Transformers), `openai:URL#MODEL` (an OpenAI-compatible endpoint), and
-the teacher all-MiniLM-L6-v2 in three ways: `minilm`, `minilm-windows`, `minilm-chunks`.
-"""
+"""Names of models on the command line."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from functools import cache
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from urllib.parse import urlsplit
 
+from dewey_embed.config import CHUNK_TOKENS
+from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.eval.adapters import DeweySearch
 from dewey_embed.eval.model_meta import OWNER
-from dewey_embed.eval.one_vector import finite_rows
+from dewey_embed.eval.vector_cache import finite_rows
+from dewey_embed.index.ranking import Mode
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -29,6 +31,18 @@ MINILM = {"minilm": "start", "minilm-windows": "windows", "minilm-chunks": "chun
 ST, OPENAI = "st:", "openai:"
 ENDPOINT_TOKENS = 8192
 """For the recipe's sake only; texts are sent whole, and the server cuts them or refuses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedModel:
+    """A model in one mode: the name of its column, and how to open it for mteb.
+
+    `name` is what it was asked for as. It is opened when the first task needs it.
+    """
+
+    name: str
+    label: str
+    open: Callable[[], MTEBModels]
 
 
 def is_peer(name: str) -> bool:
@@ -51,7 +65,7 @@ def open_peer(name: str, *, device: str | None = None, cache: Path | None = None
     if name == "bm25":
         return open_bm25()
     if name in MINILM:
-        from dewey_embed.eval.teacher_models import open_minilm
+        from dewey_embed.eval.adapters import open_minilm
 
         return open_minilm(MINILM[name], device=device, cache=cache)  # type: ignore[arg-type]
     if name.startswith(ST):
@@ -146,7 +160,7 @@ def open_endpoint(address: str, *, cache: Path | None) -> EncoderProtocol:
     """
     from mteb.models.model_meta import ModelMeta
 
-    from dewey_embed.eval.teacher_models import TeacherModel
+    from dewey_embed.eval.adapters import TeacherModel
     from dewey_embed.train.teachers.endpoint import RemoteTeacher
     from dewey_embed.train.teachers.recipe import EndpointTeacher
 
@@ -185,3 +199,58 @@ def _digest(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+Modes = Literal["single", "multi", "hybrid", "all"]
+
+INDEXES, VECTORS = "indexes", "vectors"
+"""Folders of the cache: our indexes, the peers' vectors."""
+
+
+def open_models(
+    names: Sequence[str],
+    *,
+    mode: Modes = "all",
+    cache_folder: Path,
+    device: str | None = None,
+    chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
+    chunk_overlap: int | Sequence[int] | None = None,
+    show: bool = False,
+) -> list[EvaluatedModel]:
+    """The models to measure, in the order of their names; a Dewey model once in each mode.
+
+    A name is a peer's (`bm25`, `st:…`, `openai:…`, `minilm…`: see `peers.py`), or a Dewey model's:
+    `mini`, a folder, a Hugging Face id. Models are loaded when they are first needed, and a Dewey
+    model once for all of its modes.
+
+    Raises:
+        ConfigError: a name comes twice.
+
+    """
+    twice = {name for name in names if list(names).count(name) > 1}
+    if twice:
+        raise ConfigError(
+            f"asked to measure {', '.join(sorted(twice))} twice; name each model once"
+        )
+    modes: Sequence[Mode] = get_args(Mode) if mode == "all" else (mode,)
+    found = []
+    for name in names:
+        if is_peer(name):
+            peer = partial(open_peer, name, device=device, cache=cache_folder / VECTORS)
+            found.append(EvaluatedModel(name=name, label=name, open=peer))
+            continue
+        load = cache(partial(Dewey.load, name, device=device))
+        for each in sorted(modes, key=("single", "multi", "hybrid").index):
+
+            def search(load: partial[Dewey] = load, each: Mode = each) -> MTEBModels:  # type: ignore[assignment]
+                return DeweySearch(
+                    load(),
+                    cache_folder / INDEXES,
+                    mode=each,
+                    chunk_tokens=chunk_tokens,
+                    chunk_overlap=chunk_overlap,
+                    show=show,
+                )
+
+            found.append(EvaluatedModel(name=name, label=f"{Path(name).name} {each}", open=search))
+    return found
