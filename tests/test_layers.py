@@ -25,12 +25,13 @@ LAYERS = {
     "progress": 0,
     "printable": 0,
     "extras": 0,
+    "files": 0,
     "config": 0,
     "types": 0,
     "errors": 0,
 }
 # Within the lowest layer, each imports only what stands before it here.
-GROUND = ("errors", "types", "config", "precision", "printable", "progress", "extras")
+GROUND = ("errors", "files", "types", "config", "precision", "printable", "progress", "extras")
 
 
 def imported_parts(path: Path) -> set[str]:

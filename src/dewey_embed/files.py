@@ -1,0 +1,132 @@
+"""Files that appear whole or not at all, one writer at a time, and what tells two apart.
+
+Every room writes through this module, so that a killed run, a full disk or two writers at once
+leave the old file or the new one, never half of either. Reading and its errors stay where a format
+is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from dewey_embed.errors import ConfigError
+
+_BLOCK = 2**22
+
+
+@contextmanager
+def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """A draft beside `path`, which takes its place when the block ends without an error.
+
+    With `sync` the draft and then its folder are flushed to the disk, so that the file survives a
+    loss of power, too.
+
+    Raises:
+        OSError: the draft cannot be written or renamed; what was at `path` is as it was.
+
+    """
+    draft = draft_of(path)
+    try:
+        yield draft
+        if sync:
+            flush(draft)
+        os.replace(draft, path)
+        if sync:
+            flush_folder(path.parent)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """A new hidden name beside `path`, to write to before it is renamed."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove the drafts of `path` that killed runs have left; for the holder of its lock."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(draft|tmp)")
+    for each in path.parent.iterdir():
+        if ours.fullmatch(each.name):
+            each.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, sync: bool = False) -> None:
+    """Write a file in UTF-8 with the text's own line ends, whole or not at all."""
+    with atomic_file(path, sync=sync) as draft:
+        draft.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None, sync: bool = False) -> None:
+    """Write a value as a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", sync=sync)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's bytes are on the disk, so that no rename overtakes them."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where the system can (not on Windows)."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """Hold the lock on a file beside it; remove the drafts of killed runs, and the lock at the end.
+
+    Raises:
+        ConfigError: another process is writing the file.
+        OSError: its folder is not there or cannot be written.
+
+    """
+    from filelock import FileLock, Timeout
+
+    lock_path = path.with_name(f".{path.name}.lock")
+    next(path.parent.iterdir(), None)  # filelock would make a folder that is missing
+    lock = FileLock(lock_path, timeout=0)
+    try:
+        lock.acquire()
+        while not lock_path.exists():  # the last writer removed it between our opening and locking
+            lock.release()
+            lock.acquire()
+    except Timeout:
+        raise ConfigError(f"{path}: is being written by another process; wait for it") from None
+    try:
+        remove_drafts(path)
+        yield
+    finally:
+        with suppress(OSError):  # Windows keeps a file that is open
+            lock_path.unlink()
+        lock.release()
+
+
+def crc32(path: Path) -> int:
+    """The CRC-32 of a file's bytes, for finding damage."""
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
+
+
+def sha256(path: Path) -> bytes:
+    """The SHA-256 of a file's bytes, for telling files apart."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

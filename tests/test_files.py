@@ -1,0 +1,104 @@
+"""Files appear whole or not at all, one writer at a time."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+
+from dewey_embed.errors import ConfigError
+from dewey_embed.files import atomic_file, crc32, draft_of, only_writer, sha256, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_a_file_takes_the_new_content_and_leaves_no_draft(tmp_path: Path, sync: bool) -> None:
+    path = tmp_path / "values.json"
+    write_json(path, {"a": "ä"}, sync=sync)
+    write_json(path, {"a": "ö"}, indent=1, sync=sync)
+    assert json.loads(path.read_text(encoding="utf-8")) == {"a": "ö"}
+    assert names(tmp_path) == ["values.json"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_draft(tmp_path: Path) -> None:
+    path = tmp_path / "values.json"
+    path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_file(path) as draft:
+            draft.write_text("ne")
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="the disk is full"):
+        write_half()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["values.json"]
+
+
+def test_an_unwritten_draft_is_an_error_and_keeps_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "values.json"
+    path.write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_file(path):
+        pass
+    assert path.read_text() == "old"
+
+
+def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "values.json"
+    path.write_text("old")
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert path.read_text() == "old"
+
+
+def test_two_drafts_of_one_file_have_different_names(tmp_path: Path) -> None:
+    assert draft_of(tmp_path / "a") != draft_of(tmp_path / "a")
+
+
+def test_the_only_writer_removes_drafts_of_killed_runs_of_that_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    draft_of(path).touch()
+    (tmp_path / ".a.bin.0123abcd.tmp").touch()
+    other = draft_of(tmp_path / "ba.bin")
+    other.touch()
+    with only_writer(path):
+        assert names(tmp_path) == sorted([".a.bin.lock", other.name])
+    assert names(tmp_path) == [other.name]
+
+
+def test_a_second_process_is_refused_while_a_file_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    script = (
+        "import sys; from pathlib import Path; from dewey_embed.files import only_writer\n"
+        "with only_writer(Path(sys.argv[1])): pass"
+    )
+    with only_writer(path):
+        run = subprocess.run(
+            [sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=False
+        )
+    assert run.returncode != 0
+    assert "is being written by another process" in run.stderr
+    with only_writer(path):  # free again
+        pass
+
+
+def test_a_missing_folder_is_not_made_for_a_lock(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), only_writer(tmp_path / "gone" / "a"):
+        pass
+    assert names(tmp_path) == []
+    with only_writer(tmp_path / "a"), pytest.raises(ConfigError), only_writer(tmp_path / "a"):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"a", bytes(range(256)) * 20_000])
+def test_digests_are_those_of_the_standard_library(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    assert crc32(path) == zlib.crc32(content)
+    assert sha256(path) == hashlib.sha256(content).digest()
