@@ -26,6 +26,7 @@ from dewey_embed.index.ranking import CANDIDATES
 from dewey_embed.index.word_index import WordIndex, write_word_index
 from dewey_embed.index.words import count_words
 from dewey_embed.progress import progress_bar
+from dewey_embed.scoring import multi_scores
 
 SIZES = (64, 128, 256, 512)
 SHARES_OF_WHOLE = (0.0, 0.1, 0.25, 0.4)
@@ -181,7 +182,7 @@ def ways(task: Encoded) -> dict[str, Scores]:
     every["multi, sum of four sizes"] = sum(task.best.values())
     every["multi, largest of four sizes"] = np.maximum.reduce(list(task.best.values()))
     for size in (128, 256):
-        meaning = 0.75 * task.best[size] + 0.25 * task.whole
+        meaning = multi_scores(task.best[size], task.whole)
         every[f"hybrid {size}, reciprocal ranks"] = reciprocal(meaning) + reciprocal(task.words)
         seen = top(meaning) | (top(task.words) & (task.words > 0))
         standard_meaning, standard_words = (within(x, top(meaning)) for x in (meaning, task.words))

@@ -21,7 +21,8 @@ LAYERS = {
     "text": 1,
     "model": 1,
     "index": 1,
-    "precision": 0,
+    "quantization": 0,
+    "scoring": 0,
     "progress": 0,
     "printable": 0,
     "extras": 0,
@@ -31,7 +32,17 @@ LAYERS = {
     "errors": 0,
 }
 # Within the lowest layer, each imports only what stands before it here.
-GROUND = ("errors", "files", "types", "config", "precision", "printable", "progress", "extras")
+GROUND = (
+    "errors",
+    "files",
+    "types",
+    "config",
+    "quantization",
+    "scoring",
+    "printable",
+    "progress",
+    "extras",
+)
 
 
 def imported_parts(path: Path) -> set[str]:

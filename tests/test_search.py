@@ -18,7 +18,6 @@ from dewey_embed.errors import (
     InputError,
     ReadError,
 )
-from dewey_embed.index.ranking import Standard
 from dewey_embed.search import Index
 from dewey_embed.search.update import RemoveReport
 from dewey_embed.types import Document
@@ -135,13 +134,6 @@ def test_hybrid_finds_a_rare_word_that_vectors_miss(mini, tmp_path):
     index = Index.open(tmp_path / "i", mini)
     index.add([*documents(), Document(id="code", text="part qx7731b " + TEXTS["music"])])
     assert index.search("qx7731b", k=1, mode="hybrid")[0].document_id == "code"
-
-
-def test_standard_scores_have_mean_zero_and_deviation_one_and_equal_ones_are_zero():
-    some = np.array([1.0, 2.0, 6.0], np.float32)
-    scores = Standard(some)(some)
-    np.testing.assert_allclose(scores, (np.array([1, 2, 6]) - 3) / np.sqrt(14 / 3), rtol=1e-6)
-    assert Standard(np.full(3, 0.7, np.float32))(some).tolist() == [0, 0, 0]
 
 
 def test_multi_is_three_quarters_the_best_chunk_and_one_the_whole(mini, tmp_path):

@@ -18,7 +18,7 @@ from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.inference import KeptStates, Request, make_request
-from dewey_embed.precision import narrow
+from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import Splitter, spans_from_characters, split
 from dewey_embed.types import Overflow, Span, Tokens
 
@@ -53,7 +53,7 @@ class TextStates:
         starts, ends = _bounds(spans)
         device = next(self.model.parameters()).device
         vectors = self.model.embed(self.kept.means(starts, ends).to(device))
-        return narrow(vectors.cpu().numpy(), self.truncate_dim)
+        return truncate(vectors.cpu().numpy(), self.truncate_dim)
 
 
 def chunk_documents(

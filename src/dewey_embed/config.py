@@ -396,12 +396,6 @@ LATER = ("steps", "pooled_over", "before_ids", "after_ids", "default_prompt_name
 CHUNK_TOKENS = 128
 """Tokens of a chunk unless another size is asked for. Small chunks find more: docs/log.md."""
 
-WHOLE_SHARE = 0.25
-"""Share of the document's own vector in a `multi` score; the rest is its best chunk's.
-
-Both come from one pass, and together they find more than the best chunk alone: docs/log.md.
-"""
-
 
 MAX_CHUNK_TOKENS = 2**24
 """More than any model reads: a chunk this long is the whole document."""

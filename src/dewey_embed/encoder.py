@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dewey_embed import scoring
 from dewey_embed.chunking import CharSpans, Chunked, TextStates, chunk_documents, is_splitter
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError
@@ -28,9 +29,9 @@ from dewey_embed.model.export import (
 from dewey_embed.model.folder import atomic_model_folder, expanded, locate_model, read_json
 from dewey_embed.model.inference import Embedded, embed
 from dewey_embed.model.int8 import is_int8
-from dewey_embed.precision import cosines, narrow, to_precision
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import Advance, progress_bar
+from dewey_embed.quantization import to_precision, truncate
 from dewey_embed.text.special_tokens import named_tokens
 from dewey_embed.text.splitter import Splitter
 from dewey_embed.text.tokenizer import Tokenizer
@@ -328,7 +329,7 @@ class Dewey:
         else:
             for position, document in enumerate(compared):
                 _require_finite(f"document {position}", document.vector, document.chunks)
-        return cosines(queries, compared, self.embedding_dim, mode=mode)
+        return scoring.similarity(queries, compared, self.embedding_dim, mode=mode)
 
     def __repr__(self) -> str:
         return (
@@ -407,8 +408,8 @@ class Dewey:
     def _document(self, cut: Chunked, vectors: Embedded, precision: Precision) -> DocumentVectors:
         kept = vectors.states
         return DocumentVectors(
-            vector=to_precision(narrow(vectors.vector, self.truncate_dim), precision),
-            chunks=to_precision(narrow(vectors.chunks, self.truncate_dim), precision),
+            vector=to_precision(truncate(vectors.vector, self.truncate_dim), precision),
+            chunks=to_precision(truncate(vectors.chunks, self.truncate_dim), precision),
             spans=cut.spans,
             num_tokens=cut.num_tokens,
             used_tokens=len(cut.request.tokens),

@@ -19,9 +19,15 @@ from numpy.typing import NDArray
 
 from dewey_embed.errors import SpanError
 
+SearchMode = Literal["multi", "single", "hybrid"]
+SimilarityMode = Literal["multi", "single"]
 Overflow = Literal["windows", "truncate", "error"]
 Precision = Literal["float32", "float16", "int8", "binary"]
 SingleVector = Literal["cls", "mean", "cls_add_mean"]
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
 MetadataValue = str | int | float | bool | None
 
 

@@ -15,10 +15,10 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.config import WHOLE_SHARE
 from dewey_embed.errors import InputError
 from dewey_embed.index.catalogue import Catalogue, Filter
 from dewey_embed.index.neighbours import Mask, Rows, Scores
+from dewey_embed.scoring import ZScores, hybrid_scores, multi_scores
 
 Mode = Literal["multi", "single", "hybrid"]
 
@@ -26,9 +26,6 @@ CANDIDATES = 100
 DEEPER = 4
 """Of each ranking so many documents are looked at, whatever is asked for; where more are asked for
 than that gives, so many times more, whose documents all come after the first."""
-
-MEANING_SHARE = 1 / 4
-"""Share of the vectors in a `hybrid` score; the rest is the words'."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +131,7 @@ class _Multi(_Single):
         """Weighted cosines (R,) of documents."""
         unknown = rows[np.isnan(self._best[rows])]
         self._best[unknown] = best_chunks(unknown, self._question.vector, self._catalogue)
-        return (1 - WHOLE_SHARE) * self._best[rows] + WHOLE_SHARE * super().scores(rows)
+        return multi_scores(self._best[rows], super().scores(rows))
 
 
 class _Hybrid(_Multi):
@@ -147,8 +144,8 @@ class _Hybrid(_Multi):
             self._words[~allowed] = 0
         self._nearest = {CANDIDATES: super().candidates(CANDIDATES)}
         first = self._nearest[CANDIDATES]
-        self._meaning = Standard(super().scores(first))
-        self._worded = Standard(self._words[first])
+        self._meaning = ZScores(super().scores(first))
+        self._worded = ZScores(self._words[first])
 
     def candidates(self, depth: int) -> Rows:
         """Rows of the best by meaning, and of the best by words that share one with the query."""
@@ -162,28 +159,10 @@ class _Hybrid(_Multi):
         """Weighted deviations (R,) of documents."""
         meaning = self._meaning(super().scores(rows))
         words = self._worded(self._words[rows])
-        return MEANING_SHARE * meaning + (1 - MEANING_SHARE) * words
+        return hybrid_scores(meaning, words)
 
 
 _RANKINGS: dict[Mode, type[_Single]] = {"single": _Single, "multi": _Multi, "hybrid": _Hybrid}
-
-
-class Standard:
-    """Scores less the mean of some, in their standard deviations; zeros where those are equal.
-
-    So cosines and BM25 scores, whose ranges differ from query to query, can be added.
-    """
-
-    def __init__(self, scores: Scores) -> None:
-        self._mean = np.float32(scores.mean()) if len(scores) else np.float32(0)
-        self._deviation = np.float32(scores.std()) if len(scores) else np.float32(0)
-
-    def __call__(self, scores: Scores) -> Scores:
-        """The scores, standardised."""
-        if not self._deviation > 0:
-            return np.zeros_like(scores)
-        standardised: Scores = (scores - self._mean) / self._deviation
-        return standardised
 
 
 def top_rows(scores: Scores, num: int) -> Rows:

@@ -10,7 +10,8 @@ from dewey_embed.eval.audits.clusters import clustered
 from dewey_embed.eval.audits.cuts import Cut
 from dewey_embed.eval.audits.stored import Parts, Stored, flat_index
 from dewey_embed.eval.audits.ways import Choices, Point, Way, name_of, pareto_front, ways
-from dewey_embed.precision import cosines, to_precision, to_unit_float
+from dewey_embed.quantization import to_precision, to_unit_float
+from dewey_embed.scoring import similarity
 from dewey_embed.types import DocumentVectors
 
 PRECISIONS = ("float32", "float16", "int8", "binary")
@@ -69,9 +70,9 @@ class TestScores:
         asked = to_unit_float(queries[:, :dim], dim)
         theirs = converted(documents, precision, dim)
         ours = Stored(parts, precision, dim).scores(queries)
-        assert np.allclose(ours, cosines(asked, theirs, dim, mode="multi"), atol=1e-5)
+        assert np.allclose(ours, similarity(asked, theirs, dim, mode="multi"), atol=1e-5)
         single = Stored(Parts.without(parts.whole), precision, dim).scores(queries)
-        assert np.allclose(single, cosines(asked, theirs, dim, mode="single"), atol=1e-5)
+        assert np.allclose(single, similarity(asked, theirs, dim, mode="single"), atol=1e-5)
 
     def test_as_many_clusters_as_chunks_are_exactly_the_chunks(self, queries, documents, parts):
         kept = Parts.of(parts.whole, [clustered(each.chunks, 30) for each in documents])

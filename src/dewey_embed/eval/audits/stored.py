@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.config import WHOLE_SHARE
-from dewey_embed.precision import narrow, to_precision, to_unit_float
+from dewey_embed.quantization import to_precision, to_unit_float, truncate
+from dewey_embed.scoring import multi_scores
 from dewey_embed.types import Precision
 
 Floats = NDArray[np.float32]
@@ -63,7 +63,7 @@ class Stored:
         self.sizes = vectors.sizes
         self.num_parts = len(vectors.parts)
         both = np.concatenate((vectors.parts, vectors.whole))
-        self.codes: NDArray[Any] = to_precision(narrow(both, dim), precision)
+        self.codes: NDArray[Any] = to_precision(truncate(both, dim), precision)
 
     @property
     def num_vectors(self) -> int:
@@ -80,7 +80,7 @@ class Stored:
 
         Its `multi`, with parts for chunks, where there are parts, else its `single`.
         """
-        asked = narrow(queries, self.dim)
+        asked = truncate(queries, self.dim)
         floats = to_unit_float(self.codes, self.dim)
         parts, whole = floats[: self.num_parts], floats[self.num_parts :]
         scores = asked @ whole.T
@@ -91,7 +91,7 @@ class Stored:
         for first in range(0, len(asked), QUERIES_TOGETHER):
             rows = slice(first, first + QUERIES_TOGETHER)
             best = np.maximum.reduceat(asked[rows] @ parts.T, starts, axis=1)
-            scores[rows, some] = (1 - WHOLE_SHARE) * best + WHOLE_SHARE * scores[rows, some]
+            scores[rows, some] = multi_scores(best, scores[rows, some])
         return scores
 
     def seconds(self, queries: Floats) -> float:
@@ -100,7 +100,7 @@ class Stored:
         What is timed finds the nearest 400 vectors of all in this precision; the ranking of
         their documents after it takes the same for every precision and width.
         """
-        asked = np.ascontiguousarray(_padded(narrow(queries, self.dim), self._index.d))
+        asked = np.ascontiguousarray(_padded(truncate(queries, self.dim), self._index.d))
         num = min(NEAREST, self._index.ntotal)
         taken = []
         with _one_thread():

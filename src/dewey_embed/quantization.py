@@ -1,4 +1,4 @@
-"""Unit vectors ↔ fewer bits: float16, int8, binary; and cosines between whatever comes.
+"""Unit vectors in fewer bits (float16, int8, binary) and fewer dimensions, and back again.
 
 | precision | stored as                      | bytes a vector of D |
 |-----------|--------------------------------|---------------------|
@@ -7,21 +7,19 @@
 | int8      | v · 127 / max|v|, rounded      | D                   |
 | binary    | the signs, 8 to a byte, − 128  | D / 8, rounded up   |
 
-int8 scales each vector by its own largest value: cosines do not see a vector's scale, and no
-calibration set is needed. Binary packs as Sentence Transformers' `binary` does.
+int8 scales each vector by its own largest value: a cosine does not depend on a vector's scale, and
+no calibration set is needed. Binary packs bits as Sentence Transformers' `binary` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.config import WHOLE_SHARE
 from dewey_embed.errors import ConfigError
-from dewey_embed.types import DocumentVectors, Precision
+from dewey_embed.types import Precision
 
 
 def to_precision(vectors: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
@@ -46,40 +44,9 @@ def to_precision(vectors: NDArray[np.float32], precision: Precision) -> NDArray[
     )
 
 
-def narrow(vectors: NDArray[np.float32], dim: int | None) -> NDArray[np.float32]:
-    """The first `dim` dimensions of the vectors (…, D), brought back to unit length."""
+def truncate(vectors: NDArray[np.float32], dim: int | None) -> NDArray[np.float32]:
+    """The first `dim` dimensions of vectors (…, D), scaled to unit length; all if it is None."""
     return vectors if dim is None else to_unit_float(vectors[..., :dim], dim)
-
-
-def cosines(
-    queries: NDArray[Any],
-    documents: Sequence[DocumentVectors] | NDArray[Any],
-    dim: int,
-    *,
-    mode: Literal["multi", "single"],
-) -> NDArray[np.float32]:
-    """(Q, N) scores of queries (Q, D) with documents: the whole's cosine, or with the best chunk's.
-
-    `multi` is the best chunk's cosine and, by `WHOLE_SHARE`, the whole's. A document without chunks
-    is compared by its own vector; an array (N, D) row by row.
-
-    Raises:
-        ConfigError: an unknown mode, or vectors of another width than `dim`.
-
-    """
-    if mode not in ("multi", "single"):
-        raise ConfigError(f"mode {mode!r} is unknown; accepted: multi, single")
-    query_QD = to_unit_float(np.atleast_2d(queries), dim)
-    if isinstance(documents, np.ndarray):
-        return query_QD @ to_unit_float(np.atleast_2d(documents), dim).T
-    scores_QN = np.empty((len(query_QD), len(documents)), np.float32)
-    for column, document in enumerate(documents):
-        scores_Q = query_QD @ to_unit_float(document.vector, dim)
-        if mode == "multi" and len(document.chunks):
-            best_Q = (query_QD @ to_unit_float(document.chunks, dim).T).max(axis=1)
-            scores_Q = (1 - WHOLE_SHARE) * best_Q + WHOLE_SHARE * scores_Q
-        scores_QN[:, column] = scores_Q
-    return scores_QN
 
 
 def to_unit_float(vectors: NDArray[Any], dim: int) -> NDArray[np.float32]:

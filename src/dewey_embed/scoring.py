@@ -1,0 +1,88 @@
+"""How documents are scored: the formulas that similarity, search, evaluation and audits share.
+
+| mode     | a document's score                                                                 |
+|----------|------------------------------------------------------------------------------------|
+| `single` | the cosine of the query with the document's vector                                 |
+| `multi`  | three quarters its best chunk's cosine, one quarter the document vector's          |
+| `hybrid` | one quarter the `multi` score, three quarters its BM25 score, both as z-scores      |
+
+How the weights were found is told in docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dewey_embed.errors import ConfigError
+from dewey_embed.quantization import to_unit_float
+from dewey_embed.types import DocumentVectors, Floats, SimilarityMode
+
+DOCUMENT_WEIGHT = 1 / 4
+"""Weight of the document's vector in a `multi` score; the best chunk has the rest."""
+
+DENSE_WEIGHT = 1 / 4
+"""Weight of the vectors in a `hybrid` score; BM25 has the rest."""
+
+
+def multi_scores(best_chunks: Floats, documents: Floats) -> Floats:
+    """`multi` scores from cosines of the best chunks and of the document vectors, shape kept."""
+    scores: Floats = (1 - DOCUMENT_WEIGHT) * best_chunks + DOCUMENT_WEIGHT * documents
+    return scores
+
+
+def hybrid_scores(dense: Floats, bm25: Floats) -> Floats:
+    """`hybrid` scores from z-scores of `multi` and of BM25, shape kept."""
+    scores: Floats = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * bm25
+    return scores
+
+
+class ZScores:
+    """Scores in standard deviations from the mean of a sample; zeros where the sample is constant.
+
+    Cosines and BM25 scores have ranges that differ from query to query; z-scores can be added.
+    """
+
+    def __init__(self, sample: Floats) -> None:
+        self._mean = np.float32(sample.mean()) if len(sample) else np.float32(0)
+        self._deviation = np.float32(sample.std()) if len(sample) else np.float32(0)
+
+    def __call__(self, scores: Floats) -> Floats:
+        """The z-scores of scores."""
+        if not self._deviation > 0:
+            return np.zeros_like(scores)
+        z_scores: Floats = (scores - self._mean) / self._deviation
+        return z_scores
+
+
+def similarity(
+    queries: NDArray[Any],
+    documents: Sequence[DocumentVectors] | NDArray[Any],
+    dim: int,
+    *,
+    mode: SimilarityMode,
+) -> Floats:
+    """(Q, N) scores of queries (Q, D) with documents, whatever precision they are stored at.
+
+    A document without chunks is compared by its own vector; an array (N, D) row by row.
+
+    Raises:
+        ConfigError: an unknown mode, or vectors of another width than `dim`.
+
+    """
+    if mode not in ("multi", "single"):
+        raise ConfigError(f"mode {mode!r} is unknown; accepted: multi, single")
+    query_QD = to_unit_float(np.atleast_2d(queries), dim)
+    if isinstance(documents, np.ndarray):
+        return query_QD @ to_unit_float(np.atleast_2d(documents), dim).T
+    scores_QN = np.empty((len(query_QD), len(documents)), np.float32)
+    for column, document in enumerate(documents):
+        scores_Q = query_QD @ to_unit_float(document.vector, dim)
+        if mode == "multi" and len(document.chunks):
+            best_Q = (query_QD @ to_unit_float(document.chunks, dim).T).max(axis=1)
+            scores_Q = multi_scores(best_Q, scores_Q)
+        scores_QN[:, column] = scores_Q
+    return scores_QN
