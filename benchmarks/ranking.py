@@ -20,7 +20,7 @@ import torch
 
 from dewey_embed import Dewey
 from dewey_embed.eval.beir import RetrievalData, read_beir
-from dewey_embed.eval.report.markdown import page_to_markdown
+from dewey_embed.eval.report.markup import page_to_markdown
 from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.index.ranking import CANDIDATES
 from dewey_embed.index.word_index import WordIndex, write_word_index

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from dewey_embed.eval.report.markdown import page_to_markdown
+from dewey_embed.eval.report.markup import page_to_markdown
 from dewey_embed.eval.result_page import ResultPage
 
 RESULTS = Path(__file__).parent / "results"

@@ -79,7 +79,7 @@ def evaluate(
     require_eval()
     from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.eval.models import open_models
-    from dewey_embed.eval.report.markdown import page_to_markdown
+    from dewey_embed.eval.report.markup import page_to_markdown
     from dewey_embed.eval.run import evaluate as run_evaluation
     from dewey_embed.eval.suites import open_suite
 

@@ -21,6 +21,24 @@ MIXED = Table(
     ),
 )  # fmt: skip
 
+WIDE = Table(
+    title="Wide",
+    columns=tuple(
+        Column(name=name, unit=unit, digits=digits)
+        for name, unit, digits in (
+            ("vectors", "", 0), ("chunk", "tokens", 0), ("overlap", "tokens", 0),
+            ("clusters a document", "", 0), ("precision", "", 0), ("dimensions", "", 0),
+            ("nDCG@10", "", 4), ("low", "", 4), ("high", "", 4), ("recall@10", "", 4),
+            ("number of vectors", "", 0), ("index", "bytes", 0), ("query", "ms", 3),
+            ("on the front", "", 0),
+        )
+    ),
+    rows=(
+        ("one vector", 1024, 512, 16, "float32", 384, 0.7, 0.6, 0.8, 0.9, 123_456_789,
+         123_456_789_012, 12.3, "yes"),
+    ),
+)  # fmt: skip
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -113,6 +131,18 @@ def test_every_plot_is_seen_and_the_page_is_no_wider_than_its_window(page, width
         assert box["width"] > 0.75 * min(width, 400)
         assert box["height"] > 150
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_a_wide_table_shows_all_columns_in_a_window_of_1200_pixels(browser, tmp_path) -> None:
+    findings(kind="zoo", name="wide", tables=(WIDE,)).write(tmp_path / "wide.json")
+    write_report(collect([tmp_path]).groups, [tmp_path / "report.html"], None)
+    page = browser.new_page(viewport={"width": 1200, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    hidden = page.evaluate(
+        "[...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+    )
+    page.close()
+    assert hidden == [0]
 
 
 def test_ids_are_unique_and_links_lead_somewhere(page) -> None:

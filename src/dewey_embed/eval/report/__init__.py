@@ -1,10 +1,10 @@
-"""The report: `ResultPage` as one self-contained page, as Markdown, and as pictures.
+"""The report: pages of results as one self-contained HTML file, as Markdown, and as pictures.
 
 ::
 
-    result files → pages.py → Group of Page → html.py      one file, no request leaves it
-                                            → markdown.py  tables, links to pictures
-                                            → plots.py     SVG and PNG of a plot
+    result files → pages.py → Group of Page → markup.py             HTML and Markdown
+                                            → plots.py, marks.py    SVG and PNG of a plot
+                                            → output.py             files
 
-Knows nothing of how anything was measured: what a reader sees is what the files hold.
+It does not know how anything was measured: it shows the content of the files.
 """

@@ -1,30 +1,30 @@
-"""Pages → files: the report in each format asked for, and its plots as pictures."""
+"""Pages → files: the report in each format, and its plots as pictures."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from dewey_embed.errors import ConfigError, ResultsError
-from dewey_embed.eval.report.html import to_html
-from dewey_embed.eval.report.markdown import to_markdown
+from dewey_embed.eval.report.markup import Key, to_html, to_markdown
 from dewey_embed.eval.report.pages import Group
-from dewey_embed.eval.report.plots import Picture, render
+from dewey_embed.extras import needs
 from dewey_embed.progress import progress_bar
 
-Key = tuple[str, int]
-"""A page's anchor, and the number of a plot of it from 0."""
+if TYPE_CHECKING:
+    from dewey_embed.eval.report.plots import Picture
 
 SUFFIXES = (".html", ".md")
 
 
 def check_outputs(outputs: Sequence[Path], plots: Path | None) -> None:
-    """Nothing; raises where a report could not be written, before anything is drawn.
+    """Refuse outputs that could not be written, before anything is drawn.
 
     Raises:
-        ConfigError: nothing is to be written, or under an unknown suffix.
+        ConfigError: there is no output, or one has an unknown suffix.
         ResultsError: a path is a folder, or `plots` a file.
 
     """
@@ -45,20 +45,21 @@ def check_outputs(outputs: Sequence[Path], plots: Path | None) -> None:
 def write_report(
     groups: Sequence[Group], outputs: Sequence[Path], plots: Path | None, *, progress: bool = False
 ) -> list[Path]:
-    """The files written, pictures last; each is whole or not there.
+    """The files written, pictures last; each is complete or not there.
 
     Raises:
-        ConfigError, ResultsError: as `check_outputs`, or a file cannot be written.
+        ConfigError: there is no output, or one has an unknown suffix.
+        ResultsError: a file cannot be written.
         MissingDependencyError: matplotlib or jinja2 is needed and not installed.
 
     """
     check_outputs(outputs, plots)
-    is_page = {path: path.suffix.lower() == ".html" for path in outputs}
-    wanted = plots is not None or any(is_page.values())
-    drawn = _draw(groups, progress=progress) if wanted else {}
+    is_html = {path: path.suffix.lower() == ".html" for path in outputs}
+    needs_pictures = plots is not None or any(is_html.values())
+    drawn = _draw(groups, progress=progress) if needs_pictures else {}
     files = {} if plots is None else _write_pictures(drawn, plots)
     for path in outputs:
-        if is_page[path]:
+        if is_html[path]:
             page = to_html(groups, {key: picture.svg for key, picture in drawn.items()})
         else:
             page = to_markdown(groups, {key: _links(path, pair) for key, pair in files.items()})
@@ -67,12 +68,14 @@ def write_report(
 
 
 def _draw(groups: Sequence[Group], *, progress: bool) -> dict[Key, Picture]:
-    """Every plot, drawn."""
+    """The picture of every plot."""
+    with needs("eval", "drawing"):
+        from dewey_embed.eval.report.plots import render
     plots = {
         (page.anchor, number): plot
         for group in groups
         for page in group.pages
-        for number, plot in enumerate(page.findings.plots)
+        for number, plot in enumerate(page.result.plots)
     }
     drawn = {}
     with progress_bar("drawing", len(plots), "plots", show=progress) as advance:
@@ -83,7 +86,7 @@ def _draw(groups: Sequence[Group], *, progress: bool) -> dict[Key, Picture]:
 
 
 def _write_pictures(drawn: dict[Key, Picture], folder: Path) -> dict[Key, tuple[Path, Path]]:
-    """PNG and SVG of every plot; the folder is there, too, when there is no plot."""
+    """The files of every plot; the folder is made even for no plot."""
     _make_folder(folder)
     written = {}
     for (anchor, number), picture in drawn.items():
@@ -111,7 +114,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Nothing; the file then holds the content, all of it or, if this is killed, what it was."""
+    """Write a file that, if this is killed, holds its old content."""
     _make_folder(path.parent)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,7 +1,7 @@
 """`Plot` → a figure → SVG and PNG: the same bytes for the same plot, whatever the settings here.
 
-Title at the left, what is measured under it, a light grid, colours that colour-blind readers tell
-apart with a marker for each, so that none hangs on colour alone. Text stays text in SVG.
+The title at the left, what is measured under it, a light grid, colours that colour-blind readers
+tell apart with a marker for each, so that nothing depends on colour alone. Text stays text in SVG.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from dewey_embed.eval.report.labels import place_beside_points, plain, separate_ends
-from dewey_embed.eval.report.marks import draw_marks, height_of
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.transforms import ScaledTranslation
+
+from dewey_embed.eval.report.marks import draw_marks, figure_height, plain, separate
 from dewey_embed.eval.result_page import Plot
-from dewey_embed.extras import needs
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.text import Text
-
-WIDTH, HEIGHT = 5.2, 3.5
+WIDTH = 5.2
 """Inches, of 96 CSS pixels."""
 
-ROW = 60
-"""Characters of a row of a legend, with six for each marker."""
+LEGEND_CHARS = 60
+"""Characters in a row of a legend, with six for each marker."""
 
 LINE = 17
 """Points from one line of text to the next."""
 
 EDGE = 0.06
-"""Inches left free around all that is drawn."""
+"""Inches left free around everything that is drawn."""
 
 PNG_DPI = 192
 """Two pixels for each of CSS."""
@@ -83,13 +83,8 @@ class Picture(NamedTuple):
 
 
 def render(plot: Plot) -> Picture:
-    """A plot, drawn.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-
-    """
-    with _style():
+    """The picture of a plot."""
+    with style():
         figure = draw(plot)
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -97,45 +92,39 @@ def render(plot: Plot) -> Picture:
         return Picture(svg.getvalue(), png.getvalue())
 
 
-def draw(plot: Plot) -> Figure:
-    """A plot as a figure of matplotlib's, laid out under the style at hand."""
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    heading, measured = _wrapped(plot.title, 46), _wrapped(plot.y_label, 60)
-    layout = ConstrainedLayoutEngine(w_pad=EDGE, h_pad=EDGE)
-    figure = Figure(figsize=(WIDTH, height_of(plot, HEIGHT)), layout=layout, dpi=PNG_DPI)
-    axes = figure.add_subplot()
-    drawn = draw_marks(axes, plot)
-    title = figure.suptitle(heading, x=0.0, ha="left", weight="bold", size=12, color=INK)
-    axes.set_title(measured, loc="left", size=10, color=MUTED, pad=9)
-    axes.set_xlabel(_wrapped(plot.x_label, 60), labelpad=6)
-    num_rows = 0
-    if drawn.legend:
-        above = 9 + LINE * len(measured.splitlines())
-        num_rows = _add_legend(figure, axes, drawn.legend, above=above)
-    # What stands above the axes takes nothing from them.
-    lines = max(0, num_rows - 1) + heading.count("\n") + measured.count("\n")
-    figure.set_figheight(figure.get_figheight() + lines * LINE / 72)
-    _lay_out(figure, axes, title)
-    separate_ends(axes, drawn.ends)
-    place_beside_points(axes, drawn.beside)
-    return figure
-
-
 @contextmanager
-def _style() -> Iterator[None]:
-    """Our style and no one else's settings, while a figure is drawn and written."""
-    with needs("eval", "drawing"):
-        import matplotlib as mpl
+def style() -> Iterator[None]:
+    """Apply our style, and no one else's settings, while a figure is drawn and written."""
     with mpl.rc_context(), warnings.catch_warnings():
-        # In SVG the reader's fonts draw what ours lack.
+        # In SVG the reader's fonts draw the characters that ours lack.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         # Names as tall as the picture leave no room; it is drawn as far as it goes.
         warnings.filterwarnings("ignore", message="constrained_layout not applied")
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         yield
+
+
+def draw(plot: Plot) -> Figure:
+    """A plot as a figure of matplotlib's, laid out under the current style."""
+    heading, measured = _wrapped(plot.title, 46), _wrapped(plot.y_label, 60)
+    layout = ConstrainedLayoutEngine(w_pad=EDGE, h_pad=EDGE)
+    figure = Figure(figsize=(WIDTH, figure_height(plot)), layout=layout, dpi=PNG_DPI)
+    axes = figure.add_subplot()
+    marks = draw_marks(axes, plot)
+    title = figure.suptitle(heading, x=0.0, ha="left", weight="bold", size=12, color=INK)
+    axes.set_title(measured, loc="left", size=10, color=MUTED, pad=9)
+    axes.set_xlabel(_wrapped(plot.x_label, 60), labelpad=6)
+    num_rows = 0
+    if marks.legend:
+        above = 9 + LINE * len(measured.splitlines())
+        num_rows = _add_legend(figure, axes, marks.legend, above=above)
+    # Lines of text above the axes make the figure taller, not the axes smaller.
+    lines = max(0, num_rows - 1) + heading.count("\n") + measured.count("\n")
+    figure.set_figheight(figure.get_figheight() + lines * LINE / 72)
+    _lay_out(figure, axes, title)
+    separate(axes, marks)
+    return figure
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -145,15 +134,13 @@ def _wrapped(text: str, width: int) -> str:
 def _add_legend(
     figure: Figure, axes: Axes, entries: Sequence[tuple[Any, str]], *, above: int
 ) -> int:
-    """How many rows of names then stand, so many points above the axes."""
-    from matplotlib.transforms import ScaledTranslation
-
+    """The number of rows of the legend, which stands `above` points over the axes."""
     longest = max(len(name) for _, name in entries)
-    in_one_row = sum(len(name) + 6 for _, name in entries) <= ROW
-    num_columns = len(entries) if in_one_row else min(len(entries), ROW // (longest + 6))
+    in_one_row = sum(len(name) + 6 for _, name in entries) <= LEGEND_CHARS
+    num_columns = len(entries) if in_one_row else min(len(entries), LEGEND_CHARS // (longest + 6))
     legend = axes.legend(
         [handle for handle, _ in entries],
-        ["·"] * len(entries),  # a name that begins with _ would be left out
+        ["·"] * len(entries),  # matplotlib leaves out a name that begins with _
         loc="lower left",
         bbox_to_anchor=(0, 1),
         bbox_transform=axes.transAxes + ScaledTranslation(0, above / 72, figure.dpi_scale_trans),
@@ -169,11 +156,11 @@ def _add_legend(
 
 
 def _lay_out(figure: Figure, axes: Axes, title: Text) -> None:
-    """Nothing; the layout is then final, and all that stands above the axes starts at the left."""
+    """Fix the layout, with all text above the axes at the left edge."""
     left = EDGE / figure.get_figwidth()
     title.set_x(left)
     legend = axes.get_legend()
-    for _ in range(2):  # what is moved to the left leaves room to the right
+    for _ in range(2):  # text moved to the left frees room at the right
         figure.draw_without_rendering()
         box = axes.get_position()
         shift = (left - box.x0) / box.width
