@@ -80,7 +80,7 @@ def measure(model: Dewey, num_tokens: int, rounds: int) -> list[tuple[Cell, ...]
 
     @torch.inference_mode()
     def bare() -> int:
-        model.model.backbone(packed)
+        model.model(packed)
         return 0
 
     def tokenised() -> int:

@@ -29,6 +29,7 @@ from recording import write_findings
 from dewey_embed.config import BackboneConfig
 from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.model.backbone import Backbone
+from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.packing import pack
 from dewey_embed.train.hardware import DEVICES
 from dewey_embed.train.shape import Shape
@@ -124,7 +125,7 @@ def make_engines(config: object, device: str) -> dict[str, Pass]:
 
 
 def packed(backbone: Backbone, texts: list[np.ndarray], *, device: str) -> torch.Tensor:
-    return backbone(pack(texts, torch.device(device)))
+    return hidden_states(backbone, pack(texts, torch.device(device)))
 
 
 def padded(model: torch.nn.Module, device: str) -> Pass:

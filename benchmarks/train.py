@@ -29,8 +29,7 @@ from recording import write_findings
 from dewey_embed.config import BackboneConfig, layer_pattern
 from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.model.backbone import Backbone
-from dewey_embed.model.native.gradients import gradient_kernels
-from dewey_embed.model.native.trained_linear import train_in_int8
+from dewey_embed.model.engine import hidden_states, train_in_int8, train_with_kernels
 from dewey_embed.model.packing import pack
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.train.memory import kept_memory
@@ -84,7 +83,7 @@ def main() -> None:
 def engines(shape: str, device: str) -> dict[str, Step]:
     """A step of each engine, from the same kind of random weights; `dewey` is the first."""
     steps = {"dewey": packed_step(shape, device)}
-    if device == "cpu" and gradient_kernels(config_of(shape)) is not None:
+    if device == "cpu" and train_with_kernels(Backbone(config_of(shape))):
         steps["dewey in int8"] = packed_step(shape, device, int8=True)
         steps["dewey without kernels"] = packed_step(shape, device, kernels=False)
     return steps | {"transformers": padded_step(shape, device)}
@@ -108,13 +107,14 @@ def packed_step(shape: str, device: str, *, kernels: bool = True, int8: bool = F
     backbone = Backbone(config).to(device).train()
     if device == "cpu":
         backbone.compile_layers()
-        backbone.gradient_kernels = gradient_kernels(config) if kernels else None
+        if kernels:
+            train_with_kernels(backbone)
         if int8:
             train_in_int8(backbone)
 
     def forward(texts: Sequence[np.ndarray]) -> torch.Tensor:
         packed = pack(texts, device)
-        states = backbone(packed)
+        states = hidden_states(backbone, packed)
         starts = torch.from_numpy(packed.starts).to(device)
         ends = starts + torch.tensor([len(text) for text in texts], device=device)
         with torch.autocast(device, enabled=False):

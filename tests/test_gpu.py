@@ -53,11 +53,11 @@ def test_a_batch_that_memory_does_not_hold_is_read_in_halves(tiny, tmp_path) -> 
     once = model.encode_document(TEXTS * 8, chunk_tokens=64)
     passes, forward = [], model.model.backbone.forward
 
-    def small(packed):
+    def small(packed, *attention):
         passes.append(len(packed.ids_T))
         if len(packed.ids_T) > 8000:
             raise torch.OutOfMemoryError("no room")
-        return forward(packed)
+        return forward(packed, *attention)
 
     model.model.backbone.forward = small
     again = model.encode_document(TEXTS * 8, chunk_tokens=64)

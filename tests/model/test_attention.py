@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from dewey_embed.config import BackboneConfig
-from dewey_embed.model import tiles
-from dewey_embed.model.attention import AttentionPlan, attend
+from dewey_embed.model import attention
+from dewey_embed.model.attention import RowAttention, tiled_attention
 from dewey_embed.model.packing import pack
-from dewey_embed.model.tiles import tiled_attention
 
 
 def plain(q, k, v, mask=None):
@@ -29,6 +28,23 @@ def relative_error(got, expected):
     return ((got.float() - expected).norm() / expected.norm()).item()
 
 
+def small_config(local_attention):
+    return BackboneConfig(
+        vocab_size=10,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+        layer_types=("full_attention",),
+        max_position_embeddings=8,
+        global_rope_theta=1.0,
+        local_rope_theta=1.0,
+        local_attention=local_attention,
+        cls_token_id=1,
+        sep_token_id=2,
+    )
+
+
 @pytest.mark.parametrize("lengths", [(1,), (64,), (65, 3, 200), (10, 10, 10, 500), (129, 1, 1)])
 @pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
 @pytest.mark.parametrize("window", [64, 16])
@@ -40,7 +56,8 @@ def test_sequences_of_a_row_see_themselves_and_within_the_window_only(lengths, k
     if kind == "sliding_attention":
         place = torch.arange(sum(lengths))
         mask &= (place[:, None] - place).abs() <= window
-    got = attend(q, k, v, kind, AttentionPlan(packed, window, torch.float32))
+    config = small_config(local_attention=2 * window)
+    got = RowAttention(packed, config, torch.float32, torch.float32)(q, k, v, kind)
     torch.testing.assert_close(got, plain(q, k, v, mask), atol=1e-5, rtol=0)
 
 
@@ -64,32 +81,19 @@ def test_a_maximum_far_above_its_estimate_is_found(monkeypatch):
     torch.testing.assert_close(got[[7, 9]].float(), expected[[7, 9]], atol=2e-2, rtol=0)
     assert relative_error(got, expected) < 1e-2
     # Without the second look the sums overflow: the test would notice its absence.
-    monkeypatch.setattr(tiles, "SUM_LIMIT", float("inf"))
+    monkeypatch.setattr(attention, "SUM_LIMIT", float("inf"))
     assert not torch.isfinite(tiled_attention(q, k, v)).all()
 
 
 def test_a_config_without_the_usual_window_is_refused():
     with pytest.raises(ValueError, match="local_attention"):
-        BackboneConfig(
-            vocab_size=10,
-            hidden_size=8,
-            num_hidden_layers=1,
-            num_attention_heads=1,
-            intermediate_size=8,
-            layer_types=("full_attention",),
-            max_position_embeddings=8,
-            global_rope_theta=1.0,
-            local_rope_theta=1.0,
-            local_attention=7,
-            cls_token_id=1,
-            sep_token_id=2,
-        )
+        small_config(local_attention=7)
 
 
 def test_a_row_that_attends_to_all_alike_is_not_done_twice(monkeypatch):
     calls = []
-    weigh = tiles._weigh
-    monkeypatch.setattr(tiles, "_weigh", lambda *a: calls.append(1) or weigh(*a))
+    weigh = attention._weigh
+    monkeypatch.setattr(attention, "_weigh", lambda *a: calls.append(1) or weigh(*a))
     q, k, v = draw(40_000, num_heads=2, width=2, scale=1e-3, dtype=torch.bfloat16)
     tiled_attention(q, k, v)
-    assert len(calls) == -(-40_000 // tiles.ROW_TOKENS)
+    assert len(calls) == -(-40_000 // attention.TILE_ROWS)

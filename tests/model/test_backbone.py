@@ -7,6 +7,7 @@ import torch
 from dewey_embed.config import GLOBAL_THETA_128K, BackboneConfig
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.model.backbone import Backbone, extend_context
+from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.packing import pack
 from tests.model.twins import hugging_face_config, twins
 
@@ -31,11 +32,13 @@ def test_packed_and_alone_it_equals_transformers(model_twins, shape):
     # base at 4,097 stands in the slow tests.
     lengths = LENGTHS if shape == "mini" else LENGTHS[:-1]
     inputs = sequences(lengths)
-    packed = ours(pack(inputs)).split(lengths)
+    packed = hidden_states(ours, pack(inputs)).split(lengths)
     for sequence, together in zip(inputs, packed, strict=True):
         expected = reference(theirs, sequence)
         torch.testing.assert_close(together, expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(ours(pack([sequence])), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            hidden_states(ours, pack([sequence])), expected, atol=1e-5, rtol=0
+        )
 
 
 @pytest.mark.slow
@@ -44,7 +47,7 @@ def test_base_shape_equals_transformers_at_4097(model_twins):
     ours, theirs = model_twins("base")
     (sequence,) = sequences([4097])
     torch.testing.assert_close(
-        ours(pack([sequence])), reference(theirs, sequence), atol=1e-5, rtol=0
+        hidden_states(ours, pack([sequence])), reference(theirs, sequence), atol=1e-5, rtol=0
     )
 
 
@@ -54,7 +57,7 @@ def test_bfloat16_stays_within_a_hundredth(shape):
     ours, theirs = twins(shape)
     lengths = (1, 63, 64, 65, 127, 128, 129, 1000)
     inputs = sequences(lengths)
-    packed = ours.bfloat16()(pack(inputs)).float().split(lengths)
+    packed = hidden_states(ours.bfloat16(), pack(inputs)).float().split(lengths)
     for sequence, got in zip(inputs, packed, strict=True):
         expected = reference(theirs, sequence)
         assert (got - expected).norm() / expected.norm() < 1e-2
@@ -65,8 +68,8 @@ def test_order_and_company_in_the_row_change_nothing(model_twins):
     ours, _ = model_twins("tiny")
     lengths = (200, 3, 70, 1, 64)
     inputs = sequences(lengths)
-    forward = ours(pack(inputs)).split(lengths)
-    backward = ours(pack(inputs[::-1])).split(lengths[::-1])[::-1]
+    forward = hidden_states(ours, pack(inputs)).split(lengths)
+    backward = hidden_states(ours, pack(inputs[::-1])).split(lengths[::-1])[::-1]
     for one, other in zip(forward, backward, strict=True):
         torch.testing.assert_close(one, other, atol=2e-6, rtol=0)
 
@@ -75,7 +78,7 @@ def test_gradients_equal_transformers(model_twins):
     ours, theirs = model_twins("tiny")
     (sequence,) = sequences([150])
     weights = torch.randn(150, 32, generator=torch.Generator().manual_seed(1))
-    (ours(pack([sequence])) * weights).sum().backward()
+    (hidden_states(ours, pack([sequence])) * weights).sum().backward()
     (theirs(torch.from_numpy(sequence)[None]).last_hidden_state[0] * weights).sum().backward()
     expected = dict(theirs.named_parameters())
     for name, parameter in ours.named_parameters():
@@ -94,7 +97,7 @@ def test_biases_are_there_when_the_config_says_so(biases):
     ours.load_state_dict(theirs.state_dict())
     (sequence,) = sequences([100])
     torch.testing.assert_close(
-        ours(pack([sequence])), reference(theirs, sequence), atol=1e-5, rtol=0
+        hidden_states(ours, pack([sequence])), reference(theirs, sequence), atol=1e-5, rtol=0
     )
 
 
@@ -131,7 +134,7 @@ def test_a_sequence_past_the_positions_is_refused_with_both_numbers():
     config = BackboneConfig.from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
     short = Backbone(config.model_copy(update={"max_position_embeddings": 10}))
     with pytest.raises(ValueError, match=r"11 tokens.*10 positions"):
-        short(pack(sequences([11])))
+        hidden_states(short, pack(sequences([11])))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,12 @@ def test_a_config_that_we_cannot_honour_is_refused(change, error, message):
 def test_flash_attention_on_cuda_equals_transformers_on_the_cpu(shape):
     ours, theirs = twins(shape)
     inputs = sequences(LENGTHS)
-    packed = ours.to("cuda", torch.bfloat16)(pack(inputs, "cuda")).float().cpu().split(LENGTHS)
+    packed = (
+        hidden_states(ours.to("cuda", torch.bfloat16), pack(inputs, "cuda"))
+        .float()
+        .cpu()
+        .split(LENGTHS)
+    )
     for sequence, got in zip(inputs, packed, strict=True):
         expected = reference(theirs, sequence)
         assert (got - expected).norm() / expected.norm() < 1e-2

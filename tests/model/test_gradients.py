@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dewey_embed.model.backbone import rotary_table
-from dewey_embed.model.native.gradients import TrainedAttention, gradient_kernels
+from dewey_embed.model.attention import rotary_tables
+from dewey_embed.model.engine import hidden_states, train_with_kernels, training_kernels
 from dewey_embed.model.native.kernels import kernels
+from dewey_embed.model.native.layers import KernelAttention
 from dewey_embed.model.packing import pack
 from tests.model.test_attention import relative_error
 from tests.model.test_native import needs_halves
@@ -27,34 +28,27 @@ def mini_config():
 
 def trained(lengths):
     """The attention of a row of sequences of these lengths."""
-    config = mini_config()
     packed = pack([np.zeros(length, np.int64) for length in lengths])
-    positions = torch.arange(packed.max_length)
-    angles = {
-        kind: rotary_table(config, kind, positions, torch.float32) for kind in config.layer_types
-    }
-    found = gradient_kernels(config)
-    assert found is not None
-    return TrainedAttention(found, config, packed, angles)
+    return KernelAttention(kernels(torch.bfloat16, may_build=True), mini_config(), packed)
 
 
 def plainly(qkv, lengths, kind, config):
     """The same by the formula, in the dtype of `qkv`."""
-    mixed = []
+    outputs = []
     for part in qkv.split(lengths):
         cos, sin = (
             x[:, None, None].to(qkv.dtype)
-            for x in rotary_table(config, kind, torch.arange(len(part)), torch.float32)
+            for x in rotary_tables(config, torch.arange(len(part)), torch.float32)[kind]
         )
         first, second = part[:, :2].chunk(2, -1)
-        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-        query, key, value = (x.transpose(0, 1) for x in (*turned.unbind(1), part[:, 2]))
+        rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
+        query, key, value = (x.transpose(0, 1) for x in (*rotated.unbind(1), part[:, 2]))
         scores = query @ key.transpose(1, 2) / 8
         if kind == "sliding_attention":
             place = torch.arange(len(part))
             scores = scores.masked_fill((place[:, None] - place).abs() > WINDOW, float("-inf"))
-        mixed.append((scores.softmax(-1) @ value).transpose(0, 1))
-    return torch.cat(mixed)
+        outputs.append((scores.softmax(-1) @ value).transpose(0, 1))
+    return torch.cat(outputs)
 
 
 def both(qkv, gradient, lengths, kind):
@@ -128,7 +122,7 @@ def weights_gradients(backbone, packed, *, dtype):
     """All weights' gradients, flat, from the same loss."""
     backbone.zero_grad()
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        states = backbone(packed)
+        states = hidden_states(backbone, packed)
     generator = torch.Generator().manual_seed(0)
     (states * torch.randn(states.shape, generator=generator)).mean().backward()
     return torch.cat([each.grad.flatten() for each in backbone.parameters()])
@@ -141,17 +135,17 @@ def test_a_backbones_gradients_are_as_near_to_float32_as_torchs():
     packed = pack([generator.integers(3, 300, length) for length in (300, 12, 70)])
     exact = weights_gradients(backbone, packed, dtype=torch.float32)
     by_torch = weights_gradients(backbone, packed, dtype=torch.bfloat16)
-    backbone.gradient_kernels = gradient_kernels(backbone.config)
+    assert train_with_kernels(backbone)
     ours = weights_gradients(backbone, packed, dtype=torch.bfloat16)
     assert not torch.equal(ours, by_torch)
     assert relative_error(ours, exact) < 1.05 * relative_error(by_torch, exact)
     # Without mixed precision and without gradients they are not used.
     assert torch.equal(weights_gradients(backbone, packed, dtype=torch.float32), exact)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        states = backbone(packed)
-        backbone.gradient_kernels = None
-        assert torch.equal(states, backbone(packed))
-    backbone.gradient_kernels = gradient_kernels(backbone.config)
+        states = hidden_states(backbone, packed)
+        backbone.own_training = False
+        assert torch.equal(states, hidden_states(backbone, packed))
+    assert train_with_kernels(backbone)
     backbone.recompute = True
     again = weights_gradients(backbone, packed, dtype=torch.bfloat16)
     assert torch.equal(ours, again)
@@ -174,16 +168,17 @@ def test_they_keep_no_scores():
 
 
 def test_heads_of_another_width_are_trained_by_torch():
-    assert gradient_kernels(twins("tiny")[0].config) is None
+    assert not train_with_kernels(twins("tiny")[0])
 
 
-def test_they_are_left_alone_when_told_so(monkeypatch):
+def test_the_environment_turns_the_kernels_off(monkeypatch):
     monkeypatch.setenv("DEWEY_NATIVE", "0")
-    assert gradient_kernels(mini_config()) is None
+    assert not train_with_kernels(twins("mini")[0])
 
 
 @needs_halves
 def test_a_processor_with_a_unit_for_tiles_trains_by_torch(monkeypatch):
-    found = kernels(torch.bfloat16, may_build=True)
-    monkeypatch.setattr(found, "has_tiles", True)
-    assert gradient_kernels(mini_config()) is None
+    backbone = twins("mini")[0]
+    assert train_with_kernels(backbone)
+    monkeypatch.setattr(kernels(torch.bfloat16, may_build=True), "has_tiles", True)
+    assert training_kernels(backbone) is None

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from dewey_embed.model import engine
+from dewey_embed.model.engine import hidden_states, inference_kernels
 from dewey_embed.model.int8 import Int8Linear, to_int8
-from dewey_embed.model.native import build, layers
-from dewey_embed.model.native.kernels import kernels, load
+from dewey_embed.model.native import build
+from dewey_embed.model.native.kernels import AttentionMetadata, kernels, load
 from dewey_embed.model.packing import pack
 from tests.model.test_attention import plain, relative_error
 from tests.model.twins import twins
@@ -55,7 +57,7 @@ def angles(num_positions, theta=10_000.0):
     return steps.cos(), steps.sin()
 
 
-def turned(x_TND, lengths, cos, sin):
+def rotated(x_TND, lengths, cos, sin):
     """Rotary positions, each sequence from zero."""
     parts = []
     for part in x_TND.float().split(lengths):
@@ -68,7 +70,7 @@ def turned(x_TND, lengths, cos, sin):
 def run_attention(native, qkv, lengths, window, cos, sin):
     out = torch.full((len(qkv), *qkv.shape[2:]), float("nan"), dtype=native.dtype)
     starts = torch.tensor(np.cumsum([0, *lengths]), dtype=torch.int32)
-    native.attention(qkv, out, cos, sin, starts=starts, window=window)
+    native.attention(qkv, out, AttentionMetadata(cos, sin, starts, window))
     return out
 
 
@@ -81,7 +83,7 @@ def test_attention_equals_the_plain_formula(native, lengths, window):
     qkv = torch.randn(sum(lengths), 3, 3, 64, generator=generator).to(native.dtype)
     cos, sin = angles(max(lengths))
     got = run_attention(native, qkv, lengths, window, cos, sin)
-    q, k = (turned(x, lengths, cos, sin) for x in (qkv[:, 0], qkv[:, 1]))
+    q, k = (rotated(x, lengths, cos, sin) for x in (qkv[:, 0], qkv[:, 1]))
     owner = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
     mask = owner[:, None] == owner
     if window >= 0:
@@ -116,7 +118,7 @@ def test_linear_equals_torch(native, num_tokens, inner, outer, bias):
     layer = torch.nn.Linear(inner, outer, bias=bias).to(native.dtype)
     out = torch.full((num_tokens, outer), float("nan"), dtype=native.dtype)
     with torch.no_grad():
-        native.linear(tokens, layer, out)
+        native.linear(tokens, layer.weight, layer.bias, out)
         assert relative_error(out, layer.double()(tokens.double())) < tolerance(native, 3e-3)
 
 
@@ -131,15 +133,16 @@ def test_linear_by_int8_weights_is_what_rounding_makes_of_it(
     tokens = (torch.randn(num_tokens, inner, generator=generator) * 3).bfloat16()
     tokens[: num_tokens - 1][:1] = 0  # a token of zeros, where there are others
     layer = Int8Linear(torch.nn.Linear(inner, outer, bias=bias).bfloat16())
+    weights = layer.weight, layer.scale, layer.shift
     out = torch.full((num_tokens, outer), float("nan"), dtype=torch.bfloat16)
-    native_halves.linear(tokens, layer, out)
+    native_halves.linear_int8(tokens, weights, layer.bias, out)
     steps = tokens.float().abs().amax(1, keepdim=True) / 127
     rounded = (tokens.float() / steps.clamp(min=1e-30)).round() * steps
     expected = rounded.double() @ (layer.weight.double() * layer.scale.double()[:, None]).T
     expected = expected + layer.bias.double() if bias else expected
     assert relative_error(out, expected.float()) < 3e-3
     tokens[-1, 3] = float("nan")
-    native_halves.linear(tokens, layer, out)
+    native_halves.linear_int8(tokens, weights, layer.bias, out)
     assert out[-1].isnan().all()
     assert not out[:-1].isnan().any()
 
@@ -196,10 +199,10 @@ def test_a_backbone_is_as_near_to_float32_with_kernels_as_without(
     packed = some_texts(1, 64, 129, 1000, 33)
     backbone = twins("mini", **changes)[0]
     monkeypatch.setattr(native_halves, "has_tiles", tiles)
-    with_kernels = backbone.bfloat16()(packed)
+    with_kernels = hidden_states(backbone.bfloat16(), packed)
     monkeypatch.setenv("DEWEY_NATIVE", "0")
-    without = backbone(packed)
-    exact = twins("mini", **changes)[0](packed)
+    without = hidden_states(backbone, packed)
+    exact = hidden_states(twins("mini", **changes)[0], packed)
     assert not torch.equal(with_kernels, without), "the kernels were not used"
     assert relative_error(with_kernels, exact) < 1e-2
     assert relative_error(with_kernels, exact) < 1.2 * relative_error(without, exact)
@@ -212,10 +215,10 @@ def test_a_float32_backbone_is_the_same_with_kernels(native, monkeypatch, change
         pytest.skip("the other test is for bfloat16")
     packed = some_texts(1, 64, 129, 1000, 33)
     backbone = twins("mini", **changes)[0]
-    monkeypatch.setattr(layers, "kernels", lambda dtype, *, may_build: native)
-    with_kernels = backbone(packed)
-    monkeypatch.setattr(layers, "kernels", lambda dtype, *, may_build: None)
-    without = backbone(packed)
+    monkeypatch.setattr(engine, "kernels", lambda dtype, *, may_build: native)
+    with_kernels = hidden_states(backbone, packed)
+    monkeypatch.setattr(engine, "kernels", lambda dtype, *, may_build: None)
+    without = hidden_states(backbone, packed)
     assert not torch.equal(with_kernels, without), "the kernels were not used"
     assert relative_error(with_kernels, without) < 5e-6
 
@@ -225,41 +228,41 @@ def test_int8_weights_stay_near_with_kernels_and_without(monkeypatch):
     packed = some_texts(1, 64, 300)
     backbone = twins("mini")[0]
     monkeypatch.setenv("DEWEY_NATIVE", "0")
-    exact = backbone(packed)
+    exact = hidden_states(backbone, packed)
     backbone = backbone.bfloat16()
     to_int8(backbone)
-    assert relative_error(backbone(packed), exact) < 2e-2
+    assert relative_error(hidden_states(backbone, packed), exact) < 2e-2
     monkeypatch.delenv("DEWEY_NATIVE")
     if HAVE_COMPILER and HALVES.fits_processor():
         kernels(torch.bfloat16, may_build=True)
-        assert layers.kernels_of(backbone) is not None
-        assert relative_error(backbone(packed), exact) < 3e-2
-    assert layers.kernels_of(backbone.float(), may_build=True) is None
+        assert inference_kernels(backbone) is not None
+        assert relative_error(hidden_states(backbone, packed), exact) < 3e-2
+    assert inference_kernels(backbone.float(), may_build=True) is None
 
 
 @needs_floats
 def test_a_pass_with_gradients_or_in_mixed_precision_is_torchs_own():
     backbone, found = twins("mini")[0], kernels(torch.float32, may_build=True)
-    assert layers.kernels_of(backbone) is None
+    assert inference_kernels(backbone) is None
     with torch.inference_mode():
-        assert layers.kernels_of(backbone) is found
+        assert inference_kernels(backbone) is found
         with torch.autocast("cpu", torch.bfloat16):
-            assert layers.kernels_of(backbone) is None
-        assert layers.kernels_of(backbone.double()) is None
+            assert inference_kernels(backbone) is None
+        assert inference_kernels(backbone.double()) is None
 
 
 def test_heads_of_another_width_are_torchs():
     with torch.inference_mode():
-        assert layers.kernels_of(twins("tiny")[0], may_build=True) is None
+        assert inference_kernels(twins("tiny")[0], may_build=True) is None
 
 
 def test_kernels_are_built_when_a_models_work_is_worth_it(monkeypatch):
     built = []
-    monkeypatch.setattr(layers, "kernels", lambda dtype, *, may_build: built.append(may_build))
+    monkeypatch.setattr(engine, "kernels", lambda dtype, *, may_build: built.append(may_build))
     backbone = twins("mini")[0]
     with torch.inference_mode():
         for _ in range(4):
-            layers.prepare(backbone, 8000)
+            engine.prepare(backbone, 8000)
     assert built == [False, False, True, True]
 
 
@@ -294,7 +297,7 @@ def test_without_a_compiler_all_is_done_in_torch(tmp_path):
     assert out.strip() == "none", err
 
 
-def test_they_are_left_alone_when_told_so(tmp_path):
+def test_the_environment_turns_the_kernels_off(tmp_path):
     out, _ = start(tmp_path, DEWEY_NATIVE="0").communicate(timeout=300)
     assert out.strip() == "none"
     assert not list(tmp_path.rglob("*.so"))

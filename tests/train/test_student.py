@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from dewey_embed.model.native.trained_linear import TrainedLinear
+from dewey_embed.model.engine import training_kernels
+from dewey_embed.model.int8 import TrainedLinear
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.start import start_folder, start_tokenizer
@@ -40,7 +41,7 @@ def gradients(model, batch):
 def test_attention_is_trained_by_kernels_where_a_recipe_compiles(tiny) -> None:
     for compile_, expected in (("auto", True), ("never", False)):
         recipe = read_recipe(tiny.recipe, [f'training.compile="{compile_}"'])
-        kernels = build_student(recipe, MINI).model.backbone.gradient_kernels
+        kernels = training_kernels(build_student(recipe, MINI).model.backbone)
         assert (kernels is not None) == expected
 
 

@@ -209,7 +209,7 @@ def index_facts(index: Index) -> dict[str, Any]:
 
 def model_facts(model: Dewey) -> dict[str, Any]:
     """What a model is."""
-    from dewey_embed.model.native.layers import engine_name
+    from dewey_embed.model.engine import engine_name
 
     backbone = model.config.backbone
     return {

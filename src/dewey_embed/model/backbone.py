@@ -1,4 +1,4 @@
-"""ModernBERT of any size over a packed row: in plain PyTorch, or by the kernels of `native/`.
+"""ModernBERT of any size over a packed row, in plain PyTorch.
 
 Embedding norm, pre-norm layers (the first attention norm absent), fused qkv, rotary positions
 with separate bases for global and local layers, GeGLU, a final norm; no dropout, for the paper
@@ -13,10 +13,9 @@ Shape suffixes: T packed tokens, H hidden width, N heads, D head width, I interm
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from functools import cached_property
 from types import MethodType
-from typing import cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -24,17 +23,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dewey_embed.config import GLOBAL_THETA_128K, MAX_POSITIONS_128K, BackboneConfig, LayerType
-from dewey_embed.model.attention import AttentionPlan, attend, rotate, sliced
-from dewey_embed.model.native.gradients import TrainedAttention
-from dewey_embed.model.native.kernels import Kernels
-from dewey_embed.model.native.layers import NativeRun, kernels_of
+from dewey_embed.model.attention import RowAttention, rotate, sliced
 from dewey_embed.model.packing import Packed
 
-Rotary = dict[LayerType, tuple[Tensor, Tensor]]
-"""Cosines and sines (T, D/2) of every token's angles, for each kind of layer."""
-
 SLICE_TOKENS = 512
-"""Tokens that pass at a time through what is done token by token on a CPU."""
+"""Tokens that pass at a time through the steps that are done token by token on a CPU."""
+
+OwnAttention = Callable[[Tensor, LayerType], Tensor]
+"""Attention that rotates by itself: queries, keys and values (T, 3, N, D) → (T, N, D)."""
 
 
 class Norm(nn.LayerNorm):
@@ -73,7 +69,7 @@ class Embeddings(nn.Module):
 class Attention(nn.Module):
     """Self-attention within each sequence of the row, over all of it or within a window.
 
-    Its two halves stand apart, for what is done token by token goes through the row in slices.
+    Its two projections stand apart, for they go through the row in slices.
     """
 
     def __init__(self, config: BackboneConfig) -> None:
@@ -88,10 +84,10 @@ class Attention(nn.Module):
         qkv_T3ND: Tensor = self.Wqkv(states_TH).unflatten(-1, (3, self.num_heads, -1))
         return qkv_T3ND
 
-    def forward(self, mixed_TND: Tensor) -> Tensor:
-        """(T, H): what the heads took from other tokens, put together."""
-        mixed: Tensor = self.Wo(mixed_TND.flatten(1))
-        return mixed
+    def forward(self, heads_TND: Tensor) -> Tensor:
+        """(T, H): the heads' outputs (T, N, D), projected together."""
+        out: Tensor = self.Wo(heads_TND.flatten(1))
+        return out
 
 
 class MLP(nn.Module):
@@ -121,52 +117,50 @@ class Layer(nn.Module):
         self.mlp_norm = Norm(config)
         self.mlp = MLP(config)
 
-    def forward(
-        self, states_TH: Tensor, rotary: Rotary, plan: AttentionPlan | TrainedAttention
-    ) -> Tensor:
+    def forward(self, states_TH: Tensor, attention: RowAttention | OwnAttention) -> Tensor:
         """(T, H) float32 of (T, H) float32: the residual stream after this layer."""
-        if isinstance(plan, TrainedAttention):
-            mixed_TND = plan(self.projected(states_TH), self.layer_type)
-            return self.after_attention(states_TH, mixed_TND)
+        if not isinstance(attention, RowAttention):
+            heads_TND = attention(self.projected(states_TH), self.layer_type)
+            return self.after_attention(states_TH, heads_TND)
         # Slices on a CPU stay in cache from one operation to the next; and a row of 131,072
         # tokens never holds all its wide states at once.
         size = SLICE_TOKENS if sliced(states_TH) else len(states_TH)
-        slices = list(
-            zip(*(x.split(size) for x in (states_TH, *rotary[self.layer_type])), strict=True)
-        )
-        projected = [self.before_attention(part, *angles) for part, *angles in slices]
-        q_TND, k_TND, v_TND = (torch.cat(parts) for parts in zip(*projected, strict=True))
+        rows = (states_TH, *attention.rotary[self.layer_type])
+        projected = [
+            self.before_attention(*some)
+            for some in zip(*(x.split(size) for x in rows), strict=True)
+        ]
+        q_TND, k_TND, v_TND = (torch.cat(slices) for slices in zip(*projected, strict=True))
         del projected
-        mixed_TND = attend(q_TND, k_TND, v_TND, self.layer_type, plan)
-        return torch.cat(
-            [
-                self.after_attention(part, mixed)
-                for part, mixed in zip(states_TH.split(size), mixed_TND.split(size), strict=True)
-            ]
-        )
+        heads_TND = attention(q_TND, k_TND, v_TND, self.layer_type)
+        slices = zip(states_TH.split(size), heads_TND.split(size), strict=True)
+        return torch.cat([self.after_attention(states, heads) for states, heads in slices])
 
     def before_attention(self, states_TH: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values (T, N, D) of the stream, the first two turned."""
+        """Queries, keys and values (T, N, D) of the stream, the first two rotated."""
         # Of the class: torch 2.11 loses the layer where one compiled method calls another.
         return rotate(Layer.projected(self, states_TH), cos, sin)
 
     def projected(self, states_TH: Tensor) -> Tensor:
-        """(T, 3, N, D): queries, keys and values of the stream, not turned yet."""
+        """(T, 3, N, D): queries, keys and values of the stream, not rotated yet."""
         if self.attn_norm is None:
             normed_TH = states_TH.to(product_dtype(self.mlp_norm.weight))
         else:
             normed_TH = self.attn_norm(states_TH)
         return self.attn.project(normed_TH)
 
-    def after_attention(self, states_TH: Tensor, mixed_TND: Tensor) -> Tensor:
-        """(T, H) float32: the stream with what attention and the MLP add to it."""
-        states_TH = states_TH + self.attn(mixed_TND)
+    def after_attention(self, states_TH: Tensor, heads_TND: Tensor) -> Tensor:
+        """(T, H) float32: the stream with the outputs of attention and the MLP added."""
+        states_TH = states_TH + self.attn(heads_TND)
         after: Tensor = states_TH + self.mlp(self.mlp_norm(states_TH))
         return after
 
 
 class Backbone(nn.Module):
-    """A ModernBERT: `Packed` in, hidden states (T, H) float32 out."""
+    """A ModernBERT: `Packed` in, hidden states (T, H) float32 out.
+
+    Called by itself it runs on any device; `engine.hidden_states` runs it by the fastest way.
+    """
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__()
@@ -174,10 +168,10 @@ class Backbone(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Layer(config, i) for i in range(config.num_hidden_layers))
         self.final_norm = Norm(config)
-        self.depth = config.num_hidden_layers  # layers that run in PyTorch: fewer early in training
+        self.depth = config.num_hidden_layers  # layers that run: fewer early in training
         self.recompute = False  # gradient checkpointing: layers run again for their gradients
-        self.gradient_kernels: Kernels | None = None  # with which attention is trained, if any
-        self.tokens_asked = 0  # of it so far; kernels are built once they are worth it
+        self.own_training = False  # whether engines may train it by code of their own
+        self.num_tokens = 0  # encoded so far: code that is compiled first must be worth it
 
     @cached_property
     def layer_weights(self) -> int:
@@ -185,17 +179,37 @@ class Backbone(nn.Module):
         return sum(each.numel() for each in (*self.layers.parameters(), *self.layers.buffers()))
 
     def compile_layers(self) -> None:
-        """Nothing; what layers do token by token is then compiled when it is first run.
+        """Compile the token-by-token steps of the layers when they first run.
 
-        One program for all of them and for rows of any length; attention stays as it is.
+        One program serves all layers and rows of any length; attention stays as it is.
         """
         for name in ("projected", "before_attention", "after_attention"):
             compiled = torch.compile(getattr(Layer, name), dynamic=True)
             for layer in self.layers:
                 setattr(layer, name, MethodType(compiled, layer))
 
-    def forward(self, packed: Packed) -> Tensor:
+    def forward(
+        self, packed: Packed, attention: RowAttention | OwnAttention | None = None
+    ) -> Tensor:
         """(T, H) float32: the normed states after the last layer.
+
+        Raises:
+            ValueError: a sequence is longer than the model's positions.
+
+        """
+        states_TH = self.embed(packed)
+        if attention is None:
+            weight = self.final_norm.weight
+            attention = RowAttention(packed, self.config, weight.dtype, product_dtype(weight))
+        for layer in self.layers[: self.depth]:
+            if self.recompute and torch.is_grad_enabled():
+                states_TH = checkpoint(layer, states_TH, attention, use_reentrant=False)
+            else:
+                states_TH = layer(states_TH, attention)
+        return self.normed(states_TH)
+
+    def embed(self, packed: Packed) -> Tensor:
+        """(T, H) float32: the stream before the first layer.
 
         Raises:
             ValueError: a sequence is longer than the model's positions.
@@ -207,69 +221,19 @@ class Backbone(nn.Module):
                 f"a sequence has {packed.max_length} tokens, the model {limit} positions; "
                 "encode it in windows, or extend the model with extend_context()"
             )
-        states_TH = self.embeddings(packed.ids_T)
-        if (kernels := kernels_of(self)) is not None:
-            self._run_native(kernels, states_TH, packed)
-        else:
-            states_TH = self._run(states_TH, packed)
-        final: Tensor = self.final_norm(states_TH, torch.float32)
-        return final
-
-    def _run(self, states_TH: Tensor, packed: Packed) -> Tensor:
-        """(T, H) float32: the states after the last layer, in PyTorch, attention by `_plan`."""
-        rotary, plan = self._plan(packed)
-        for layer in self.layers[: self.depth]:
-            if self.recompute and torch.is_grad_enabled():
-                states_TH = checkpoint(layer, states_TH, rotary, plan, use_reentrant=False)
-            else:
-                states_TH = layer(states_TH, rotary, plan)
+        states_TH: Tensor = self.embeddings(packed.ids_T)
         return states_TH
 
-    def _plan(self, packed: Packed) -> tuple[Rotary, AttentionPlan | TrainedAttention]:
-        """Every token's angles, and how the layers attend; kernels know the angles themselves."""
-        weight = self.final_norm.weight
-        dtype = product_dtype(weight)
-        if (
-            self.gradient_kernels is not None
-            and torch.is_grad_enabled()
-            and (weight.device.type, dtype) == ("cpu", self.gradient_kernels.dtype)
-        ):
-            angles = self._angles(torch.arange(packed.max_length), torch.float32)
-            return {}, TrainedAttention(self.gradient_kernels, self.config, packed, angles)
-        window = self.config.local_attention // 2
-        return self._angles(packed.positions_T, weight.dtype), AttentionPlan(packed, window, dtype)
-
-    def _run_native(self, kernels: Kernels, states_TH: Tensor, packed: Packed) -> None:
-        """Nothing; `states_TH` are then the states after the last layer, by our kernels."""
-        angles = self._angles(torch.arange(packed.max_length), torch.float32)
-        layers = cast(Iterable[Layer], self.layers)
-        NativeRun(kernels, self.config, packed, angles).layers(layers, states_TH)
-
-    def _angles(self, positions: Tensor, dtype: torch.dtype) -> Rotary:
-        """Cosines and sines of these positions' angles, for each kind of layer there is."""
-        return {
-            kind: rotary_table(self.config, kind, positions, dtype)
-            for kind in set(self.config.layer_types)
-        }
+    def normed(self, states_TH: Tensor) -> Tensor:
+        """(T, H) float32: the hidden states of the stream after the last layer."""
+        final: Tensor = self.final_norm(states_TH, torch.float32)
+        return final
 
 
 def product_dtype(weight: Tensor) -> torch.dtype:
     """The dtype in which a weight is multiplied: its own, or that of mixed precision."""
     kind = weight.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-
-
-def rotary_table(
-    config: BackboneConfig, layer_type: LayerType, positions_T: Tensor, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, D/2) of every position's angles, computed in float32.
-
-    Source: arXiv 2104.09864 eq. 15, with θ_i = base^(-2i/D).
-    """
-    exponent = torch.arange(0, config.head_size, 2, device=positions_T.device) / config.head_size
-    inverse_frequency = 1.0 / (config.theta(layer_type) ** exponent)
-    angles = positions_T.float().unsqueeze(1) * inverse_frequency
-    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def extend_context(

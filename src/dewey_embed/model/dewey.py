@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dewey_embed.config import Activation, Dense, DeweyConfig
 from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.device import Dtype, find_device, find_dtype, limit_threads, use_threads
+from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.int8 import to_int8
 from dewey_embed.model.packing import Packed
 from dewey_embed.types import SingleVector
@@ -68,8 +69,7 @@ class DeweyModel(nn.Module):
 
     def forward(self, packed: Packed) -> Tensor:
         """Hidden states (T, H) float32 of a packed row."""
-        states: Tensor = self.backbone(packed)
-        return states
+        return hidden_states(self.backbone, packed)
 
     def embed(self, pooled_CH: Tensor) -> Tensor:
         """(C, D) float32, unit length: steps and head over pooled states (C, H), in float32."""

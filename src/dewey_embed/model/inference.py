@@ -18,7 +18,7 @@ from torch import Tensor
 from dewey_embed.errors import TextTooLongError
 from dewey_embed.model.device import sizes_of, use_threads
 from dewey_embed.model.dewey import DeweyModel, single_vectors
-from dewey_embed.model.native.layers import prepare
+from dewey_embed.model.engine import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.model.windows import Int, Pieces, assign_pieces, plan_windows

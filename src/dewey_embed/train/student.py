@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.native.gradients import gradient_kernels
-from dewey_embed.model.native.trained_linear import train_in_int8
+from dewey_embed.model.engine import train_in_int8, train_with_kernels
 from dewey_embed.model.packing import Packed
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.train.depth import silence_above
@@ -84,7 +83,7 @@ def build_student(recipe: Recipe, start: Path) -> Student:
     has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
     if training.compile == "auto" and has_compiler and not torch.cuda.is_available():
         backbone.compile_layers()
-        backbone.gradient_kernels = gradient_kernels(backbone.config)
+        train_with_kernels(backbone)
     if training.precision == "int8" and not train_in_int8(backbone):
         warnings.warn(
             "training.precision is int8, for which this processor, the model's widths or "

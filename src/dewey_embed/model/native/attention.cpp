@@ -7,15 +7,15 @@
 //
 // Source of the tiling: arXiv 2205.14135 (FlashAttention) §3.1, with its running maximum.
 
-#include "turned.h"
+#include "rotation.h"
 
 #include <cmath>
 
 namespace {
 
-constexpr int RESULTS = 16;       // registers in which a product gathers what it adds up
+constexpr int RESULTS = 16;       // registers of a product's sums
 constexpr float UNSEEN = -1e30f;  // score of a key that is not seen; its weight is zero
-constexpr float FAR = 32.0f;      // above a query's shift; float32 adds up weights to 2^32 as well
+constexpr float FAR = 32.0f;      // above a query's shift; float32 sums weights up to 2^32 as well
 
 // The attention of up to GROUPS · 16 neighbouring queries of a head.
 //
@@ -34,10 +34,10 @@ class Block {
     count = std::min(QUERIES, end - at);
     load_queries(head, cosines, sines);
     for (int g = 0; g < GROUPS; ++g) sums[g] = _mm512_setzero_ps();
-    std::fill(mixed[0], mixed[0] + WIDTH * QUERIES, 0.0f);
+    std::fill(output[0], output[0] + WIDTH * QUERIES, 0.0f);
   }
 
-  // Takes in a tile of keys and their values; `key` is even.
+  // Adds a tile of keys and their values; `key` is even.
   void add(const Head& head, int key, int num_keys) {
     const uint32_t* values = head.values + static_cast<int64_t>(key / 2) * WIDTH;
     done = 0;
@@ -47,39 +47,39 @@ class Block {
 
   void finish(const Head& head) {
     store(head.out + first * head.out_stride, head.out_stride);
-    if (head.logs) store_logs(head.logs + first);
+    if (head.log_sum_exp) store_log_sum_exp(head.log_sum_exp + first);
   }
 
  private:
-  static constexpr int ROWS = RESULTS / GROUPS;  // rows of a product that are worked on at a time
+  static constexpr int ROWS = RESULTS / GROUPS;  // rows of a product that are computed at a time
 
-  alignas(64) uint16_t turned[QUERIES][WIDTH];
+  alignas(64) uint16_t rotated[QUERIES][WIDTH];
   alignas(64) uint32_t queries[PAIRS][QUERIES];
   alignas(64) uint32_t weights[KEYS / 2][QUERIES];  // of pairs of keys
-  alignas(64) float mixed[WIDTH][QUERIES];
+  alignas(64) float output[WIDTH][QUERIES];
   alignas(64) float own[QUERIES];
   __m512 shift[GROUPS], sums[GROUPS];
   __m512i from[GROUPS], to[GROUPS];  // first and last key that each query sees
   int first, count;  // queries
-  int done;  // pairs of the tile's weights that are mixed already
+  int done;  // pairs of the tile's weights that are in the output already
 
   void load_queries(const Head& head, const float* cosines, const float* sines) {
     for (int i = 0; i < count; ++i) {
       const int64_t token = first + i;
-      rotate(head.queries + token * head.query_stride, turned[i], cosines + token * PAIRS,
+      rotate(head.queries + token * head.query_stride, rotated[i], cosines + token * PAIRS,
              sines + token * PAIRS, SCALE_OF_TWO);
       const uint16_t* key = head.keys + token * WIDTH;
-      __m512 product = add_products(_mm512_setzero_ps(), _mm512_load_si512(turned[i]),
+      __m512 product = add_products(_mm512_setzero_ps(), _mm512_load_si512(rotated[i]),
                                     _mm512_loadu_si512(key));
-      product = add_products(product, _mm512_load_si512(turned[i] + PAIRS),
+      product = add_products(product, _mm512_load_si512(rotated[i] + PAIRS),
                              _mm512_loadu_si512(key + PAIRS));
       own[i] = _mm512_reduce_add_ps(product);
     }
-    std::fill(turned[0] + count * WIDTH, turned[0] + QUERIES * WIDTH, uint16_t{0});
+    std::fill(rotated[0] + count * WIDTH, rotated[0] + QUERIES * WIDTH, uint16_t{0});
     std::fill(own + count, own + QUERIES, 0.0f);
     const __m512i step = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     for (int g = 0; g < GROUPS; ++g) {
-      to_lanes(turned + g * LANES, queries[0] + g * LANES, QUERIES);
+      to_lanes(rotated + g * LANES, queries[0] + g * LANES, QUERIES);
       shift[g] = _mm512_load_ps(own + g * LANES);
       const __m512i place = _mm512_add_epi32(step, _mm512_set1_epi32(first + g * LANES));
       const int reach = head.window < 0 ? head.tokens + QUERIES : head.window;
@@ -147,7 +147,7 @@ class Block {
     }
   }
 
-  // Shifts moved up to the highest score, and all that was added up under the former ones with it.
+  // Move the shifts up to the highest scores, and rescale the sums made under the old ones.
   __attribute__((noinline)) void move_shift(__m512 score[ROWS][GROUPS]) {
     for (int g = 0; g < GROUPS; ++g) {
       __m512 highest = _mm512_setzero_ps();
@@ -157,18 +157,18 @@ class Block {
       const __m512 factor = power_of_two(_mm512_sub_ps(_mm512_setzero_ps(), highest));
       sums[g] = _mm512_mul_ps(sums[g], factor);
       for (int d = 0; d < WIDTH; ++d) {
-        float* place = mixed[d] + g * LANES;
+        float* place = output[d] + g * LANES;
         _mm512_store_ps(place, _mm512_mul_ps(_mm512_load_ps(place), factor));
       }
     }
   }
 
-  // The values of the tile's keys, from where they are not mixed yet to pair `end`, by weight.
+  // Add the tile's weighted values, from the first that is not in the output yet to pair `end`.
   void mix(const uint32_t* values, int end) {
     for (int d = 0; d < WIDTH; d += ROWS) {
       __m512 sum[ROWS][GROUPS];
       for (int r = 0; r < ROWS; ++r) {
-        for (int g = 0; g < GROUPS; ++g) sum[r][g] = _mm512_load_ps(mixed[d + r] + g * LANES);
+        for (int g = 0; g < GROUPS; ++g) sum[r][g] = _mm512_load_ps(output[d + r] + g * LANES);
       }
       for (int pair = done; pair < end; ++pair) {
         __m512i weight[GROUPS];
@@ -179,21 +179,21 @@ class Block {
         }
       }
       for (int r = 0; r < ROWS; ++r) {
-        for (int g = 0; g < GROUPS; ++g) _mm512_store_ps(mixed[d + r] + g * LANES, sum[r][g]);
+        for (int g = 0; g < GROUPS; ++g) _mm512_store_ps(output[d + r] + g * LANES, sum[r][g]);
       }
     }
     done = end;
   }
 
-  // Logarithms, of base 2, of what weights were divided by, as if none had been shifted.
-  void store_logs(float* logs) const {
+  // The base-2 logarithms of the sums of weights, as if no score had been shifted.
+  void store_log_sum_exp(float* log_sum_exp) const {
     alignas(64) float sum[LANES], moved[LANES];
     for (int i = 0; i < count; ++i) {
       if (i % LANES == 0) {
         _mm512_store_ps(sum, sums[i / LANES]);
         _mm512_store_ps(moved, shift[i / LANES]);
       }
-      logs[i] = moved[i % LANES] + std::log2(sum[i % LANES]);
+      log_sum_exp[i] = moved[i % LANES] + std::log2(sum[i % LANES]);
     }
   }
 
@@ -204,7 +204,7 @@ class Block {
       for (int d = 0; d < WIDTH; d += LANES) {
         __m512i rows[LANES];
         for (int i = 0; i < LANES; ++i) {
-          const __m512 taken = _mm512_load_ps(mixed[d + i] + g * LANES);
+          const __m512 taken = _mm512_load_ps(output[d + i] + g * LANES);
           rows[i] = _mm512_castps_si512(_mm512_mul_ps(taken, share));
         }
         transpose(rows);
@@ -216,18 +216,18 @@ class Block {
   }
 };
 
-// What `attend` needs to know of bfloat16.
+// The steps of `attend` in bfloat16.
 struct Kernel {
   using Blocks = ::Blocks<Block, 4>;
 
-  // Pairs of values begin anew with each sequence.
+  // Pairs of values never reach across sequences.
   static int64_t value_rows(int64_t rows) { return rows / 2; }
   static int64_t first_value_row(const int32_t* starts, int s) {
     return (static_cast<int64_t>(starts[s]) + s + 1) / 2;
   }
 
-  // Keys turned, and values of tokens 2i and 2i + 1 as neighbours (tokens / 2, WIDTH, 2), a missing
-  // last one as zeros, of tokens [first, first + count) of a sequence, all heads.
+  // Rotate keys, and lay out values of tokens 2i and 2i + 1 as neighbours (tokens / 2, WIDTH, 2), a
+  // missing last one as zeros: for tokens [first, first + count) of a sequence, all heads.
   static void prepare(const uint16_t* qkv, int heads, int first, int count, const float* cosines,
                       const float* sines, uint16_t* keys, uint32_t* values, int64_t keys_stride,
                       int64_t values_stride) {
@@ -256,7 +256,7 @@ struct Kernel {
 
 extern "C" {
 
-// As `attend`, without logarithms; `rows` are the tokens and the sequences and 16 more, at least.
+// `attend` without log_sum_exp; `rows` is at least the number of tokens and sequences, plus 16.
 void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window,
                      uint16_t* keys, uint32_t* values, int64_t rows, int threads) {
@@ -264,12 +264,13 @@ void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, c
                  values, rows, threads);
 }
 
-// The same, with what `dewey_attention_gradients` needs of it.
-void dewey_attention_logs(const uint16_t* qkv, uint16_t* out, float* logs, const float* cosines,
-                          const float* sines, const int32_t* starts, int num_sequences, int heads,
-                          int window, uint16_t* keys, uint32_t* values, int64_t rows, int threads) {
-  attend<Kernel>(qkv, out, logs, cosines, sines, starts, num_sequences, heads, window, keys, values,
-                 rows, threads);
+// The same, with the log_sum_exp that `dewey_attention_gradients` needs.
+void dewey_attention_log_sum_exp(const uint16_t* qkv, uint16_t* out, float* log_sum_exp,
+                                 const float* cosines, const float* sines, const int32_t* starts,
+                                 int num_sequences, int heads, int window, uint16_t* keys,
+                                 uint32_t* values, int64_t rows, int threads) {
+  attend<Kernel>(qkv, out, log_sum_exp, cosines, sines, starts, num_sequences, heads, window, keys,
+                 values, rows, threads);
 }
 
 }  // extern "C"

@@ -1,14 +1,14 @@
-// Gradients of attention over a packed row, for training: those of queries, keys and values as they
-// were before they were turned.
+// Gradients of attention over a packed row, for training: those of queries, keys and values before
+// their rotation.
 //
-// Scores are computed again, block by block, from what the pass left: the logarithms of the sums
-// that its weights were divided by. All five products have one form: pairs of bfloat16 of a row,
-// each broadcast, times pairs in the lanes of registers; what differs is only how the two lie in
-// memory, so queries and what comes back from the output are laid out in both ways.
+// Scores are computed again, block by block, from the forward pass's log_sum_exp. All five products
+// have one form: pairs of bfloat16 of a row, each broadcast, times pairs in the lanes of registers.
+// They differ only in how the factors lie in memory, so queries and the output's gradients are laid
+// out in both ways.
 //
 // Source: arXiv 2205.14135 (FlashAttention) appendix B.4; D of it is `shares` here.
 
-#include "turned.h"
+#include "rotation.h"
 
 #include <cstring>
 #include <numeric>
@@ -19,14 +19,14 @@ namespace {
 
 constexpr int SIDE = 64;  // queries of a block, and keys of a tile
 constexpr int GROUPS = SIDE / LANES;
-constexpr int ROWS = 4;  // rows of a product that are worked on at a time
+constexpr int ROWS = 4;  // rows of a product that are computed at a time
 constexpr float LN_2 = 0.69314718f;
 
 struct alignas(64) Line {
   uint32_t words[LANES];
 };
 
-// Memory of a thread that grows with the longest sequence it meets, on lines of the cache.
+// A thread's memory, aligned to cache lines; it grows with the longest sequence.
 template <class Element>
 class Room {
  public:
@@ -64,7 +64,7 @@ inline void add_product(float* to, int64_t stride, const uint32_t* rows, int row
 struct Place {
   const uint16_t *qkv, *out, *out_grad;  // of its first token
   uint16_t* qkv_grad;
-  const float* logs;
+  const float* log_sum_exp;
   int64_t width;  // heads · WIDTH
   int tokens, window;  // window: keys seen to each side, all if negative
 };
@@ -90,14 +90,14 @@ class HeadGradients {
   }
 
  private:
-  // Of the whole sequence. Lanes: pairs of a row's elements down, a block's tokens across. Laced:
+  // Of the sequence. Lanes: pairs of a row's elements down, a block's tokens across. Laced:
   // pairs of tokens down, elements across.
   Room<uint16_t> key_room, value_room;
   Room<uint32_t> query_lanes_room, query_laced_room, out_lanes_room, out_laced_room, key_laced_room;
-  Room<float> logs_room, shares_room, query_grads_room;
+  Room<float> log_sum_exp_room, shares_room, query_grads_room;
   uint16_t *keys, *values;
   uint32_t *query_lanes, *query_laced, *out_lanes, *out_laced, *key_laced;
-  float *logs, *shares, *query_grads;  // query_grads: (blocks, WIDTH, SIDE)
+  float *log_sum_exp, *shares, *query_grads;  // query_grads: (blocks, WIDTH, SIDE)
 
   // Of a block of queries and a tile of keys.
   alignas(64) uint16_t weights[SIDE][SIDE];       // keys down, queries across
@@ -105,7 +105,7 @@ class HeadGradients {
   alignas(64) uint32_t laced_grads[SIDE / 2][SIDE];  // the same, pairs of keys down
   alignas(64) float key_grads[SIDE][WIDTH], value_grads[SIDE][WIDTH];
   alignas(64) uint16_t rows[SIDE][WIDTH];
-  alignas(64) float turned[SIDE][WIDTH];
+  alignas(64) float rotated[SIDE][WIDTH];
 
   void prepare(const Place& place, int blocks, const float* cosines, const float* sines) {
     const int64_t padded = static_cast<int64_t>(blocks) * SIDE;
@@ -116,7 +116,7 @@ class HeadGradients {
     out_lanes = out_lanes_room.of(padded * PAIRS);
     out_laced = out_laced_room.of(padded * PAIRS);
     key_laced = key_laced_room.of(padded * PAIRS);
-    logs = logs_room.of(padded);
+    log_sum_exp = log_sum_exp_room.of(padded);
     shares = shares_room.of(padded);
     query_grads = query_grads_room.of(padded * WIDTH);
     for (int first = 0; first < padded; first += SIDE) {
@@ -148,11 +148,11 @@ class HeadGradients {
           share = add_products(share, _mm512_load_si512(rows[i] + d), _mm512_loadu_si512(out + d));
         }
         shares[first + i] = _mm512_reduce_add_ps(share);
-        logs[first + i] = place.logs[first + i];
+        log_sum_exp[first + i] = place.log_sum_exp[first + i];
       }
-      // Queries that are none, the last block's, give nothing back: all of theirs is zero.
+      // Padding queries in the last block have no gradients: all their numbers are zero.
       std::fill(shares + first + count, shares + first + SIDE, 0.0f);
-      std::fill(logs + first + count, logs + first + SIDE, 0.0f);
+      std::fill(log_sum_exp + first + count, log_sum_exp + first + SIDE, 0.0f);
       to_lanes(out_lanes + at);
       to_laced(out_laced + at);
     }
@@ -179,7 +179,7 @@ class HeadGradients {
     return _mm512_or_si512(wide(even), _mm512_slli_epi32(wide(odd), 16));
   }
 
-  // What a block of queries and a tile of keys add to each other's gradients and to the values'.
+  // Add the gradients that a block of queries and a tile of keys give each other and the values.
   void add(const Place& place, int tile, int block) {
     const int first = block * SIDE, key = tile * SIDE;
     const int num_keys = (std::min(SIDE, place.tokens - key) + ROWS - 1) / ROWS * ROWS;
@@ -211,7 +211,7 @@ class HeadGradients {
     const int64_t key = tile + row, at = static_cast<int64_t>(first) * PAIRS;
     alignas(64) float score[ROWS][SIDE], grad[ROWS][SIDE];
     for (int g = 0; g < SIDE; g += LANES) {
-      const __m512 log = _mm512_load_ps(logs + first + g);
+      const __m512 log = _mm512_load_ps(log_sum_exp + first + g);
       const __m512 share = _mm512_load_ps(shares + first + g);
       for (int r = 0; r < ROWS; ++r) {
         _mm512_store_ps(score[r] + g, _mm512_sub_ps(_mm512_setzero_ps(), log));
@@ -270,13 +270,13 @@ class HeadGradients {
         __m512i some[LANES];
         for (int i = 0; i < LANES; ++i) some[i] = _mm512_load_si512(own + (d + i) * SIDE + g);
         transpose(some);
-        for (int i = 0; i < LANES; ++i) _mm512_store_si512(turned[g + i] + d, some[i]);
+        for (int i = 0; i < LANES; ++i) _mm512_store_si512(rotated[g + i] + d, some[i]);
       }
     }
     const int first = block * SIDE, count = std::min(SIDE, place.tokens - first);
     for (int i = 0; i < count; ++i) {
       const int64_t token = first + i;
-      rotate(turned[i], place.qkv_grad + token * 3 * place.width, cosines + token * PAIRS,
+      rotate(rotated[i], place.qkv_grad + token * 3 * place.width, cosines + token * PAIRS,
              sines + token * PAIRS, SCALE, -1.0f);
     }
   }
@@ -286,14 +286,14 @@ class HeadGradients {
 
 extern "C" {
 
-// `qkv` (T, 3, heads, WIDTH), the `out` (T, heads, WIDTH) and `logs` (heads, T) that
-// `dewey_attention` made of it, and the gradient of `out` → that of `qkv`.
-void dewey_attention_gradients(const uint16_t* qkv, const uint16_t* out, const float* logs,
+// `qkv` (T, 3, heads, WIDTH), the `out` (T, heads, WIDTH) and `log_sum_exp` (heads, T) that
+// `dewey_attention_log_sum_exp` made of it, and the gradient of `out` → that of `qkv`.
+void dewey_attention_gradients(const uint16_t* qkv, const uint16_t* out, const float* log_sum_exp,
                                const uint16_t* out_grad, uint16_t* qkv_grad, const float* cosines,
                                const float* sines, const int32_t* starts, int num_sequences,
                                int heads, int window, int threads) {
   const int64_t width = static_cast<int64_t>(heads) * WIDTH, num_tokens = starts[num_sequences];
-  // The longest first, so that no thread begins one of them when the others are done.
+  // The longest first, so that no thread starts a long one when the others are done.
   std::vector<int> order(num_sequences);
   std::iota(order.begin(), order.end(), 0);
   const auto length = [&](int s) { return starts[s + 1] - starts[s]; };
@@ -312,7 +312,7 @@ void dewey_attention_gradients(const uint16_t* qkv, const uint16_t* out, const f
               out + start * width + head * WIDTH,
               out_grad + start * width + head * WIDTH,
               qkv_grad + start * 3 * width + head * WIDTH,
-              logs + head * num_tokens + start,
+              log_sum_exp + head * num_tokens + start,
               width,
               length(s),
               window,

@@ -66,23 +66,23 @@ class Library:
         return all(can.get(need) for need in self.needs)
 
 
-HALVES = (
-    "attention.cpp", "attention_gradients.cpp", "linear.cpp", "rounded_weights.cpp", "rows.cpp",
+BFLOAT16 = (
+    "attention.cpp", "attention_gradients.cpp", "linear.cpp", "quantized_weights.cpp", "rows.cpp",
     "weight_gradients.cpp",
 )  # fmt: skip
-FLOATS = ("float_attention.cpp", "float_linear.cpp", "float_rows.cpp")
+FLOAT32 = ("float_attention.cpp", "float_linear.cpp", "float_rows.cpp")
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
 LIBRARIES = (
     Library(
-        "bfloat16", torch.bfloat16, HALVES, (*AVX512, "-mavx512bf16", "-mavx512vnni"),
+        "bfloat16", torch.bfloat16, BFLOAT16, (*AVX512, "-mavx512bf16", "-mavx512vnni"),
         needs=("avx512_bf16", "avx512_vnni"),
     ),
     Library(
-        "float32-avx512", torch.float32, FLOATS, (*AVX512, "-ffp-contract=fast"),
+        "float32-avx512", torch.float32, FLOAT32, (*AVX512, "-ffp-contract=fast"),
         needs=("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl"),
     ),
     Library(
-        "float32-avx2", torch.float32, FLOATS, ("-mavx2", "-ffp-contract=fast"),
+        "float32-avx2", torch.float32, FLOAT32, ("-mavx2", "-ffp-contract=fast"),
         needs=("avx2", "fma3"),
     ),
 )  # fmt: skip

@@ -11,11 +11,11 @@
 
 namespace {
 
-constexpr int HALF = WIDTH / 2;  // halves are the pairs that are turned together
-constexpr int ROWS = 4;          // rows of a product that are worked on at a time
-constexpr float FAR = 32.0f;     // above a query's shift; float32 adds up weights to 2^32 as well
+constexpr int HALF = WIDTH / 2;  // halves are the pairs that are rotated together
+constexpr int ROWS = 4;          // rows of a product that are computed at a time
+constexpr float FAR = 32.0f;     // above a query's shift; float32 sums weights up to 2^32 as well
 
-// One token's query or key, turned by its position's angles and scaled.
+// One token's query or key, rotated by its position's angles and scaled.
 // Source: arXiv 2104.09864 eq. 34.
 inline void rotate(const float* from, float* to, const float* cosines, const float* sines,
                    float scale) {
@@ -42,14 +42,14 @@ class Block {
   void start(const Head& head, int at, int end, const float* cosines, const float* sines) {
     first = at;
     count = std::min(QUERIES, end - at);
-    std::fill(mixed[0], mixed[0] + WIDTH * QUERIES, 0.0f);
+    std::fill(output[0], output[0] + WIDTH * QUERIES, 0.0f);
     for (int g = 0; g < NUM; ++g) {
       sums[g] = Floats{};
       load_queries(head, g, cosines, sines);
     }
   }
 
-  // Takes in a tile of keys and their values.
+  // Adds a tile of keys and their values.
   void add(const Head& head, int key, int num_keys) {
     const float* values = head.values + static_cast<int64_t>(key) * WIDTH;
     const int reach = head.window < 0 ? head.tokens : head.window;
@@ -74,7 +74,7 @@ class Block {
       const int used = std::min(LANES, count - g * LANES);
       for (int d = 0; d < WIDTH; d += LANES) {
         Floats rows[LANES];
-        for (int i = 0; i < LANES; ++i) rows[i] = load(mixed[d + i] + g * LANES) / sums[g];
+        for (int i = 0; i < LANES; ++i) rows[i] = load(output[d + i] + g * LANES) / sums[g];
         transpose(rows);
         for (int i = 0; i < used; ++i) {
           store(head.out + (first + g * LANES + i) * head.out_stride + d, rows[i]);
@@ -86,30 +86,30 @@ class Block {
  private:
   alignas(64) float queries[WIDTH][QUERIES];
   alignas(64) float weights[KEYS][QUERIES];
-  alignas(64) float mixed[WIDTH][QUERIES];
+  alignas(64) float output[WIDTH][QUERIES];
   Floats shift[NUM], sums[NUM];
   Ints from[NUM], to[NUM];  // first and last key that each query sees
   int first, count;         // queries
-  int done;                 // keys of the tile whose values are mixed already
+  int done;                 // keys of the tile whose values are in the output already
 
-  // Queries [g · LANES, (g + 1) · LANES), turned; missing ones are zero.
+  // Queries [g · LANES, (g + 1) · LANES), rotated; missing ones are zero.
   void load_queries(const Head& head, int g, const float* cosines, const float* sines) {
     const float scale = 0.125f * 1.44269504f;  // 1/√WIDTH, and exponentials are of base 2
-    alignas(64) float turned[LANES][WIDTH] = {};
+    alignas(64) float rotated[LANES][WIDTH] = {};
     Floats own{};
     for (int i = 0; i < std::min(LANES, count - g * LANES); ++i) {
       const int64_t token = first + g * LANES + i;
-      rotate(head.queries + token * head.query_stride, turned[i], cosines + token * HALF,
+      rotate(head.queries + token * head.query_stride, rotated[i], cosines + token * HALF,
              sines + token * HALF, scale);
       Floats product{};
       for (int d = 0; d < WIDTH; d += LANES) {
-        product += load(turned[i] + d) * load(head.keys + token * WIDTH + d);
+        product += load(rotated[i] + d) * load(head.keys + token * WIDTH + d);
       }
       own[i] = sum(product);
     }
     for (int d = 0; d < WIDTH; d += LANES) {
       Floats rows[LANES];
-      for (int i = 0; i < LANES; ++i) rows[i] = load(turned[i] + d);
+      for (int i = 0; i < LANES; ++i) rows[i] = load(rotated[i] + d);
       transpose(rows);
       for (int i = 0; i < LANES; ++i) store(queries[d + i] + g * LANES, rows[i]);
     }
@@ -158,7 +158,7 @@ class Block {
 
   Ints seen(int key, int g) const { return (from[g] <= key) & (key <= to[g]); }
 
-  // Shifts moved up to the highest score, and all that was added up under the former ones with it.
+  // Move the shifts up to the highest scores, and rescale the sums made under the old ones.
   __attribute__((noinline)) void move_shift(Floats score[ROWS][NUM]) {
     for (int g = 0; g < NUM; ++g) {
       Floats highest{};
@@ -168,17 +168,17 @@ class Block {
       const Floats factor = power_of_two(-highest);
       sums[g] *= factor;
       for (int d = 0; d < WIDTH; ++d) {
-        store(mixed[d] + g * LANES, load(mixed[d] + g * LANES) * factor);
+        store(output[d] + g * LANES, load(output[d] + g * LANES) * factor);
       }
     }
   }
 
-  // The values of the tile's keys, from where they are not mixed yet to `end`, by weight.
+  // Add the tile's weighted values, from the first that is not in the output yet to `end`.
   void mix(const float* values, int end) {
     for (int d = 0; d < WIDTH; d += ROWS) {
       Floats taken[ROWS][NUM];
       for (int r = 0; r < ROWS; ++r) {
-        for (int g = 0; g < NUM; ++g) taken[r][g] = load(mixed[d + r] + g * LANES);
+        for (int g = 0; g < NUM; ++g) taken[r][g] = load(output[d + r] + g * LANES);
       }
       for (int key = done; key < end; ++key) {
         Floats weight[NUM];
@@ -189,21 +189,21 @@ class Block {
         }
       }
       for (int r = 0; r < ROWS; ++r) {
-        for (int g = 0; g < NUM; ++g) store(mixed[d + r] + g * LANES, taken[r][g]);
+        for (int g = 0; g < NUM; ++g) store(output[d + r] + g * LANES, taken[r][g]);
       }
     }
     done = end;
   }
 };
 
-// What `attend` needs to know of float32.
+// The steps of `attend` in float32.
 struct Kernel {
   using Blocks = ::Blocks<Block, GROUPS>;
 
   static int64_t value_rows(int64_t rows) { return rows; }
   static int64_t first_value_row(const int32_t* starts, int s) { return starts[s]; }
 
-  // Keys turned and values, of tokens [first, first + count) of a sequence, all heads.
+  // Rotate keys and copy values: for tokens [first, first + count) of a sequence, all heads.
   static void prepare(const float* qkv, int heads, int first, int count, const float* cosines,
                       const float* sines, float* keys, float* values, int64_t stride, int64_t) {
     for (int64_t token = first; token < first + count; ++token) {
@@ -221,7 +221,7 @@ struct Kernel {
 
 extern "C" {
 
-// As `attend`; `rows` are the tokens and 16 more, at least.
+// `attend`; `rows` is at least the number of tokens plus 16.
 void dewey_attention(const float* qkv, float* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window, float* keys,
                      float* values, int64_t rows, int threads) {

@@ -25,7 +25,7 @@ struct Room {
   alignas(64) float results[PANEL * BLOCK];
 };
 
-// Tokens [0, count) of `from` (count, inner) as (inner, BLOCK); the places of missing ones are zero.
+// Tokens [0, count) of `from` (count, inner) as (inner, BLOCK); missing ones are zero.
 void order_tokens(const float* from, int count, int inner, float* to) {
   for (int first = 0; first < BLOCK; first += LANES) {
     const int used = std::min(LANES, count - first);
@@ -58,7 +58,7 @@ inline void multiply(const float* tokens, const Layer& layer, int row, float* re
   }
 }
 
-// A panel's results (PANEL, BLOCK) to where they belong in `out` (count, stride).
+// Write a panel's results (PANEL, BLOCK) to their place in `out` (count, stride).
 void store_panel(const float* results, const float* bias, int count, float* out, int64_t stride) {
   for (int first = 0; first < count; first += LANES) {
     const int used = std::min(LANES, count - first);

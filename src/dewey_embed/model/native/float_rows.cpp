@@ -1,4 +1,4 @@
-// What stands between attention and products, in float32: the residual stream with its norms, and
+// The steps between attention and products, in float32: the residual stream with its norms, and
 // GeGLU.
 
 #include <cmath>
@@ -7,8 +7,8 @@
 
 extern "C" {
 
-// `states` (rows, width) += `added`; `out` = LayerNorm(states) · weight + bias. What is null is left
-// out: nothing is added, nothing given out, weight is one (and then there is no norm), bias zero.
+// `states` (rows, width) += `added`; `out` = LayerNorm(states) · weight + bias. Null for
+// `added` adds nothing, for `out` writes nothing, for weight means no norm, for bias zero.
 void dewey_add_norm(float* states, const float* added, const float* weight, const float* bias,
                     float* out, int64_t rows, int width, float epsilon, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)

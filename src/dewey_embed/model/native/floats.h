@@ -1,7 +1,7 @@
 // Registers of float32 on any x86 with AVX2: sixteen at a time where there is AVX-512, else eight.
 //
-// Written with the compiler's own vectors, so that one text serves both; sums of products become
-// fused ones (-ffp-contract=fast).
+// Written with the compiler's own vectors, so that one source serves both; sums of products are
+// fused (-ffp-contract=fast).
 
 #pragma once
 
@@ -47,8 +47,8 @@ inline float sum(Floats values) {
   return total;
 }
 
-// 2^x within 2e-7 of itself, and 2^-126 below that; NaN stays NaN. What is added and taken off again
-// rounds to whole numbers; the polynomial is Taylor's, for at most 1/2 to either side.
+// 2^x within 2e-7 of itself, and 2^-126 below that; NaN stays NaN. Adding and subtracting
+// `shift` rounds to whole numbers; the polynomial is Taylor's, for at most 1/2 to either side.
 inline Floats power_of_two(Floats x) {
   const Floats shift = all(12582912.0f);  // 1.5 · 2^23
   const Floats low = all(-126.0f), high = all(127.0f);
@@ -68,7 +68,7 @@ inline Floats power_of_two(Floats x) {
   return value * (Floats)exponent;
 }
 
-// Blocks of SIZE by SIZE that lie beside the diagonal, swapped.
+// Swap the blocks of SIZE by SIZE beside the diagonal.
 template <int SIZE>
 inline void swap_blocks(Floats rows[LANES]) {
   Ints low, high;
@@ -84,7 +84,7 @@ inline void swap_blocks(Floats rows[LANES]) {
   }
 }
 
-// Rows of as many as there are lanes become columns.
+// Transpose LANES rows of LANES.
 inline void transpose(Floats rows[LANES]) {
   swap_blocks<1>(rows);
   swap_blocks<2>(rows);

@@ -1,4 +1,4 @@
-// Attention's work, whatever its numbers are: heads of sequences, in blocks of neighbouring queries.
+// Attention in any dtype, as tasks: heads of sequences, in blocks of neighbouring queries.
 
 #pragma once
 
@@ -13,12 +13,12 @@ constexpr int WIDTH = 64;    // of an attention head
 constexpr int KEYS = 96;     // of a tile
 constexpr int SHARED = 256;  // queries that go through the keys together, each tile still in cache
 
-// One head of one sequence; `keys` (tokens, WIDTH) are turned, `values` as its blocks want them.
+// One head of one sequence; `keys` (tokens, WIDTH) are rotated, `values` in the order of its blocks.
 template <class Element, class Value>
 struct Head {
   const Element* queries;
   Element* out;
-  float* logs;  // of what weights were divided by; null where nobody asks
+  float* log_sum_exp;  // of the scores, base 2; null where it is not needed
   const Element* keys;
   const Value* values;
   int64_t query_stride, out_stride;
@@ -58,13 +58,13 @@ class Blocks {
   Block<1> least;
 };
 
-// `qkv` (T, 3, heads, WIDTH) → `out` (T, heads, WIDTH) and `logs` (heads, T) or null: attention
-// within each of the sequences that begin at `starts` (sequences + 1). `cosines` and `sines` (positions, WIDTH / 2). `keys` and
-// `values` are room, `rows` · WIDTH elements a head.
+// `qkv` (T, 3, heads, WIDTH) → `out` (T, heads, WIDTH) and `log_sum_exp` (heads, T) or null:
+// attention within each of the sequences that begin at `starts` (sequences + 1). `cosines` and
+// `sines` are (positions, WIDTH / 2), `keys` and `values` buffers of `rows` · WIDTH elements a head.
 template <class Kernel, class Element, class Value>
-void attend(const Element* qkv, Element* out, float* logs, const float* cosines, const float* sines,
-            const int32_t* starts, int num_sequences, int heads, int window, Element* keys,
-            Value* values, int64_t rows, int threads) {
+void attend(const Element* qkv, Element* out, float* log_sum_exp, const float* cosines,
+            const float* sines, const int32_t* starts, int num_sequences, int heads, int window,
+            Element* keys, Value* values, int64_t rows, int threads) {
   const int64_t width = static_cast<int64_t>(heads) * WIDTH;
   const int64_t keys_stride = rows * WIDTH, values_stride = Kernel::value_rows(rows) * WIDTH;
   const auto values_of = [&](int64_t head, int s) {
@@ -94,7 +94,7 @@ void attend(const Element* qkv, Element* out, float* logs, const float* cosines,
       const Head<Element, Value> one_head{
           qkv + start * 3 * width + head * WIDTH,
           out + start * width + head * WIDTH,
-          logs ? logs + head * starts[num_sequences] + start : nullptr,
+          log_sum_exp ? log_sum_exp + head * starts[num_sequences] + start : nullptr,
           keys + head * keys_stride + start * WIDTH,
           values_of(head, task.sequence),
           3 * width,

@@ -10,12 +10,12 @@ import ctypes
 import os
 from ctypes import c_float, c_int, c_int64, c_void_p
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dewey_embed.config import BackboneConfig
-from dewey_embed.model.int8 import Int8Linear
 from dewey_embed.model.native.build import (
     Library,
     build,
@@ -29,13 +29,13 @@ HEAD_WIDTH = 64
 """The one width of heads that the kernels are made for: that of every ModernBERT."""
 
 WIDTH_STEP = 64
-"""Other widths must be multiples of it."""
+"""All other widths must be multiples of it."""
 
 SPARE_ROWS = 16
-"""The kernels look at keys so many at a time, and so up to that many past the last one."""
+"""The kernels read keys 16 at a time, and so up to 16 past the last one."""
 
-TOKENS_ROUNDED, OUTPUTS_ROUNDED = 256, 48
-"""To whole numbers of so many the kernel for weights' gradients fills up tokens and outputs."""
+TOKENS_PER_SCALE, OUTPUT_STEP = 256, 48
+"""The kernel for weights' gradients pads tokens and outputs to multiples of these."""
 
 SIGNATURES = {
     "dewey_attention": (*[c_void_p] * 5, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
@@ -43,133 +43,157 @@ SIGNATURES = {
     "dewey_add_norm": (*[c_void_p] * 5, c_int64, c_int, c_float, c_int),
     "dewey_geglu": (*[c_void_p] * 2, c_int64, c_int, c_int),
 }
-SIGNATURES_OF_HALVES = {
+BFLOAT16_SIGNATURES = {
     "dewey_linear_int8": (*[c_void_p] * 6, c_int64, *[c_int] * 3),
-    "dewey_attention_logs": (*[c_void_p] * 6, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
+    "dewey_attention_log_sum_exp": (*[c_void_p] * 6, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
     "dewey_attention_gradients": (*[c_void_p] * 8, *[c_int] * 4),
-    "dewey_round_weights": (*[c_void_p] * 4, *[c_int] * 4),
+    "dewey_quantize_weights": (*[c_void_p] * 4, *[c_int] * 4),
     "dewey_weight_gradients": (*[c_void_p] * 3, c_int64, *[c_int] * 2, *[c_void_p] * 4, c_int),
 }
-"""Beside them in the library for bfloat16."""
+"""Only in the library for bfloat16."""
 
 
-Linear = torch.nn.Linear | Int8Linear
+class AttentionMetadata(NamedTuple):
+    """The positions of a packed row's tokens, and the distance they see.
+
+    `cos_PD`, `sin_PD`: float32 (P, D/2), by which queries and keys are rotated. `starts`: int32,
+    where sequences begin, and the last one's end. `window`: tokens seen to each side, -1 for all.
+    """
+
+    cos_PD: Tensor
+    sin_PD: Tensor
+    starts: Tensor
+    window: int
+
+
+Int8Weights = tuple[Tensor, Tensor, Tensor]
+"""Weights (J, I) int8; of each row its scale, and 128 times its sum."""
 
 
 class Kernels:
-    """All that layers do, on contiguous CPU tensors of one dtype, and attention's gradients."""
+    """All steps of a layer, on contiguous CPU tensors of one dtype, and attention's gradients."""
 
     def __init__(self, library: Library, path: Path) -> None:
         self.dtype = library.dtype
         self.library = ctypes.CDLL(str(path))
-        halves = self.dtype == torch.bfloat16
-        signatures = SIGNATURES | (SIGNATURES_OF_HALVES if halves else {})
+        is_bfloat16 = self.dtype == torch.bfloat16
+        signatures = SIGNATURES | (BFLOAT16_SIGNATURES if is_bfloat16 else {})
         for name, types in signatures.items():
             function = getattr(self.library, name)
             function.argtypes, function.restype = types, None
-        # Large products then run on a unit of their own, several times as fast as vectors: torch's.
-        self.has_tiles = halves and bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        # Such a processor computes large products several times as fast, by torch.
+        self.has_tiles = is_bfloat16 and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
     def attention(
-        self, qkv_T3ND: Tensor, out_TND: Tensor, cos_PD: Tensor, sin_PD: Tensor, *,
-        starts: Tensor, window: int, logs_NT: Tensor | None = None,
+        self, qkv_T3ND: Tensor, out_TND: Tensor, metadata: AttentionMetadata,
+        log_sum_exp_NT: Tensor | None = None,
     ) -> None:  # fmt: skip
-        """Nothing; `out_TND` then holds what every token takes from those it sees.
+        """Write the attention output of unrotated queries, keys and values to `out_TND`.
 
-        `cos_PD`, `sin_PD`: float32 (P, D/2), by which queries and keys are turned. `starts`: int32,
-        where sequences begin, and the last one's end. `window`: tokens seen to each side, or -1.
-        `logs_NT`, float32, only in bfloat16: what `attention_gradients` needs of this pass.
+        `log_sum_exp_NT`, float32, only in bfloat16: for `attention_gradients`.
         """
         num_tokens, _, num_heads, width = qkv_T3ND.shape
+        cos_PD, sin_PD, starts, window = metadata
         rows = num_tokens + len(starts) - 1 + SPARE_ROWS
         rows += rows % 2
         keys, values = qkv_T3ND.new_empty((2, num_heads, rows, width))
-        run, given = self.library.dewey_attention, [qkv_T3ND, out_TND]
-        if logs_NT is not None:
-            run, given = self.library.dewey_attention_logs, [*given, logs_NT]
+        run, outputs = self.library.dewey_attention, [out_TND]
+        if log_sum_exp_NT is not None:
+            run, outputs = self.library.dewey_attention_log_sum_exp, [out_TND, log_sum_exp_NT]
         run(
-            *_places(*given, cos_PD, sin_PD, starts), len(starts) - 1, num_heads,
-            window, *_places(keys, values), rows, torch.get_num_threads(),
+            *_pointers(qkv_T3ND, *outputs, cos_PD, sin_PD, starts), len(starts) - 1, num_heads,
+            window, *_pointers(keys, values), rows, torch.get_num_threads(),
         )  # fmt: skip
 
     def attention_gradients(
-        self, qkv_T3ND: Tensor, out_TND: Tensor, logs_NT: Tensor, out_grad_TND: Tensor, *,
-        angles: tuple[Tensor, Tensor], starts: Tensor, window: int,
+        self, qkv_T3ND: Tensor, out_TND: Tensor, log_sum_exp_NT: Tensor, out_grad_TND: Tensor,
+        metadata: AttentionMetadata,
     ) -> Tensor:  # fmt: skip
-        """(T, 3, N, D): the gradient of `qkv_T3ND` from that of what `attention` made of it.
+        """(T, 3, N, D): the gradient of `qkv_T3ND` from that of its attention output.
 
-        Only in bfloat16, all but `logs_NT` and `angles` (cosines and sines), which are float32.
+        Only in bfloat16, all but `log_sum_exp_NT` and the angles, which are float32.
         """
+        cos_PD, sin_PD, starts, window = metadata
         gradient_T3ND = torch.empty_like(qkv_T3ND)
         self.library.dewey_attention_gradients(
-            *_places(qkv_T3ND, out_TND, logs_NT, out_grad_TND, gradient_T3ND, *angles, starts),
+            *_pointers(
+                qkv_T3ND, out_TND, log_sum_exp_NT, out_grad_TND, gradient_T3ND,
+                cos_PD, sin_PD, starts,
+            ),
             len(starts) - 1, qkv_T3ND.shape[2], window, torch.get_num_threads(),
         )  # fmt: skip
         return gradient_T3ND
 
-    def linear_rounded(self, rows_TI: Tensor, weight: Tensor, *, turned: bool) -> Tensor:
-        """(T, J): `rows_TI` times `weight` (J, I), or (I, J) if `turned`, both rounded to int8.
+    def linear_quantized(self, rows_TI: Tensor, weight: Tensor, *, transposed: bool) -> Tensor:
+        """(T, J): `rows_TI` times `weight` (J, I), or (I, J) if `transposed`, both made int8.
 
-        `weight` is float32, rows and what comes back bfloat16.
+        `weight` is float32, the rows and the product bfloat16.
         """
         outer, inner = weight.shape
-        shape = (inner, outer) if turned else (outer, inner)
-        rounded = torch.empty(shape, dtype=torch.int8)
+        shape = (inner, outer) if transposed else (outer, inner)
+        quantized = torch.empty(shape, dtype=torch.int8)
         scales = torch.empty(shape[0])
         shifts = torch.empty(shape[0], dtype=torch.int32)
-        threads = torch.get_num_threads()
-        self.library.dewey_round_weights(
-            *_places(weight, rounded, scales, shifts), outer, inner, turned, threads
-        )
-        out_TJ = rows_TI.new_empty((len(rows_TI), shape[0]))
-        self.library.dewey_linear_int8(
-            *_places(rows_TI, rounded, scales, shifts, None, out_TJ),
-            *rows_TI.shape, shape[0], threads,
+        self.library.dewey_quantize_weights(
+            *_pointers(weight, quantized, scales, shifts),
+            outer, inner, transposed, torch.get_num_threads(),
         )  # fmt: skip
+        out_TJ = rows_TI.new_empty((len(rows_TI), shape[0]))
+        self.linear_int8(rows_TI, (quantized, scales, shifts), None, out_TJ)
         return out_TJ
 
     def weight_gradients(self, grads_TJ: Tensor, rows_TI: Tensor) -> Tensor:
         """(J, I) float32: the gradient of a layer's weights, both bfloat16 factors in int8."""
         (num_tokens, outer), inner = grads_TJ.shape, rows_TI.shape[1]
-        padded = -(-num_tokens // TOKENS_ROUNDED) * TOKENS_ROUNDED
-        wide = -(-outer // OUTPUTS_ROUNDED) * OUTPUTS_ROUNDED
-        words = [torch.empty(padded * width, dtype=torch.int8) for width in (wide, inner)]
-        scales = torch.empty(padded // TOKENS_ROUNDED * (wide + inner))
+        padded = -(-num_tokens // TOKENS_PER_SCALE) * TOKENS_PER_SCALE
+        wide = -(-outer // OUTPUT_STEP) * OUTPUT_STEP
+        quantized = [torch.empty(padded * width, dtype=torch.int8) for width in (wide, inner)]
+        scales = torch.empty(padded // TOKENS_PER_SCALE * (wide + inner))
         shifts = torch.empty_like(scales, dtype=torch.int32)
         out_JI = torch.empty((outer, inner))
         self.library.dewey_weight_gradients(
-            *_places(grads_TJ, rows_TI, out_JI), num_tokens, outer, inner,
-            *_places(*words, scales, shifts), torch.get_num_threads(),
+            *_pointers(grads_TJ, rows_TI, out_JI), num_tokens, outer, inner,
+            *_pointers(*quantized, scales, shifts), torch.get_num_threads(),
         )  # fmt: skip
         return out_JI
 
-    def linear(self, rows_TI: Tensor, layer: Linear, out_TJ: Tensor) -> None:
-        """Nothing; `out_TJ` is then the linear layer of `rows_TI`, whatever its weights are."""
-        if isinstance(layer, Int8Linear):
-            run = self.library.dewey_linear_int8
-            places = _places(rows_TI, layer.weight, layer.scale, layer.shift, layer.bias, out_TJ)
-        else:
-            run = self.library.dewey_linear
-            places = _places(rows_TI, layer.weight, layer.bias, out_TJ)
-        run(*places, *rows_TI.shape, layer.out_features, torch.get_num_threads())
+    def linear(
+        self, rows_TI: Tensor, weight_JI: Tensor, bias_J: Tensor | None, out_TJ: Tensor
+    ) -> None:
+        """Write the linear layer of `rows_TI` to `out_TJ`."""
+        self.library.dewey_linear(
+            *_pointers(rows_TI, weight_JI, bias_J, out_TJ),
+            *rows_TI.shape, len(weight_JI), torch.get_num_threads(),
+        )  # fmt: skip
+
+    def linear_int8(
+        self, rows_TI: Tensor, weights: Int8Weights, bias_J: Tensor | None, out_TJ: Tensor
+    ) -> None:  # fmt: skip
+        """Write the linear layer of `rows_TI` to `out_TJ`, by int8 weights."""
+        self.library.dewey_linear_int8(
+            *_pointers(rows_TI, *weights, bias_J, out_TJ),
+            *rows_TI.shape, len(weights[0]), torch.get_num_threads(),
+        )  # fmt: skip
 
     def add_norm(
         self, states_TH: Tensor, added_TH: Tensor | None, norm: torch.nn.LayerNorm | None,
         out_TH: Tensor | None,
     ) -> None:  # fmt: skip
-        """Nothing; `added_TH` is then added to `states_TH` (float32), `out_TH` the norm of them.
+        """Add `added_TH` to `states_TH`, float32, and write the norm of the sum to `out_TH`.
 
-        Without a norm `out_TH` is the states themselves, in its dtype.
+        Without a norm, `out_TH` is the sum itself, in its dtype.
         """
         weight, bias, epsilon = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
         self.library.dewey_add_norm(
-            *_places(states_TH, added_TH, weight, bias, out_TH), *states_TH.shape,
+            *_pointers(states_TH, added_TH, weight, bias, out_TH), *states_TH.shape,
             epsilon, torch.get_num_threads(),
         )  # fmt: skip
 
     def geglu(self, wide_TI: Tensor, out_TI: Tensor) -> None:
-        """Nothing; `out_TI` is then gelu(first half of `wide_TI`) · second half."""
-        self.library.dewey_geglu(*_places(wide_TI, out_TI), *out_TI.shape, torch.get_num_threads())
+        """Write gelu(first half of `wide_TI`) · second half to `out_TI`."""
+        self.library.dewey_geglu(
+            *_pointers(wide_TI, out_TI), *out_TI.shape, torch.get_num_threads()
+        )
 
 
 def widths_fit(config: BackboneConfig) -> bool:
@@ -216,7 +240,7 @@ def _wanted(dtype: torch.dtype) -> Library | None:
     return None if os.environ.get("DEWEY_NATIVE") == "0" else library_for(dtype)
 
 
-def _places(*tensors: Tensor | None) -> list[int | None]:
-    """Where tensors lie in memory."""
+def _pointers(*tensors: Tensor | None) -> list[int | None]:
+    """The addresses of tensors' memory."""
     assert all(tensor is None or tensor.is_contiguous() for tensor in tensors)
     return [None if tensor is None else tensor.data_ptr() for tensor in tensors]

@@ -1,4 +1,4 @@
-"""The layers of a backbone by our kernels.
+"""The layers of a backbone by the C++ kernels, and attention with gradients by them.
 
 Shape suffixes as in `backbone.py`: T packed tokens, H hidden width, N heads, D head width,
 I intermediate width; P positions.
@@ -6,142 +6,139 @@ I intermediate width; P positions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dewey_embed.config import BackboneConfig, LayerType
-from dewey_embed.model.attention import full_attention, rotate
-from dewey_embed.model.int8 import Int8Linear, is_int8
-from dewey_embed.model.native.kernels import (
-    HEAD_WIDTH,
-    Kernels,
-    Linear,
-    can_build,
-    kernels,
-    widths_fit,
-)
+from dewey_embed.model.attention import full_attention, rotary_tables, rotate
+from dewey_embed.model.backbone import SLICE_TOKENS, Backbone, Layer
+from dewey_embed.model.int8 import Int8Linear
+from dewey_embed.model.native.kernels import AttentionMetadata, Kernels
 from dewey_embed.model.packing import Packed
 
-if TYPE_CHECKING:
-    from dewey_embed.model.backbone import Backbone, Layer
-
-Angles = dict[LayerType, tuple[Tensor, Tensor]]
-"""Cosines and sines (P, D/2) float32 of every position's angles, for each kind of layer."""
-
-SLICE_TOKENS = 512
-"""Tokens that pass at a time through what is done token by token: they stay in cache."""
-
-WORTH_BUILDING = 2e11
-"""Tokens · weights asked of a model from which kernels are built for it: some 20,000 tokens of the
-mini, which take plain PyTorch about as long as the compiler takes, once."""
+Metadata = dict[LayerType, AttentionMetadata]
 
 
-def prepare(backbone: Backbone, num_tokens: int) -> None:
-    """Nothing; once all that was asked of a model is worth it, kernels are built if they can be."""
-    backbone.tokens_asked += num_tokens
-    work = backbone.tokens_asked * backbone.layer_weights
-    kernels_of(backbone, may_build=work >= WORTH_BUILDING)
+def attention_metadata(config: BackboneConfig, packed: Packed) -> Metadata:
+    """The positions of a row's tokens and the distance they see, for each kind of layer."""
+    rotary = rotary_tables(config, torch.arange(packed.max_length), torch.float32)
+    return {
+        kind: AttentionMetadata(
+            cos_PD, sin_PD, packed.cu_seqlens,
+            -1 if kind == "full_attention" else config.local_attention // 2,
+        )
+        for kind, (cos_PD, sin_PD) in rotary.items()
+    }  # fmt: skip
 
 
-def kernels_of(backbone: Backbone, *, may_build: bool = False) -> Kernels | None:
-    """The kernels if they can run this backbone now, without gradients; else None."""
-    dtype = backbone.final_norm.weight.dtype
-    return kernels(dtype, may_build=may_build) if fits(backbone) else None
+def run_layers(backbone: Backbone, packed: Packed, states_TH: Tensor, kernels: Kernels) -> None:
+    """Run all layers on the stream `states_TH`, float32, in place; without gradients."""
+    run = _Run(kernels, backbone.config, packed)
+    for layer in cast(Iterable[Layer], backbone.layers):
+        run.project(layer, states_TH)
+        run.attend(layer.layer_type)
+        run.finish(layer, states_TH)
 
 
-def fits(backbone: Backbone) -> bool:
-    """Whether kernels are made for this backbone where it is: no gradients, one dtype for all."""
-    weight = backbone.final_norm.weight
-    return (
-        weight.device.type == "cpu"
-        and not (weight.dtype == torch.float32 and is_int8(backbone))
-        and widths_fit(backbone.config)
-        and not torch.is_grad_enabled()
-        and not torch.is_autocast_enabled("cpu")
-    )
+class _Run:
+    """The memory of one pass over a packed row, allocated once for all layers."""
 
-
-def engine_name(backbone: Backbone) -> str:
-    """What encodes with a backbone on this machine, in words for people."""
-    with torch.inference_mode():
-        dtype = backbone.final_norm.weight.dtype
-        if kernels_of(backbone) is not None:
-            return f"C++ kernels ({dtype})".replace("torch.", "")
-        if fits(backbone) and can_build(dtype):
-            return "PyTorch, and C++ kernels once there is work worth compiling them"
-    return "PyTorch"
-
-
-class NativeRun:
-    """One pass of a packed row through layers; the row's memory is asked for once."""
-
-    def __init__(
-        self, kernels: Kernels, config: BackboneConfig, packed: Packed, angles: Angles
-    ) -> None:
-        self.kernels, self.packed, self.angles = kernels, packed, angles
-        self.window = config.local_attention // 2
+    def __init__(self, kernels: Kernels, config: BackboneConfig, packed: Packed) -> None:
+        self.kernels, self.packed = kernels, packed
+        self.metadata = attention_metadata(config, packed)
         width, heads = config.hidden_size, config.num_attention_heads
         num_tokens, dtype = len(packed.ids_T), kernels.dtype
-        self.qkv_T3ND = torch.empty((num_tokens, 3, heads, HEAD_WIDTH), dtype=dtype)
-        self.mixed_TND = torch.empty((num_tokens, heads, HEAD_WIDTH), dtype=dtype)
+        self.qkv_T3ND = torch.empty((num_tokens, 3, heads, config.head_size), dtype=dtype)
+        self.heads_TND = torch.empty((num_tokens, heads, config.head_size), dtype=dtype)
         size = min(num_tokens, SLICE_TOKENS)
         self.normed = torch.empty((size, width), dtype=dtype)
         self.added = torch.empty((size, width), dtype=dtype)
         self.wide = torch.empty((size, 2 * config.intermediate_size), dtype=dtype)
         self.narrow = torch.empty((size, config.intermediate_size), dtype=dtype)
 
-    def layers(self, layers: Iterable[Layer], states_TH: Tensor) -> None:
-        """Nothing; `states_TH`, float32, is then the stream after all of the layers."""
-        for layer in layers:
-            self._project(layer, states_TH)
-            self._attend(layer.layer_type)
-            self._finish(layer, states_TH)
-
-    def _project(self, layer: Layer, states_TH: Tensor) -> None:
-        """Queries, keys and values of the normed stream."""
-        qkv_TH = self.qkv_T3ND.flatten(1)
-        for states, qkv in zip(*_slices(states_TH, qkv_TH), strict=True):
+    def project(self, layer: Layer, states_TH: Tensor) -> None:
+        """Write the queries, keys and values of the normed stream."""
+        for states, qkv in _slices(states_TH, self.qkv_T3ND.flatten(1)):
             normed = self.normed[: len(states)]
             self.kernels.add_norm(states, None, layer.attn_norm, normed)
             self._multiply(layer.attn.Wqkv, normed, qkv)
 
-    def _attend(self, kind: LayerType) -> None:
-        """What every token takes from those it sees."""
-        full, (cos_PD, sin_PD) = kind == "full_attention", self.angles[kind]
-        if full and self.kernels.has_tiles:
-            for qkv, places in zip(*_slices(self.qkv_T3ND, self.packed.positions_T), strict=True):
-                qkv[:, 0], qkv[:, 1], _ = rotate(qkv, cos_PD[places], sin_PD[places])
+    def attend(self, kind: LayerType) -> None:
+        """Write the heads' outputs."""
+        metadata = self.metadata[kind]
+        if kind == "full_attention" and self.kernels.has_tiles:
+            for qkv, positions in _slices(self.qkv_T3ND, self.packed.positions_T):
+                cos, sin = metadata.cos_PD[positions], metadata.sin_PD[positions]
+                qkv[:, 0], qkv[:, 1], _ = rotate(qkv, cos, sin)
             q_TND, k_TND, v_TND = self.qkv_T3ND.unbind(1)
-            self.mixed_TND = full_attention(q_TND, k_TND, v_TND, self.packed.lengths)
-            return
-        self.kernels.attention(
-            self.qkv_T3ND, self.mixed_TND, cos_PD, sin_PD,
-            starts=self.packed.cu_seqlens, window=-1 if full else self.window,
-        )  # fmt: skip
-
-    def _finish(self, layer: Layer, states_TH: Tensor) -> None:
-        """The stream with what attention and the MLP add to it."""
-        for states, mixed in zip(*_slices(states_TH, self.mixed_TND.flatten(1)), strict=True):
-            some = slice(len(states))
-            self._multiply(layer.attn.Wo, mixed, self.added[some])
-            self.kernels.add_norm(states, self.added[some], layer.mlp_norm, self.normed[some])
-            self._multiply(layer.mlp.Wi, self.normed[some], self.wide[some])
-            self.kernels.geglu(self.wide[some], self.narrow[some])
-            self._multiply(layer.mlp.Wo, self.narrow[some], self.added[some])
-            self.kernels.add_norm(states, self.added[some], None, None)
-
-    def _multiply(self, linear: Linear, rows: Tensor, out: Tensor) -> None:
-        """Nothing; `out` is then the linear layer of `rows`."""
-        if not self.kernels.has_tiles or isinstance(linear, Int8Linear):
-            self.kernels.linear(rows, linear, out)
-        elif linear.bias is None:
-            torch.mm(rows, linear.weight.t(), out=out)
+            self.heads_TND = full_attention(q_TND, k_TND, v_TND, self.packed.lengths)
         else:
-            torch.addmm(linear.bias, rows, linear.weight.t(), out=out)
+            self.kernels.attention(self.qkv_T3ND, self.heads_TND, metadata)
+
+    def finish(self, layer: Layer, states_TH: Tensor) -> None:
+        """Add the outputs of attention and the MLP to the stream."""
+        for states, heads in _slices(states_TH, self.heads_TND.flatten(1)):
+            rows = slice(len(states))
+            self._multiply(layer.attn.Wo, heads, self.added[rows])
+            self.kernels.add_norm(states, self.added[rows], layer.mlp_norm, self.normed[rows])
+            self._multiply(layer.mlp.Wi, self.normed[rows], self.wide[rows])
+            self.kernels.geglu(self.wide[rows], self.narrow[rows])
+            self._multiply(layer.mlp.Wo, self.narrow[rows], self.added[rows])
+            self.kernels.add_norm(states, self.added[rows], None, None)
+
+    def _multiply(self, linear: nn.Linear | Int8Linear, rows: Tensor, out: Tensor) -> None:
+        """Write the linear layer of `rows` to `out`."""
+        weight, bias = linear.weight, linear.bias
+        if isinstance(linear, Int8Linear):
+            self.kernels.linear_int8(rows, (weight, linear.scale, linear.shift), bias, out)
+        elif not self.kernels.has_tiles:
+            self.kernels.linear(rows, weight, bias, out)
+        elif bias is None:
+            torch.mm(rows, weight.t(), out=out)
+        else:
+            torch.addmm(bias, rows, weight.t(), out=out)
 
 
-def _slices(*rows: Tensor) -> list[tuple[Tensor, ...]]:
-    return [each.split(SLICE_TOKENS) for each in rows]
+def _slices(*rows: Tensor) -> Iterable[tuple[Tensor, ...]]:
+    return zip(*(each.split(SLICE_TOKENS) for each in rows), strict=True)
+
+
+class KernelAttention:
+    """Attention over one packed row with gradients, in bfloat16: `backbone.OwnAttention`."""
+
+    def __init__(self, kernels: Kernels, config: BackboneConfig, packed: Packed) -> None:
+        self._kernels = kernels
+        self._metadata = attention_metadata(config, packed)
+
+    def __call__(self, qkv_T3ND: Tensor, kind: LayerType) -> Tensor:
+        """(T, N, D) bfloat16: the heads' outputs, differentiable."""
+        apply: Callable[..., Tensor] = _Attention.apply
+        return apply(qkv_T3ND, self._metadata[kind], self._kernels)
+
+
+class _Attention(torch.autograd.Function):
+    """Keeps its input, its output, and one number for each token and head."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv_T3ND: Tensor, metadata: AttentionMetadata, kernels: Kernels
+    ) -> Tensor:
+        qkv_T3ND = qkv_T3ND.contiguous()
+        num_tokens, _, num_heads, width = qkv_T3ND.shape
+        out_TND = qkv_T3ND.new_empty((num_tokens, num_heads, width))
+        log_sum_exp_NT = torch.empty((num_heads, num_tokens), dtype=torch.float32)
+        kernels.attention(qkv_T3ND, out_TND, metadata, log_sum_exp_NT)
+        ctx.save_for_backward(qkv_T3ND, out_TND, log_sum_exp_NT)
+        ctx.attention_metadata, ctx.kernels = metadata, kernels
+        return out_TND
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        qkv_T3ND, out_TND, log_sum_exp_NT = ctx.saved_tensors
+        gradient_T3ND = ctx.kernels.attention_gradients(
+            qkv_T3ND, out_TND, log_sum_exp_NT, gradients[0].contiguous(), ctx.attention_metadata
+        )
+        return gradient_T3ND, None, None

@@ -22,14 +22,14 @@ constexpr int BLOCKS = 4;               // of a task at most
 
 struct Layer {
   const void* weights;    // (outer, inner)
-  const float* scales;    // (outer): what one of an int8 weight is worth
-  const int32_t* shifts;  // (outer): what products by bytes 128 too high have too much
+  const float* scales;    // (outer): of int8 weights
+  const int32_t* shifts;  // (outer): the excess of products by bytes that are 128 too high
   const uint16_t* bias;   // (outer) or null
   int inner, outer;
 };
 
 // Bfloat16 tokens by bfloat16 weights.
-struct Halves {
+struct Bfloat16 {
   static constexpr int PACKED = 2;  // elements of a word
   using Sum = __m512;
   static Sum zero() { return _mm512_setzero_ps(); }
@@ -43,7 +43,7 @@ struct Halves {
   }
 };
 
-// Bfloat16 tokens, each rounded to bytes by a scale of its own, by int8 weights.
+// Bfloat16 tokens, each quantized to bytes by a scale of its own, by int8 weights.
 // Source: arXiv 1712.05877 §2.1, symmetric, per token and per row of weights.
 struct Bytes {
   static constexpr int PACKED = 4;
@@ -56,10 +56,10 @@ struct Bytes {
     const __m512i exact = _mm512_sub_epi32(sum, _mm512_set1_epi32(layer.shifts[row]));
     return _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_set1_ps(layer.scales[row]));
   }
-  // The processor wants the tokens' bytes without sign: they are 128 too high.
+  // The processor takes the tokens' bytes without sign: they are made 128 too high.
   static float words(const uint16_t* token, int inner, uint32_t* to) {
     __m512 highest = _mm512_setzero_ps();
-    __mmask16 none = 0;  // where there is no number
+    __mmask16 none = 0;  // where a token holds NaN or infinity
     for (int i = 0; i < inner; i += LANES) {
       const __m512 value = _mm512_abs_ps(load_half(token + i));
       none |= _mm512_cmp_ps_mask(value, value, _CMP_UNORD_Q);
@@ -93,8 +93,8 @@ struct Room {
   float scales[BLOCKS * TOKENS];  // of tokens
 };
 
-// Tokens [0, count) of `from` (count, inner) as words (inner / PACKED, TOKENS); what stands at the
-// places of missing ones does not matter.
+// Tokens [0, count) of `from` (count, inner) as words (inner / PACKED, TOKENS); missing
+// ones may hold anything.
 template <class Kind>
 void order_tokens(const uint16_t* from, int count, int inner, uint32_t* group, uint32_t* to,
                   float* scales) {
@@ -143,7 +143,7 @@ inline void multiply(const uint32_t* tokens, const Layer& layer, int row, float*
   }
 }
 
-// A panel's results (PANEL, TOKENS) to where they belong in `out` (count, stride).
+// Write a panel's results (PANEL, TOKENS) to their place in `out` (count, stride).
 void store(const float* results, const float* scales, const uint16_t* bias, int count,
            uint16_t* out, int64_t stride) {
   for (int g = 0; g * LANES < count; ++g) {
@@ -221,11 +221,11 @@ extern "C" {
 void dewey_linear(const uint16_t* tokens, const uint16_t* weights, const uint16_t* bias,
                   uint16_t* out, int64_t num_tokens, int inner, int outer, int threads) {
   const Layer layer{weights, nullptr, nullptr, bias, inner, outer};
-  run_all<Halves>(tokens, layer, out, num_tokens, threads);
+  run_all<Bfloat16>(tokens, layer, out, num_tokens, threads);
 }
 
-// The same by int8 `weights`, each row worth `scales` and its sum, times 128, in `shifts`. `inner`
-// is a multiple of 64.
+// The same by int8 `weights`: each row's scale in `scales`, 128 times its sum in `shifts`.
+// `inner` is a multiple of 64.
 void dewey_linear_int8(const uint16_t* tokens, const int8_t* weights, const float* scales,
                        const int32_t* shifts, const uint16_t* bias, uint16_t* out,
                        int64_t num_tokens, int inner, int outer, int threads) {

@@ -1,11 +1,11 @@
-// What stands between attention and products: the residual stream with its norms, and GeGLU.
+// The steps between attention and products: the residual stream with its norms, and GeGLU.
 
 #include "vectors.h"
 
 extern "C" {
 
-// `states` (rows, width) += `added`; `out` = LayerNorm(states) · weight + bias. What is null is left
-// out: nothing is added, nothing given out, weight is one (and then there is no norm), bias zero.
+// `states` (rows, width) += `added`; `out` = LayerNorm(states) · weight + bias. Null for
+// `added` adds nothing, for `out` writes nothing, for weight means no norm, for bias zero.
 void dewey_add_norm(float* states, const uint16_t* added, const uint16_t* weight,
                     const uint16_t* bias, uint16_t* out, int64_t rows, int width, float epsilon,
                     int threads) {

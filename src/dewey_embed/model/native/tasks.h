@@ -1,4 +1,4 @@
-// How work is shared out among threads.
+// The division of work among threads.
 
 #pragma once
 
@@ -19,7 +19,7 @@ inline std::vector<Task> product_tasks(std::int64_t num_tokens, int num_panels, 
                                        int blocks, int threads) {
   const std::int64_t share = (num_tokens + threads - 1) / threads;
   const std::int64_t size = std::min<std::int64_t>((share + block - 1) / block, blocks) * block;
-  // Where tokens do not come out even among threads, each task's panels are shared out too.
+  // Where tokens do not divide evenly among threads, the panels of each task are divided, too.
   const int shares = num_tokens % (size * threads) ? std::min(num_panels, threads) : 1;
   std::vector<Task> all;
   for (std::int64_t first = 0; first < num_tokens; first += size) {

@@ -1,4 +1,4 @@
-// Registers of sixteen float32, and bfloat16 in pairs: what the kernels beside this file share.
+// Registers of sixteen float32, and bfloat16 in pairs: shared by the kernels beside this file.
 //
 // bfloat16 in and out, sums in float32. Plain functions over plain memory: no header of torch is
 // needed, any torch can call them, and they compile in seconds.
@@ -21,7 +21,7 @@ using std::uint16_t;
 using std::uint32_t;
 
 constexpr int LANES = 16;  // float32 of a register
-constexpr float HIGHEST = 127.0f;  // of a byte that is rounded to, up and down
+constexpr float HIGHEST = 127.0f;  // of a quantized magnitude
 
 inline __m512 load_half(const uint16_t* from) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
@@ -67,7 +67,7 @@ inline __m512i lace(__m512 first, __m512 second) {
                                   (__m512i)_mm512_cvtne2ps_pbh(second, first));
 }
 
-// Rows of 16 become columns.
+// Transpose 16 rows of 16.
 inline void transpose(__m512i rows[LANES]) {
   __m512i half[LANES];
   for (int i = 0; i < LANES; i += 2) {

@@ -1,8 +1,8 @@
-// Gradients of a layer's weights: what comes back to its outputs, times its inputs, summed up over
-// all tokens; in int8, whose products the processor does twice as fast as those of bfloat16.
+// Gradients of a layer's weights: those of its outputs times its inputs, summed over all tokens; in
+// int8, which the processor multiplies twice as fast as bfloat16.
 //
-// Tokens are summed up here, so they can have no scales of their own. Instead every column has one
-// for each block of tokens: within a block products are exact, blocks are added up in float32.
+// Tokens are summed here, so they cannot have scales of their own. Instead every column has one for
+// each block of tokens: within a block products are exact, blocks are summed in float32.
 //
 // Source: arXiv 1712.05877 §2.1, symmetric, per block and column.
 
@@ -16,19 +16,19 @@ constexpr int GROUPS = 4;          // registers of inputs
 constexpr int INPUTS = GROUPS * LANES;
 constexpr int ROWS = 6;            // of outputs: with GROUPS as many sums as registers hold
 constexpr int OUTPUTS = 48;        // of a tile
-constexpr int COLUMNS = 32;        // that are rounded together
+constexpr int COLUMNS = 32;        // quantized together
 
 inline int count_of(int64_t all, int size) { return static_cast<int>((all + size - 1) / size); }
 
 // The columns of a row of tokens (tokens, width), as words of four tokens' bytes: for each block of
-// tokens and PANEL of columns (WORDS, PANEL). Bytes are `lift` higher than they are worth.
+// tokens and PANEL of columns (WORDS, PANEL). Bytes are `lift` higher than their values.
 template <int PANEL>
 struct Side {
   const uint16_t* from;
   int64_t tokens;
   int width, lift;
   uint32_t* words;
-  float* scales;    // (blocks, padded width): what one of a column is worth
+  float* scales;    // (blocks, padded width): of columns
   int32_t* shifts;  // the same: 128 times a column's sum
 
   int panels() const { return count_of(width, PANEL); }
@@ -42,8 +42,8 @@ struct Side {
     const int64_t begin = static_cast<int64_t>(block) * BLOCK;
     const int count = static_cast<int>(std::min<int64_t>(BLOCK, tokens - begin));
     const uint16_t* own = from + begin * width + first;
-    // As bits magnitudes are ordered, too, with infinity and what is no number above all others:
-    // either makes the scale what it is, and so all results.
+    // Magnitudes are ordered as bits, too, with infinity and NaN above all others: either makes the
+    // scale infinite or NaN, and so all results.
     __m512i peak = _mm512_setzero_si512();
     if (first < width) {
       const __m512i magnitude = _mm512_set1_epi16(0x7fff);
@@ -68,7 +68,7 @@ struct Side {
     const __m512 steps = _mm512_maskz_div_ps(some, highest, peak);
     const int64_t place = at(block, first / PANEL) + first % PANEL;
     uint32_t* to = words + at(block, first / PANEL) * WORDS + first % PANEL;
-    const auto rounded = [&](int token) {
+    const auto quantized = [&](int token) {
       if (token >= count) return _mm512_setzero_si512();
       const __m512 value = load_half(own + static_cast<int64_t>(token) * width);
       return _mm512_cvtps_epi32(_mm512_mul_ps(value, steps));
@@ -80,8 +80,8 @@ struct Side {
     __m512i sum = _mm512_setzero_si512();
     for (int word = 0; word < WORDS; ++word) {
       const int token = 4 * word;
-      const __m512i first_two = _mm512_packs_epi32(rounded(token), rounded(token + 1));
-      const __m512i last_two = _mm512_packs_epi32(rounded(token + 2), rounded(token + 3));
+      const __m512i first_two = _mm512_packs_epi32(quantized(token), quantized(token + 1));
+      const __m512i last_two = _mm512_packs_epi32(quantized(token + 2), quantized(token + 3));
       const __m512i bytes =
           _mm512_shuffle_epi8(_mm512_packs_epi16(first_two, last_two), order);
       sum = add_products_of_bytes(sum, ones, bytes);
@@ -137,7 +137,7 @@ void add_up(const Outputs& outputs, const Inputs& inputs, int output, int input,
     for (int g = 0; g < GROUPS; ++g) {
       scales[g] = _mm512_loadu_ps(inputs.scales + inputs.at(block, input) + g * LANES);
     }
-    // While a block is multiplied, the next one's words are fetched: else they are waited for.
+    // Prefetch the next block's words while this one is multiplied.
     const auto* next = reinterpret_cast<const char*>(
         outputs.words_of(block + 1 < blocks ? block + 1 : block, output));
     for (int row = 0; row < OUTPUTS; row += ROWS) {
@@ -160,9 +160,9 @@ void add_up(const Outputs& outputs, const Inputs& inputs, int output, int input,
 extern "C" {
 
 // Gradients of a layer's outputs (tokens, outer) and its inputs (tokens, inner) → those of its
-// weights (outer, inner). `inner` is a multiple of 64, `outer` of 32. Room: for each block of 256
-// tokens, begun or whole, and each column, 256 bytes; outer columns are filled up to a multiple of
-// 48. The same number of scales and shifts: one for each block and column.
+// weights (outer, inner). `inner` is a multiple of 64, `outer` of 32. Buffers: 256 bytes for each
+// block of 256 tokens, the last one padded, and each column; outer columns are padded to a multiple
+// of 48. Scales and shifts: one for each block and column.
 void dewey_weight_gradients(const uint16_t* output_grads, const uint16_t* inputs, float* out,
                             int64_t tokens, int outer, int inner, uint32_t* output_words,
                             uint32_t* input_words, float* scales, int32_t* shifts, int threads) {

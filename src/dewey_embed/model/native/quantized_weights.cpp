@@ -1,4 +1,4 @@
-// A layer's float32 weights as int8, as they lie or turned over: for products forward and back.
+// A layer's float32 weights as int8, transposed or not: for products forward and backward.
 //
 // Source: arXiv 1712.05877 §2.1, symmetric, per row of weights.
 
@@ -8,8 +8,8 @@
 
 namespace {
 
-// Magnitudes as bits: they are ordered as numbers are, with infinity and what is no number above
-// all others, so that either makes the scale what it is.
+// Magnitudes as bits: they are ordered as numbers are, with infinity and NaN above all others, so
+// that a scale is infinite or NaN if any weight is.
 inline __m512i magnitudes(const float* from) {
   return _mm512_and_si512(_mm512_loadu_si512(from), _mm512_set1_epi32(0x7fffffff));
 }
@@ -69,14 +69,13 @@ void round_columns(const float* weights, int outer, int inner, int8_t* to, float
 
 extern "C" {
 
-// `weights` (outer, inner) → `to`, the same or turned over (inner, outer), with what a byte of each
-// row of `to` is worth in `scales`, and 128 times the row's sum in `shifts`. Both widths are
-// multiples of 16.
-void dewey_round_weights(const float* weights, int8_t* to, float* scales, int32_t* shifts,
-                         int outer, int inner, int turned, int threads) {
+// `weights` (outer, inner) → `to`, (outer, inner) or transposed (inner, outer), with each row's
+// scale in `scales`, and 128 times its sum in `shifts`. Both widths are multiples of 16.
+void dewey_quantize_weights(const float* weights, int8_t* to, float* scales, int32_t* shifts,
+                         int outer, int inner, int transposed, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
-  for (int row = 0; row < (turned ? inner / LANES : outer); ++row) {
-    if (turned) {
+  for (int row = 0; row < (transposed ? inner / LANES : outer); ++row) {
+    if (transposed) {
       const int first = row * LANES;
       round_columns(weights + first, outer, inner, to + static_cast<int64_t>(first) * outer,
                     scales + first, shifts + first);

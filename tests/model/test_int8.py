@@ -4,14 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from dewey_embed.model.native.gradients import gradient_kernels
-from dewey_embed.model.native.kernels import kernels
-from dewey_embed.model.native.trained_linear import (
-    TrainedLinear,
-    int8_linear,
-    int8_linear_gradients,
-    train_in_int8,
-)
+from dewey_embed.model.engine import train_in_int8, train_with_kernels
+from dewey_embed.model.int8 import TrainedLinear, int8_linear, int8_linear_gradients
 from dewey_embed.model.packing import pack
 from tests.model.test_attention import relative_error
 from tests.model.test_gradients import weights_gradients
@@ -53,9 +47,9 @@ def test_numbers_that_int8_holds_are_multiplied_exactly(num_tokens):
     weight, rows = whole(192, 128, dim=1), whole(num_tokens, 128, dim=1)
     expected = (rows @ weight.T).bfloat16()
     assert torch.equal(int8_linear(rows.bfloat16(), weight), expected)
-    turned, grads = whole(192, 128, dim=0), whole(num_tokens, 192, dim=1)
-    of_rows, _ = int8_linear_gradients(grads.bfloat16(), rows.bfloat16(), turned)
-    assert torch.equal(of_rows, (grads @ turned).bfloat16())
+    transposed, grads = whole(192, 128, dim=0), whole(num_tokens, 192, dim=1)
+    of_rows, _ = int8_linear_gradients(grads.bfloat16(), rows.bfloat16(), transposed)
+    assert torch.equal(of_rows, (grads @ transposed).bfloat16())
 
 
 @needs_halves
@@ -157,7 +151,7 @@ def test_a_backbones_gradients_point_where_exact_ones_do():
         torch.randint(3, 300, (length,), generator=generator).numpy() for length in (300, 12, 70)
     ])  # fmt: skip
     exact = weights_gradients(backbone, packed, dtype=torch.float32)
-    backbone.gradient_kernels = gradient_kernels(backbone.config)
+    assert train_with_kernels(backbone)
     in_halves = weights_gradients(backbone, packed, dtype=torch.bfloat16)
     names = list(backbone.state_dict())
     assert train_in_int8(backbone)
@@ -166,17 +160,16 @@ def test_a_backbones_gradients_point_where_exact_ones_do():
     assert not torch.equal(ours, in_halves)
     assert torch.nn.functional.cosine_similarity(ours, exact, dim=0) > 0.998
     # In float32 nothing of it is used.
-    backbone.gradient_kernels = None
+    backbone.own_training = False
     assert torch.equal(weights_gradients(backbone, packed, dtype=torch.float32), exact)
 
 
 @needs_halves
 def test_where_attention_has_no_kernels_or_widths_do_not_fit_nothing_changes():
     backbone = twins("mini")[0]
-    assert backbone.gradient_kernels is None
     assert not train_in_int8(backbone)
     narrow = twins("mini")[0]
-    narrow.gradient_kernels = kernels(torch.bfloat16, may_build=True)
+    assert train_with_kernels(narrow)
     narrow.config = narrow.config.model_copy(update={"intermediate_size": 96})
     assert not train_in_int8(narrow)
     for each in (backbone, narrow):

@@ -1,4 +1,4 @@
-// Queries and keys turned by their positions' angles, and turned back. Halves are the pairs.
+// Queries and keys rotated by their positions' angles, and rotated back. Halves are the pairs.
 // Source: arXiv 2104.09864 eq. 34.
 
 #pragma once
@@ -17,7 +17,7 @@ constexpr float SCALE_OF_TWO = SCALE * 1.44269504f;  // where exponentials are o
 inline __m512 load(const uint16_t* from) { return load_half(from); }
 inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
 
-// One token's query or key, turned and scaled; in direction -1 turned back, as gradients are.
+// One token's query or key, rotated and scaled; in direction -1 rotated back, as gradients are.
 template <class Element>
 inline void rotate(const Element* from, uint16_t* to, const float* cosines, const float* sines,
                    float scale, float direction = 1.0f) {
