@@ -49,3 +49,21 @@ def shared_data(repository):
     if not folder.is_dir():
         pytest.skip(f"needs the real data in {folder}")
     return folder
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """An empty cache and a hub that is not there, wherever the tests run."""
+    from datasets import config
+    from huggingface_hub import constants
+
+    from dewey_embed.eval import hub
+
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "no-cache")
+    for module in (config, constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    asked = hub._why_unreachable
+    asked.cache_clear()
+    yield
+    asked.cache_clear()

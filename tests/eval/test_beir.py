@@ -106,14 +106,14 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("q0\td1\t0.5", r"line 5: the score '0\.5' is no whole number.*multiply"),
-            ("q0\td1\t.99", r"'\.99' is no whole number"),
-            ("q0\td1\t1.9", r"'1\.9' is no whole number"),
-            ("q0\td1\tinf", r"line 5: the score 'inf' is no number"),
-            ("q0\td1\tnan", r"'nan' is no number"),
-            ("q0\td1\t1e999", r"'1e999' is no whole number"),
-            ("q0\td1\t1_0", r"'1_0' is no number"),
-            ("q0\td1\tyes", r"'yes' is no number; write a whole number"),
+            ("q0\td1\t0.5", r"line 5: the score '0\.5' is not a whole number.*multiply"),
+            ("q0\td1\t.99", r"'\.99' is not a whole number"),
+            ("q0\td1\t1.9", r"'1\.9' is not a whole number"),
+            ("q0\td1\tinf", r"line 5: the score 'inf' is not a number"),
+            ("q0\td1\tnan", r"'nan' is not a number"),
+            ("q0\td1\t1e999", r"'1e999' is not a whole number"),
+            ("q0\td1\t1_0", r"'1_0' is not a number"),
+            ("q0\td1\tyes", r"'yes' is not a number; write a whole number"),
             ("q0\td1\t99999999", r"above 1,000,000"),
             (
                 "q0\td0\t2",
@@ -134,12 +134,12 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("line", "message"),
         [
-            ("{", r"corpus\.jsonl, line 4: no record"),
-            ("[1]", "line 4: no record"),
-            ("5", "line 4: no record"),
-            ("null", "line 4: no record"),
-            ("[" * 20_000, "line 4: no record"),
-            ('{"_id": "x"}', "line 4: no record"),
+            ("{", r"corpus\.jsonl, line 4: is not a record"),
+            ("[1]", "line 4: is not a record"),
+            ("5", "line 4: is not a record"),
+            ("null", "line 4: is not a record"),
+            ("[" * 20_000, "line 4: is not a record"),
+            ('{"_id": "x"}', "line 4: is not a record"),
             ('{"_id": null, "text": "x"}', r'line 4: "_id" is NoneType, not a string'),
             ('{"_id": true, "text": "x"}', r'line 4: "_id" is bool'),
             ('{"_id": "x", "text": 5}', r'line 4: "text" is int'),
@@ -164,7 +164,7 @@ class TestRefused:
     @pytest.mark.parametrize("name", ["corpus.jsonl", "queries.jsonl", "qrels.tsv"])
     def test_a_file_that_is_no_utf8(self, folder, name):
         (folder / name).write_bytes(b"\xff\xfeq\x000\x00\n\x00")
-        with pytest.raises(TaskError, match=rf"{name}: is no UTF-8 text .*save it as UTF-8"):
+        with pytest.raises(TaskError, match=rf"{name}: is not UTF-8 text .*save it as UTF-8"):
             read_beir(folder)
 
     def test_a_folder_that_is_not_there(self, tmp_path):

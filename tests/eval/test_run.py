@@ -136,7 +136,7 @@ def test_a_task_that_fails_does_not_cost_the_others(folder, tmp_path):
         on_failure=said.append,
     )  # fmt: skip
     assert len(said) == 1
-    assert "'0.5' is no whole number" in said[0]
+    assert "'0.5' is not a whole number" in said[0]
     assert [table.title for table in found.tables][-1] == "Failed"
     with pytest.raises(TaskError, match="nothing could be measured; task: "):
         evaluate(open_suite(str(folder)), [contender(Broken(np.nan))], tmp_path / "none")

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from dewey_embed.errors import TaskError
-from dewey_embed.eval.tasks import FILES, short_text_task
+from dewey_embed.eval.tasks import SHORT_TEXT_FILES, short_text_task
 
 NUM_PAIRS = 1379
 """Of STSBenchmark's test split, as mteb counts them."""
@@ -14,7 +14,7 @@ NUM_PAIRS = 1379
 
 def write_sts(data, *, num=NUM_PAIRS, scores=None):
     rng = np.random.default_rng(1)
-    path = data / FILES["STSBenchmark"]["test"]
+    path = data / SHORT_TEXT_FILES["STSBenchmark"]["test"]
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = [
         ["".join(rng.choice(list('abcdef "'), 20)).strip() + "x" for _ in range(2)]
@@ -78,7 +78,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, text, message):
 def write_banking(data, *, num_train, labels):
     rng = np.random.default_rng(2)
     for split, num in (("train", num_train), ("test", 3080)):
-        path = data / FILES["Banking77Classification"][split]
+        path = data / SHORT_TEXT_FILES["Banking77Classification"][split]
         path.parent.mkdir(parents=True, exist_ok=True)
         rows = [f"{name * 3}{rng.integers(9)}\t{name}" for name in rng.choice(labels[split], num)]
         path.write_text("\n".join(["text\tlabel", *rows]) + "\n")
@@ -99,7 +99,7 @@ def test_a_label_without_training_texts_is_refused(tmp_path):
         short_text_task("Banking77Classification", tmp_path)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", SHORT_TEXT_FILES)
 def test_real_files_have_as_many_rows_as_mteb_counts(shared_data, name):
     task = short_text_task(name, shared_data)
     task.load_data()

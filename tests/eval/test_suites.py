@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import is_offline_mode
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.eval import suites
+from dewey_embed.eval import hub
 from dewey_embed.eval.suites import SUITES, open_suite
 from tests.eval.conftest import write_beir
 from tests.eval.test_locov1 import DOCUMENTS, QUERIES, write
@@ -15,20 +15,7 @@ from tests.eval.test_short_texts import write_sts
 LOCOV1_TASKS, LONGEMBED_TASKS, ENGLISH_TASKS, OFFLINE_TASKS = 12, 6, 41, 6
 
 
-@pytest.fixture(autouse=True)
-def no_hub(monkeypatch, tmp_path):
-    """An empty cache and a hub that is not there, wherever the tests run."""
-    from datasets import config
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "no-cache")
-    for module in (config, constants):
-        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    asked = suites._why_unreachable
-    asked.cache_clear()
-    yield
-    asked.cache_clear()
+pytestmark = pytest.mark.usefixtures("no_hub")
 
 
 def small(folder):
@@ -63,7 +50,7 @@ def test_without_data_every_task_is_missing_soon_and_with_a_reason(tmp_path, nam
 
 
 def test_a_hub_that_answers_is_believed(monkeypatch):
-    monkeypatch.setattr(suites, "_why_unreachable", lambda: None)
+    monkeypatch.setattr(hub, "_why_unreachable", lambda: None)
     assert len(open_suite("locov1").tasks) == LOCOV1_TASKS
     assert len(open_suite("longembed").tasks) == LONGEMBED_TASKS
 
@@ -72,15 +59,15 @@ def test_an_offline_mode_that_was_asked_for_is_named(monkeypatch):
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE is set" in suites.why_not_on_hub("mteb/arguana")
+    assert "HF_HUB_OFFLINE is set" in hub.why_no_dataset("mteb/arguana")
 
 
 def test_what_is_in_the_cache_needs_no_hub(tmp_path):
     prepared = tmp_path / "no-cache" / "hazyresearch___lo_co_v1-documents" / "default" / "0.0.0"
     (prepared / "abc").mkdir(parents=True)
     (prepared / "abc" / "dataset_info.json").write_text("{}")
-    assert suites.why_not_on_hub("hazyresearch/LoCoV1-Documents") is None
-    assert suites.why_not_on_hub("hazyresearch/LoCoV1-Queries") is not None
+    assert hub.why_no_dataset("hazyresearch/LoCoV1-Documents") is None
+    assert hub.why_no_dataset("hazyresearch/LoCoV1-Queries") is not None
     assert is_offline_mode(), "the cache opens after minutes of retries"
 
 
@@ -132,6 +119,19 @@ def test_what_is_no_suite_is_refused_with_the_names(tmp_path):
     assert all(name in str(refused.value) for name in SUITES)
     with pytest.raises(ConfigError, match=r"holds no corpus\.jsonl, and neither does a folder"):
         open_suite(str(tmp_path))
+
+
+def test_a_data_folder_that_is_not_there_is_named_with_the_remedy(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere: no such folder.*--data.*or leave it out"):
+        open_suite("mteb-offline", tmp_path / "nowhere")
+
+
+def test_a_missing_folder_of_tasks_is_refused_with_the_three_files_that_one_holds(tmp_path):
+    with pytest.raises(ConfigError, match=r"no such folder") as refused:
+        open_suite(str(tmp_path / "my-task"))
+    assert all(
+        name in str(refused.value) for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv")
+    )
 
 
 def test_passkeys_are_scored_at_the_first_rank_as_in_longembed():

@@ -131,7 +131,7 @@ def test_data_made_here_are_a_task_too():
         ("qrels.tsv", "q0\td0\tmuch", r"qrels\.tsv, line \d+: .*'much'"),
         ("corpus.jsonl", '{"_id": "d0", "text": "x"}', r"corpus\.jsonl, line 31: id 'd0' comes"),
         ("queries.jsonl", '{"_id": "q0", "text": "x"}', r"queries\.jsonl, line 13: id 'q0' comes"),
-        ("corpus.jsonl", '{"text": "x"}', r"corpus\.jsonl, line 31: no record"),
+        ("corpus.jsonl", '{"text": "x"}', r"corpus\.jsonl, line 31: is not a record"),
     ],
 )
 def test_a_wrong_line_is_refused_with_its_place(folder, file, line, message):

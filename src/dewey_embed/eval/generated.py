@@ -1,4 +1,11 @@
-"""Generated tasks."""
+"""Retrieval tasks that are made here, at any length: the same arguments make the same texts.
+
+Each document hides one sentence, and each query asks for one of these: `passkey` and `needle` are
+LongEmbed's tests, `position` compares places in the document.
+Source of both tests: LongEmbed, arXiv 2404.12096 §3.2. Its facts are GPT-4's and its essays Paul
+Graham's; here all texts are made up, to mteb's published counts, so that scores are near
+LongEmbed's, not equal.
+"""
 
 from __future__ import annotations
 
@@ -13,92 +20,53 @@ from dewey_embed.eval.beir import RetrievalData
 from dewey_embed.eval.generated_texts import essay, facts, refrain
 from dewey_embed.train.keys import Secret, hide, pass_keys
 
-DRAWS = 256
-"""Drawings of secrets; the one is kept whose questions come nearest to the wanted length."""
-
-
-def check_sizes(length: int, num: int, num_documents: int | None) -> int:
-    """How many documents: twice as many as queries, as in LongEmbed, unless given.
-
-    Raises:
-        ConfigError: a number that is too small.
-
-    """
-    if length < 1 or num < 1:
-        raise ConfigError(f"length is {length} and num {num}; both must be 1 or more")
-    if num_documents is None:
-        return 2 * num
-    if num_documents < num:
-        raise ConfigError(f"num_documents is {num_documents}, fewer than the {num} queries")
-    return num_documents
-
-
-def draw(
-    make: Callable[[int, Random], list[Secret]],
-    num: int,
-    num_documents: int,
-    question_chars: float,
-    rng: Random,
-) -> list[Secret]:
-    """Secrets for all documents; the first `num` will be asked for.
-
-    Their questions have a mean length near `question_chars`, as near as chance comes to it.
-    """
-
-    def distance(secrets: list[Secret]) -> float:
-        return abs(sum(len(one.question) for one in secrets[:num]) / num - question_chars)
-
-    return min((make(num_documents, rng) for _ in range(DRAWS)), key=distance)
-
-
-def hide_all(
-    name: str,
-    secrets: Sequence[Secret],
-    num: int,
-    *,
-    length: int,
-    num_chars: int,
-    filler: Callable[[int], str],
-    depths: Sequence[float],
-    rng: Random,
-) -> RetrievalData:
-    """The task in which each secret lies at its depth (0 to 1) of a document of its own.
-
-    Documents have a mean length of `num_chars` and differ in nothing but the secret and its
-    place. The first `num` secrets are asked for; documents are in random order.
-
-    Raises:
-        ConfigError: `num_chars` leaves no room for a secret.
-
-    """
-    longest = max(len(one.sentence) for one in secrets)
-    if num_chars <= longest:
-        raise ConfigError(
-            f"length {length} is too short: documents of {max(num_chars, 0)} characters cannot "
-            f"hold a sentence of {longest}; give a greater length"
-        )
-    hidden = sum(len(one.sentence) + 1 for one in secrets) / len(secrets)
-    text = filler(round(num_chars - hidden))
-    ids = [f"document-{number}" for number in range(len(secrets))]
-    rng.shuffle(ids)
-    texts = {
-        document: hide(one.sentence, text, depth)[0]
-        for document, one, depth in zip(ids, secrets, depths, strict=True)
-    }
-    return RetrievalData(
-        name=name,
-        documents=dict(sorted(texts.items())),
-        queries={f"query-{number}": one.question for number, one in enumerate(secrets[:num])},
-        qrels={f"query-{number}": {ids[number]: 1} for number in range(num)},
-    )
-
+SUITES = ("passkey", "needle", "position")
+LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
+"""LongEmbed's."""
+POSITION_LENGTHS = (512, 2048, 8192, 32768)
 
 NUM_QUERIES = 50
-CHARS_PER_TOKEN = 3.5526
-CHARS_LESS = 32
-"""A document of length L has about `CHARS_PER_TOKEN` · L − `CHARS_LESS` characters in LongEmbed."""
+NUM_DRAWS = 256
+"""Drawings of secrets, of which the one with questions nearest to the wanted length is kept."""
+
+PASSKEY_CHARS_PER_TOKEN, PASSKEY_CHARS_LESS = 3.5526, 32
+"""A document of L tokens has about 3.5526 · L − 32 characters in LongEmbed."""
 PASSKEY_QUESTION_CHARS = 37.8
 """The mean over LongEmbed's eight lengths. Source of all three: mteb, LEMBPasskeyRetrieval."""
+
+NEEDLE_CHARS = {
+    256: 1013.1, 512: 2009.93, 1024: 4069.87, 2048: 8453.82, 4096: 17394.8, 8192: 35202.82,
+    16384: 72054.8, 32768: 141769.8,
+}  # fmt: skip
+"""Mean characters of a document by length. Source: mteb, LEMBNeedleRetrieval."""
+NEEDLE_QUESTION_CHARS = {
+    256: 60.48, 512: 57.3, 1024: 58.28, 2048: 59.92, 4096: 55.86, 8192: 59.6, 16384: 59.12,
+    32768: 58.34,
+}  # fmt: skip
+"""Mean characters of a question by length. Source: mteb, LEMBNeedleRetrieval."""
+
+Place = Literal["early", "middle", "late"]
+PLACES: tuple[Place, ...] = get_args(Place)
+DEPTHS: dict[Place, tuple[float, float]] = {
+    "early": (0.0, 0.1), "middle": (0.45, 0.55), "late": (0.9, 1.0),
+}  # fmt: skip
+"""The part of a document in which its fact stands."""
+
+
+def suite(name: str) -> list[RetrievalData]:
+    """The tasks of a suite at its standard lengths, shortest first.
+
+    Raises:
+        ConfigError: the name is not one of `SUITES`.
+
+    """
+    if name == "passkey":
+        return [passkey(length) for length in LENGTHS]
+    if name == "needle":
+        return [needle(length) for length in LENGTHS]
+    if name == "position":
+        return [position(length, place) for length in POSITION_LENGTHS for place in PLACES]
+    raise ConfigError(f"no suite {name!r} can be generated; accepted: {', '.join(SUITES)}")
 
 
 def passkey(
@@ -108,39 +76,26 @@ def passkey(
 
     `length` is in LongEmbed's tokens, 0.75 words each: 131,072 of them are about 123,000 tokens
     of a WordPiece tokenizer. Every document is the same refrain with one pass key at a random
-    place of it. `num_documents` is 2 · `num` unless given. Keys, questions and depths are the same
-    at every length, so that lengths compare.
-    Source: LongEmbed, arXiv 2404.12096 §3.2; the text is made here, to mteb's published counts.
+    place. `num_documents` is 2 · `num` unless given. Keys, questions and depths are the same at
+    every length, so that lengths can be compared.
 
     Raises:
         ConfigError: a length too short for a key, `num` below 1, more people than names.
 
     """
-    num_documents = check_sizes(length, num, num_documents)
+    num_documents = _count_documents(length, num, num_documents)
     rng = Random(f"passkey {num} {num_documents} {seed}")
-    keys = draw(pass_keys, num, num_documents, PASSKEY_QUESTION_CHARS, rng)
-    return hide_all(
+    keys = _draw(pass_keys, num, num_documents, PASSKEY_QUESTION_CHARS, rng)
+    return _hide_all(
         f"passkey-{length}",
         keys,
         num,
         length=length,
-        num_chars=round(CHARS_PER_TOKEN * length - CHARS_LESS),
+        num_chars=round(PASSKEY_CHARS_PER_TOKEN * length - PASSKEY_CHARS_LESS),
         filler=refrain,
         depths=[rng.random() for _ in keys],
         rng=rng,
     )
-
-
-CHARS = {
-    256: 1013.1, 512: 2009.93, 1024: 4069.87, 2048: 8453.82, 4096: 17394.8, 8192: 35202.82,
-    16384: 72054.8, 32768: 141769.8,
-}  # fmt: skip
-"""Mean characters of a document by length. Source: mteb, LEMBNeedleRetrieval."""
-QUESTION_CHARS = {
-    256: 60.48, 512: 57.3, 1024: 58.28, 2048: 59.92, 4096: 55.86, 8192: 59.6, 16384: 59.12,
-    32768: 58.34,
-}  # fmt: skip
-"""Mean characters of a question by length. Source: mteb, LEMBNeedleRetrieval."""
 
 
 def needle(
@@ -150,47 +105,12 @@ def needle(
 
     `length` is in LongEmbed's tokens, as in `passkey`. Every document is the same essay with one
     fact between two of its sentences; `num_documents` is 2 · `num` unless given.
-    Source: LongEmbed, arXiv 2404.12096 §3.2. Its facts are GPT-4's and its essays Paul Graham's;
-    here both are made up, to mteb's published counts, so scores are near LongEmbed's, not equal.
 
     Raises:
         ConfigError: a length too short for a fact, `num` below 1, more facts than there are.
 
     """
-    num_documents = check_sizes(length, num, num_documents)
-    rng = Random(f"needle {length} {num} {num_documents} {seed}")
-    found = draw(facts, num, num_documents, question_chars(length), rng)
-    return hide_all(
-        f"needle-{length}",
-        found,
-        num,
-        length=length,
-        num_chars=essay_chars(length),
-        filler=essay,
-        depths=[rng.random() for _ in found],
-        rng=rng,
-    )
-
-
-def essay_chars(length: int) -> int:
-    """Characters of a document of a length: LongEmbed's, and in proportion between and beyond."""
-    longest = max(CHARS)
-    if length > longest:
-        return round(CHARS[longest] / longest * length)
-    return round(float(np.interp(length, [0, *CHARS], [0.0, *CHARS.values()])))
-
-
-def question_chars(length: int) -> float:
-    """Mean characters of a question: LongEmbed's at its lengths, elsewhere their mean."""
-    return QUESTION_CHARS.get(length, sum(QUESTION_CHARS.values()) / len(QUESTION_CHARS))
-
-
-Place = Literal["early", "middle", "late"]
-PLACES: tuple[Place, ...] = get_args(Place)
-DEPTHS: dict[Place, tuple[float, float]] = {
-    "early": (0.0, 0.1), "middle": (0.45, 0.55), "late": (0.9, 1.0),
-}  # fmt: skip
-"""The part of a document in which its fact stands."""
+    return _facts_task("needle", length, (0.0, 1.0), num, num_documents, seed)
 
 
 def position(
@@ -204,9 +124,9 @@ def position(
     """A task as `needle`'s whose facts all stand in the first, middle or last tenth.
 
     At one length and seed the queries, the facts and the essay are the same for every place, so
-    that what differs between their scores is where the answer stands.
+    that scores differ by the place of the answer alone.
     Source: the comparison by position of "Collapse of Dense Retrievers" (arXiv 2503.05037) and
-    "The Myopic Trap" (arXiv 2505.13950); the texts are made here.
+    "The Myopic Trap" (arXiv 2505.13950).
 
     Raises:
         ConfigError: as `needle`, or another place.
@@ -214,41 +134,111 @@ def position(
     """
     if place not in PLACES:
         raise ConfigError(f"place is {place!r}; accepted: {', '.join(PLACES)}")
-    num_documents = check_sizes(length, num, num_documents)
-    rng = Random(f"position {length} {num} {num_documents} {seed}")
-    found = draw(facts, num, num_documents, question_chars(length), rng)
-    first, last = DEPTHS[place]
-    return hide_all(
-        f"position-{length}-{place}",
-        found,
+    return _facts_task("position", length, DEPTHS[place], num, num_documents, seed, f"-{place}")
+
+
+def _facts_task(
+    name: str,
+    length: int,
+    depths: tuple[float, float],
+    num: int,
+    num_documents: int | None,
+    seed: int,
+    suffix: str = "",
+) -> RetrievalData:
+    """Facts in an essay, each at a depth drawn between the two."""
+    num_documents = _count_documents(length, num, num_documents)
+    rng = Random(f"{name} {length} {num} {num_documents} {seed}")
+    drawn = _draw(facts, num, num_documents, _question_chars(length), rng)
+    first, last = depths
+    return _hide_all(
+        f"{name}-{length}{suffix}",
+        drawn,
         num,
         length=length,
-        num_chars=essay_chars(length),
+        num_chars=_essay_chars(length),
         filler=essay,
-        depths=[first + (last - first) * rng.random() for _ in found],
+        depths=[first + (last - first) * rng.random() for _ in drawn],
         rng=rng,
     )
 
 
-__all__ = ["LENGTHS", "POSITION_LENGTHS", "SUITES", "needle", "passkey", "position", "suite"]
+def _essay_chars(length: int) -> int:
+    """Characters of a document of a length: LongEmbed's, and in proportion between and beyond."""
+    longest = max(NEEDLE_CHARS)
+    if length > longest:
+        return round(NEEDLE_CHARS[longest] / longest * length)
+    return round(float(np.interp(length, [0, *NEEDLE_CHARS], [0.0, *NEEDLE_CHARS.values()])))
 
-SUITES = ("passkey", "needle", "position")
-LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)
-"""LongEmbed's."""
-POSITION_LENGTHS = (512, 2048, 8192, 32768)
+
+def _question_chars(length: int) -> float:
+    """Mean characters of a question: LongEmbed's at its lengths, elsewhere their mean."""
+    lengths = NEEDLE_QUESTION_CHARS
+    return lengths.get(length, sum(lengths.values()) / len(lengths))
 
 
-def suite(name: str) -> list[RetrievalData]:
-    """The tasks of a suite at its standard lengths, shortest first.
+def _count_documents(length: int, num: int, num_documents: int | None) -> int:
+    """The number of documents: unless given, twice that of queries, as in LongEmbed."""
+    if length < 1 or num < 1:
+        raise ConfigError(f"length is {length} and num {num}; both must be 1 or more")
+    if num_documents is None:
+        return 2 * num
+    if num_documents < num:
+        raise ConfigError(f"num_documents is {num_documents}, fewer than the {num} queries")
+    return num_documents
 
-    Raises:
-        ConfigError: another name than those of `SUITES`.
 
+def _draw(
+    make: Callable[[int, Random], list[Secret]],
+    num: int,
+    num_documents: int,
+    question_chars: float,
+    rng: Random,
+) -> list[Secret]:
+    """Secrets for all documents, of which the first `num` are asked for.
+
+    Of many drawings it is the one whose questions have a mean length nearest to `question_chars`.
     """
-    if name == "passkey":
-        return [passkey(length) for length in LENGTHS]
-    if name == "needle":
-        return [needle(length) for length in LENGTHS]
-    if name == "position":
-        return [position(length, place) for length in POSITION_LENGTHS for place in PLACES]
-    raise ConfigError(f"no suite {name!r} can be generated; accepted: {', '.join(SUITES)}")
+
+    def distance(secrets: list[Secret]) -> float:
+        return abs(sum(len(one.question) for one in secrets[:num]) / num - question_chars)
+
+    return min((make(num_documents, rng) for _ in range(NUM_DRAWS)), key=distance)
+
+
+def _hide_all(
+    name: str,
+    secrets: Sequence[Secret],
+    num: int,
+    *,
+    length: int,
+    num_chars: int,
+    filler: Callable[[int], str],
+    depths: Sequence[float],
+    rng: Random,
+) -> RetrievalData:
+    """The task in which each secret lies at its depth (0 to 1) of a document of its own.
+
+    Documents have a mean length of `num_chars` and differ only in the secret and its place. The
+    first `num` secrets are asked for; documents are in random order.
+    """
+    longest = max(len(one.sentence) for one in secrets)
+    if num_chars <= longest:
+        raise ConfigError(
+            f"length {length} is too short: documents of {max(num_chars, 0)} characters cannot "
+            f"hold a sentence of {longest}; give a greater length"
+        )
+    mean_chars = sum(len(one.sentence) + 1 for one in secrets) / len(secrets)
+    text = filler(round(num_chars - mean_chars))
+    ids = [f"document-{number}" for number in range(len(secrets))]
+    rng.shuffle(ids)
+    texts = {
+        document: hide(one.sentence, text, depth)[0]
+        for document, one, depth in zip(ids, secrets, depths, strict=True)
+    }
+    return RetrievalData(
+        name=name,
+        documents=dict(sorted(texts.items())),
+        queries={f"query-{number}": one.question for number, one in enumerate(secrets[:num])},
+        qrels={f"query-{number}": {ids[number]: 1} for number in range(num)},
+    )

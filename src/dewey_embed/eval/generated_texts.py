@@ -1,4 +1,10 @@
-"""Texts for generated tasks."""
+"""Texts of generated tasks: invented facts with their questions, and filler to hide them in.
+
+LongEmbed's needles are 100 facts that GPT-4 wrote, in Paul Graham's essays. The facts here are
+about towns that do not exist, so that no model knows an answer from elsewhere; many share their
+form and differ in the town, as pass keys differ in the name. The filler is five sentences over and
+over, or an essay without a meaning, on such an essay's subjects.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""LoCoV1's tasks."""
+"""The twelve tasks of LoCoV1, which mteb lacks, as mteb's tasks; the paper's scores on them.
+
+Source: arXiv 2402.07440 (Saad-Falcon et al.), the data sets `hazyresearch/LoCoV1-Documents` and
+`hazyresearch/LoCoV1-Queries`. The names of columns could not be checked on the hub when this was
+written: they are those that public code reads (the authors' `m2` loader among others), and a data
+set of other columns is refused by name.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +19,11 @@ from mteb.abstasks import AbsTaskRetrieval
 
 from dewey_embed.errors import TaskError
 from dewey_embed.eval.beir import RetrievalData, numbered_lines
-from dewey_embed.eval.tasks import SPLIT, retrieval_metadata, task_over
+from dewey_embed.eval.tasks import SPLIT, retrieval_metadata, retrieval_task
 
 
 class PaperFigures(NamedTuple):
-    """Scores in the paper: the teacher's at 8K tokens, Dewey's at 64K with one vector or many."""
+    """The paper's scores: of its teacher at 8K tokens, of Dewey at 64K with one vector or many."""
 
     teacher: float
     single: float
@@ -40,33 +46,16 @@ LOCOV1: Mapping[str, PaperFigures] = MappingProxyType(
         "summ_screen_fd": PaperFigures(0.9635, 0.9821, 0.9788),
     }
 )
+"""The tasks with the paper's nDCG@10, of the released 395M model at 64K tokens, not of ours.
 
-PREFIX = "LoCoV1-"
+Source: arXiv 2503.20376, tables of §4.
+"""
+
+NAMES = tuple(LOCOV1)
+"""The tasks, as the column `dataset` and the paper's tables name them."""
 
 LONGEMBED = {"single": 0.7798, "multi": 0.8659}
-"""Means over LongEmbed's six tasks."""
-
-
-def paper_figures(task: str) -> PaperFigures | None:
-    """The paper's scores on a task, `LoCoV1-…`; `None` where it has none."""
-    return LOCOV1.get(task.removeprefix(PREFIX)) if task.startswith(PREFIX) else None
-
-
-NAMES = (
-    "2wikimqa",
-    "courtlistener_HTML",
-    "courtlistener_Plain_Text",
-    "gov_report",
-    "legal_case_reports",
-    "multifieldqa",
-    "passage_retrieval",
-    "qasper_abstract",
-    "qasper_title",
-    "qmsum",
-    "stackoverflow",
-    "summ_screen_fd",
-)
-"""The tasks, as the column `dataset` and the paper's tables name them."""
+"""The paper's means over LongEmbed's six tasks."""
 
 FOLDER = "locov1"
 """Where a data folder keeps LoCoV1."""
@@ -83,11 +72,11 @@ Rows = Iterable[Mapping[str, Any]]
 
 
 def locov1_task(name: str, folder: Path | None = None) -> AbsTaskRetrieval:
-    """The task of a name in `NAMES`, its data read when they are needed.
+    """The task of a name in `NAMES`, whose data are read when they are needed.
 
-    `folder` holds Parquet or JSONL files with `documents` and `queries` in their paths, as the hub
-    has them or as one saves them; without one the data come from the hub, or from its cache. A
-    folder's digest is the revision.
+    `folder` holds Parquet or JSONL files with `documents` and `queries` in their paths, as the
+    hub has them; without a folder the data come from the hub, or from its cache. The digest of
+    the files is the revision.
 
     Raises:
         TaskError: the folder has no files of either kind.
@@ -98,7 +87,7 @@ def locov1_task(name: str, folder: Path | None = None) -> AbsTaskRetrieval:
     else:
         files = {kind: _files(folder, kind) for kind in (DOCUMENTS, QUERIES)}
         path, revision = str(folder), _digest([each for kind in files.values() for each in kind])
-    about = retrieval_metadata(
+    metadata = retrieval_metadata(
         name,
         path=path,
         revision=revision,
@@ -111,13 +100,13 @@ def locov1_task(name: str, folder: Path | None = None) -> AbsTaskRetrieval:
             _hub_rows(kind, name) if files is None else _file_rows(files[kind], kind, name)
             for kind in (DOCUMENTS, QUERIES)
         )
-        return {SPLIT: _joined(name, documents, queries)}
+        return {SPLIT: _join(name, documents, queries)}
 
-    return task_over(AbsTaskRetrieval, about, read)
+    return retrieval_task(AbsTaskRetrieval, metadata, read)
 
 
-def _joined(name: str, documents: Rows, queries: Rows) -> RetrievalData:
-    """The task of both tables' rows.
+def _join(name: str, documents: Rows, queries: Rows) -> RetrievalData:
+    """The task of the rows of both tables.
 
     A few papers of Qasper have no text; as in the authors' evaluation, they are left out with the
     queries that only they answer.
@@ -125,30 +114,32 @@ def _joined(name: str, documents: Rows, queries: Rows) -> RetrievalData:
     texts = _by_id(name, documents, "pid", "passage")
     qrels: dict[str, dict[str, int]] = {}
     rows = list(queries)
-    asked = {key: text for key, text in _by_id(name, rows, "qid", "query").items() if text.strip()}
+    texts_of_queries = _by_id(name, rows, "qid", "query")
     for row in rows:
         query, answers = str(row["qid"]), row["answer_pids"]
         if isinstance(answers, str) or not isinstance(answers, Sequence):
-            raise TaskError(f"LoCoV1 {name}, query {query!r}: answer_pids is no list: {answers!r}")
+            raise TaskError(
+                f"LoCoV1 {name}, query {query!r}: answer_pids is not a list: {answers!r}"
+            )
         unknown = [str(key) for key in answers if str(key) not in texts]
         if unknown:
-            raise TaskError(f"LoCoV1 {name}, query {query!r}: answers {unknown} are no documents")
-        found = {str(key): 1 for key in answers if texts[str(key)]}
-        if found and query in asked:
-            qrels[query] = found
+            raise TaskError(f"LoCoV1 {name}, query {query!r}: answers {unknown} are not documents")
+        gains = {str(key): 1 for key in answers if texts[str(key)]}
+        if gains and texts_of_queries[query].strip():
+            qrels[query] = gains
     if not qrels:
         raise TaskError(f"LoCoV1 {name}: no query has an answer; are these all of its files?")
     return RetrievalData(
         name=f"LoCoV1-{name}",
         documents={key: text for key, text in texts.items() if text},
-        queries={key: asked[key] for key in qrels},
+        queries={key: texts_of_queries[key] for key in qrels},
         qrels=qrels,
         num_unjudged=len(rows) - len(qrels),
     )
 
 
 def _by_id(name: str, rows: Rows, id_column: str, text_column: str) -> dict[str, str]:
-    """Texts by id, an absent one empty; the same row twice is once."""
+    """Texts by id, an absent one empty; a row may come twice."""
     texts: dict[str, str] = {}
     for row in rows:
         key, text = str(row[id_column]), row[text_column] or ""
@@ -167,10 +158,8 @@ def _hub_rows(kind: str, name: str) -> list[dict[str, Any]]:
 
     table = load_dataset(HUB[kind], split=SPLIT, revision=HUB_REVISION)
     _require_columns(table.column_names, kind, HUB[kind])
-    names = table["dataset"]
-    rows: list[dict[str, Any]] = table.select(
-        [place for place, each in enumerate(names) if each == name]
-    ).to_list()
+    numbers = [number for number, each in enumerate(table["dataset"]) if each == name]
+    rows: list[dict[str, Any]] = table.select(numbers).to_list()
     return rows
 
 
@@ -197,14 +186,14 @@ def _json_rows(path: Path, kind: str, name: str) -> Iterator[Mapping[str, Any]]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise TaskError(f"{place}: is no JSON: {error}") from None
+            raise TaskError(f"{place}: is not JSON: {error}") from None
         _require_columns(row if isinstance(row, dict) else (), kind, place)
         if row["dataset"] == name:
             yield row
 
 
-def _require_columns(found: Iterable[str], kind: str, place: str) -> None:
-    missing = [column for column in COLUMNS[kind] if column not in found]
+def _require_columns(columns: Iterable[str], kind: str, place: str) -> None:
+    missing = [column for column in COLUMNS[kind] if column not in columns]
     if missing:
         raise TaskError(
             f"{place}: has no {', '.join(missing)}; LoCoV1's {kind.lower()} have the columns "
@@ -214,17 +203,17 @@ def _require_columns(found: Iterable[str], kind: str, place: str) -> None:
 
 def _files(folder: Path, kind: str) -> list[Path]:
     """Parquet and JSONL files below the folder whose path says that they are of a kind."""
-    found = [
+    paths = [
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix in (".parquet", ".jsonl")
         and kind.lower() in str(path.relative_to(folder)).lower()
     ]
-    if not found:
+    if not paths:
         raise TaskError(
             f"{folder}: holds no {kind.lower()}.parquet or {kind.lower()}.jsonl of LoCoV1"
         )
-    return found
+    return paths
 
 
 def _digest(paths: Sequence[Path]) -> str:

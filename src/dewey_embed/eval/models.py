@@ -1,20 +1,24 @@
-"""Names of models on the command line."""
+"""Names of models → models under mteb's protocols: Dewey's, and the peers to compare them with.
+
+`PEERS` has a row for each kind of peer; any other name is a Dewey model's: `mini`, a folder, a
+Hugging Face id.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
-from dewey_embed.eval.adapters import DeweySearch
 from dewey_embed.eval.model_meta import OWNER
 from dewey_embed.eval.vector_cache import finite_rows
 from dewey_embed.index.ranking import Mode
@@ -23,31 +27,70 @@ if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
     from mteb.models.models_protocols import EncoderProtocol, MTEBModels, SearchProtocol
 
+MODES: tuple[Mode, ...] = ("single", "multi", "hybrid")
+
 BM25_K1, BM25_B = 0.9, 0.4
 BM25_STEMMER = "english"
 """Snowball's English stemmer, of PyStemmer: the usual one of BM25 baselines."""
 
-MINILM = {"minilm": "start", "minilm-windows": "windows", "minilm-chunks": "chunks"}
 ST, OPENAI = "st:", "openai:"
 ENDPOINT_TOKENS = 8192
-"""For the recipe's sake only; texts are sent whole, and the server cuts them or refuses."""
+"""A recipe must give a limit; texts are sent uncut, and the server cuts them or refuses."""
+
+INDEXES, VECTORS = "indexes", "vectors"
+"""Folders of the cache: Dewey's indexes, the peers' vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """A model in one mode: the name of its column, and how to open it for mteb.
-
-    `name` is what it was asked for as. It is opened when the first task needs it.
-    """
+    """A model in one mode: its name as given, the label of its column, and how to open it."""
 
     name: str
     label: str
     open: Callable[[], MTEBModels]
 
 
+def open_models(
+    names: Sequence[str],
+    *,
+    mode: Mode | Literal["all"] = "all",
+    cache_folder: Path,
+    device: str | None = None,
+    chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
+    chunk_overlap: int | Sequence[int] | None = None,
+    show: bool = False,
+) -> list[EvaluatedModel]:
+    """The models to measure, in the order of their names; a Dewey model once in each mode.
+
+    Models are loaded when they are first needed, and a Dewey model once for all of its modes.
+
+    Raises:
+        ConfigError: a name comes twice.
+
+    """
+    twice = {name for name in names if list(names).count(name) > 1}
+    if twice:
+        raise ConfigError(f"{', '.join(sorted(twice))} is given twice; name each model once")
+    models = []
+    for name in names:
+        if is_peer(name):
+            peer = partial(open_peer, name, device=device, cache=cache_folder / VECTORS)
+            models.append(EvaluatedModel(name=name, label=name, open=peer))
+            continue
+        load = cache(partial(Dewey.load, name, device=device))
+        for each in MODES if mode == "all" else (mode,):
+            search = partial(
+                _open_dewey, load, cache_folder / INDEXES, mode=each,
+                chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, show=show,
+            )  # fmt: skip
+            label = f"{Path(name).name} {each}"
+            models.append(EvaluatedModel(name=name, label=label, open=search))
+    return models
+
+
 def is_peer(name: str) -> bool:
     """Whether a name is a peer's, and so no Dewey model's."""
-    return name == "bm25" or name in MINILM or name.startswith((ST, OPENAI))
+    return _row_of(name) in PEERS
 
 
 def open_peer(name: str, *, device: str | None = None, cache: Path | None = None) -> MTEBModels:
@@ -56,37 +99,50 @@ def open_peer(name: str, *, device: str | None = None, cache: Path | None = None
     `cache` is a folder for its vectors, by model and text; without one they are kept in memory.
 
     Raises:
-        ConfigError: the name is no peer's, or an endpoint's is not `openai:URL#MODEL`.
+        ConfigError: the name is not a peer's, or an endpoint's is not `openai:URL#MODEL`.
         CheckpointError: a Sentence Transformers model cannot be loaded.
-        TeacherError: an endpoint cannot be reached, or does not answer with vectors.
+        TeacherError: an endpoint cannot be reached, or does not return vectors.
         MissingDependencyError: a package is not installed.
 
     """
-    if name == "bm25":
-        return open_bm25()
-    if name in MINILM:
-        from dewey_embed.eval.adapters import open_minilm
-
-        return open_minilm(MINILM[name], device=device, cache=cache)  # type: ignore[arg-type]
-    if name.startswith(ST):
-        return open_sentence_transformer(name.removeprefix(ST), device=device, cache=cache)
-    if name.startswith(OPENAI):
-        return open_endpoint(name.removeprefix(OPENAI), cache=cache)
-    raise ConfigError(
-        f"no peer {name!r}; peers: bm25, {', '.join(MINILM)}, st:MODEL, openai:URL#MODEL"
-    )
+    row = _row_of(name)
+    if row not in PEERS:
+        usages = ", ".join(peer.usage for peer in PEERS.values())
+        raise ConfigError(f"no peer {name!r}; peers: {usages}")
+    return PEERS[row].open(name.removeprefix(row) if ":" in row else name, device, cache)
 
 
-def open_bm25() -> SearchProtocol:
-    """BM25 for English, by mteb's class over bm25s: stop words left out, Snowball's stemmer."""
+def _row_of(name: str) -> str:
+    """The name's row in `PEERS`, if it has one: the name itself, or its prefix with the colon."""
+    prefix, colon, _ = name.partition(":")
+    return prefix + colon
+
+
+def _open_dewey(load: Callable[[], Dewey], cache: Path, **options: Any) -> MTEBModels:
+    from dewey_embed.eval.adapters import DeweySearch
+
+    return DeweySearch(load(), cache, **options)
+
+
+def _open_minilm(name: str, device: str | None, cache: Path | None) -> MTEBModels:
+    from dewey_embed.eval.adapters import open_minilm
+
+    return open_minilm(name, device=device, cache=cache)
+
+
+def _open_bm25(name: str, device: str | None, cache: Path | None) -> SearchProtocol:
+    """BM25 for English, by mteb's class over bm25s: no stop words, Snowball's stemmer."""
     import mteb
     from mteb.models.model_implementations.bm25 import BM25Search
 
-    meta = mteb.get_model_meta("mteb/baseline-bm25s")
-    told = f"k1-{BM25_K1}-b-{BM25_B}-{BM25_STEMMER}"
-    # mteb drops words of nine documents in ten unless told not to.
+    # By default mteb drops words that nine documents in ten have.
     model: Any = BM25Search(tokenizer=bm25_words, freq_threshold=0, k1=BM25_K1, b=BM25_B)
-    update = {"loader": None, "name": f"{OWNER}/bm25", "revision": told}
+    update = {
+        "loader": None,
+        "name": f"{OWNER}/bm25",
+        "revision": f"k1-{BM25_K1}-b-{BM25_B}-{BM25_STEMMER}",
+    }
+    meta = mteb.get_model_meta("mteb/baseline-bm25s")
     model.mteb_model_meta = meta.model_copy(update=update)
     return cast("SearchProtocol", model)
 
@@ -107,27 +163,27 @@ def _stemmer() -> Any:
     return Stemmer(BM25_STEMMER)
 
 
-def open_sentence_transformer(
-    model: str, *, device: str | None, cache: Path | None
+def _open_sentence_transformer(
+    name: str, device: str | None, cache: Path | None
 ) -> EncoderProtocol:
     """A Sentence Transformers model in mteb's own wrapper: a folder, or a Hugging Face id.
 
-    A folder's revision is the digest of its files, so that a model trained on is another one.
+    A folder's revision is the digest of its files, so that a model that is trained further is
+    taken for another one.
     """
     from mteb.models.cache_wrappers import CachedEmbeddingWrapper
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
     from sentence_transformers import SentenceTransformer
 
-    folder = Path(model).expanduser()
-    local = folder.is_dir()
+    folder = Path(name).expanduser()
+    is_folder = folder.is_dir()
+    hub_name = name if "/" in name else f"sentence-transformers/{name}"
+    if not is_folder:
+        _require_on_hub(name, hub_name)
     try:
-        loaded = SentenceTransformer(str(folder.resolve()) if local else model, device=device)
+        loaded = SentenceTransformer(str(folder.resolve()) if is_folder else name, device=device)
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{model}: cannot be loaded as a Sentence Transformers model "
-            f"({str(error).strip().splitlines()[0]}); give a folder with modules.json, or a "
-            "Hugging Face id that is in the cache or can be reached"
-        ) from None
+        raise _no_sentence_transformer(name, str(error).strip().splitlines()[0]) from None
 
     class Checked(SentenceTransformerEncoderWrapper):
         """mteb's wrapper, which lets no NaN through, into a cache or a score."""
@@ -135,28 +191,42 @@ def open_sentence_transformer(
         def encode(self, inputs: Any, **kwargs: Any) -> Any:
             """One finite vector for each text."""
             texts = [text for batch in inputs for text in batch["text"]]
-            return finite_rows(super().encode(inputs, **kwargs), texts, model)
+            return finite_rows(super().encode(inputs, **kwargs), texts, name)
 
     wrapper = Checked(loaded)
-    found = wrapper.mteb_model_meta
+    meta = wrapper.mteb_model_meta
     update: dict[str, Any] = {"loader": None}
-    if local:
+    if is_folder:
         update |= {"name": f"local/{folder.resolve().name}", "revision": _digest(folder)}
     else:
-        update["name"] = model if "/" in model else f"sentence-transformers/{model}"
-        update["revision"] = found.revision or "main"
-    wrapper.mteb_model_meta = found.model_copy(update=update)
+        update |= {"name": hub_name, "revision": meta.revision or "main"}
+    wrapper.mteb_model_meta = meta.model_copy(update=update)
     if cache is None:
         return wrapper
-    folder = cache / _file_name(wrapper.mteb_model_meta)
-    return cast("EncoderProtocol", CachedEmbeddingWrapper(wrapper, folder))
+    vectors = cache / _file_name(wrapper.mteb_model_meta)
+    return cast("EncoderProtocol", CachedEmbeddingWrapper(wrapper, vectors))
 
 
-def open_endpoint(address: str, *, cache: Path | None) -> EncoderProtocol:
-    """The model behind `URL#MODEL`, asked as `dewey teach` asks: retried, every answer checked.
+def _require_on_hub(name: str, hub_name: str) -> None:
+    """Refuse at once a model that the loader would look for until its retries are used up."""
+    from dewey_embed.eval.hub import why_no_model
 
-    mteb's own client asks `/v1/models` without a key first, which OpenAI refuses. The key is read
-    from OPENAI_API_KEY.
+    if reason := why_no_model(hub_name):
+        raise _no_sentence_transformer(name, reason)
+
+
+def _no_sentence_transformer(name: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name}: cannot be loaded as a Sentence Transformers model ({reason}); give a folder with "
+        "modules.json, or a Hugging Face id that is in the cache or can be reached"
+    )
+
+
+def _open_endpoint(address: str, device: str | None, cache: Path | None) -> EncoderProtocol:
+    """The model behind `URL#MODEL`, called as `dewey teach` calls it: retried, vectors checked.
+
+    mteb's own client first requests `/v1/models` without a key, which OpenAI refuses. The key is
+    read from OPENAI_API_KEY.
     """
     from mteb.models.model_meta import ModelMeta
 
@@ -168,7 +238,7 @@ def open_endpoint(address: str, *, cache: Path | None) -> EncoderProtocol:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.netloc or not model:
         raise ConfigError(
-            f"the endpoint {address!r} is no openai:URL#MODEL, "
+            f"the endpoint {address!r} does not have the form openai:URL#MODEL, "
             "such as openai:http://localhost:8000/v1#BAAI/bge-m3"
         )
     teacher = RemoteTeacher(
@@ -201,56 +271,25 @@ def _digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-Modes = Literal["single", "multi", "hybrid", "all"]
+class Peer(NamedTuple):
+    """A kind of peer: how its names are written, and how one opens.
 
-INDEXES, VECTORS = "indexes", "vectors"
-"""Folders of the cache: our indexes, the peers' vectors."""
-
-
-def open_models(
-    names: Sequence[str],
-    *,
-    mode: Modes = "all",
-    cache_folder: Path,
-    device: str | None = None,
-    chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
-    chunk_overlap: int | Sequence[int] | None = None,
-    show: bool = False,
-) -> list[EvaluatedModel]:
-    """The models to measure, in the order of their names; a Dewey model once in each mode.
-
-    A name is a peer's (`bm25`, `st:…`, `openai:…`, `minilm…`: see `peers.py`), or a Dewey model's:
-    `mini`, a folder, a Hugging Face id. Models are loaded when they are first needed, and a Dewey
-    model once for all of its modes.
-
-    Raises:
-        ConfigError: a name comes twice.
-
+    `open` takes what follows the prefix, or the name if there is none; a device; and a folder for
+    vectors.
     """
-    twice = {name for name in names if list(names).count(name) > 1}
-    if twice:
-        raise ConfigError(
-            f"asked to measure {', '.join(sorted(twice))} twice; name each model once"
-        )
-    modes: Sequence[Mode] = get_args(Mode) if mode == "all" else (mode,)
-    found = []
-    for name in names:
-        if is_peer(name):
-            peer = partial(open_peer, name, device=device, cache=cache_folder / VECTORS)
-            found.append(EvaluatedModel(name=name, label=name, open=peer))
-            continue
-        load = cache(partial(Dewey.load, name, device=device))
-        for each in sorted(modes, key=("single", "multi", "hybrid").index):
 
-            def search(load: partial[Dewey] = load, each: Mode = each) -> MTEBModels:  # type: ignore[assignment]
-                return DeweySearch(
-                    load(),
-                    cache_folder / INDEXES,
-                    mode=each,
-                    chunk_tokens=chunk_tokens,
-                    chunk_overlap=chunk_overlap,
-                    show=show,
-                )
+    usage: str
+    open: Callable[[str, str | None, Path | None], MTEBModels]
 
-            found.append(EvaluatedModel(name=name, label=f"{Path(name).name} {each}", open=search))
-    return found
+
+PEERS: Mapping[str, Peer] = MappingProxyType(
+    {
+        "bm25": Peer("bm25", _open_bm25),
+        "minilm": Peer("minilm", _open_minilm),
+        "minilm-windows": Peer("minilm-windows", _open_minilm),
+        "minilm-chunks": Peer("minilm-chunks", _open_minilm),
+        ST: Peer("st:MODEL", _open_sentence_transformer),
+        OPENAI: Peer("openai:URL#MODEL", _open_endpoint),
+    }
+)
+"""Kinds of peers, by name or by the prefix of their names."""

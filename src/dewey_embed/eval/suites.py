@@ -1,10 +1,15 @@
-"""Suites by name."""
+"""Names and folders → suites: the tasks that can be measured here, and why the others cannot.
+
+Data are looked for in the data folder first, then in the Hugging Face cache, then on the hub. A
+task whose data are in none of these is missing, with the reason. One whose data are there but
+wrong is faulty: the other tasks of the suite are measured, and the run ends with an error.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,55 +19,13 @@ from dewey_embed.eval.beir import LAYOUT, is_beir_folder
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
 
-TIMEOUT_S = 4.0
-
-
-def why_not_on_hub(path: str) -> str | None:
-    """Why a data set (`owner/name`) cannot be had, in a few words; `None` if it can."""
-    reason = _why_unreachable()
-    if reason is None or in_cache(path):
-        return None
-    return f"{path} is not in the Hugging Face cache, and {reason}"
-
-
-def in_cache(path: str) -> bool:
-    """Whether `datasets` has prepared this data set before, so that it opens without a network."""
-    from datasets import config
-    from datasets.naming import camelcase_to_snakecase
-
-    owner, _, name = path.partition("/")
-    folder = config.HF_DATASETS_CACHE / f"{owner}___{camelcase_to_snakecase(name)}"
-    return next(folder.glob("*/*/*/dataset_info.json"), None) is not None
-
-
-@cache
-def _why_unreachable() -> str | None:
-    """Why the hub does not answer, asked once in a process; `None` if it does.
-
-    If it does not, this process is in offline mode from then on: what is in the cache then opens
-    at once, not after the clients' retries.
-    """
-    import requests
-    from datasets import config
-    from huggingface_hub import constants, is_offline_mode
-
-    if is_offline_mode():
-        return "HF_HUB_OFFLINE is set"
-    try:
-        requests.head(constants.ENDPOINT, timeout=TIMEOUT_S)
-    except requests.RequestException:
-        constants.HF_HUB_OFFLINE = config.HF_HUB_OFFLINE = True
-        return f"{constants.ENDPOINT} cannot be reached"
-    return None
-
-
-MTEB_ENGLISH = "MTEB(eng, v2)"
-LONGEMBED = "LongEmbed"
+BENCHMARKS = {"longembed": "LongEmbed", "mteb-eng-v2": "MTEB(eng, v2)"}
+"""Suites that are benchmarks of mteb, under mteb's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suite:
-    """Tasks to measure on; why others are missing, by task; and what is wrong with the rest."""
+    """Tasks to measure on; why others are missing, by task; and the faults of the rest."""
 
     name: str
     tasks: list[AbsTask] = field(default_factory=list)
@@ -70,7 +33,7 @@ class Suite:
     faulty: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, make: Callable[[], AbsTask]) -> None:
-        """Add the task that `make` gives, or what is wrong with its data."""
+        """Add the task that `make` gives, or the fault of its data."""
         try:
             self.tasks.append(make())
         except TaskError as error:
@@ -85,19 +48,23 @@ def open_suite(name_or_path: str, data: Path | None = None) -> Suite:
     one more for each split, where a task has several).
 
     Raises:
-        ConfigError: neither a suite nor a folder of tasks.
+        ConfigError: neither a suite nor a folder of tasks, or the data folder is not there.
         TaskError: a folder cannot be looked into.
 
     """
-    opened = SUITES.get(name_or_path)
-    if opened is not None:
-        return opened(data.expanduser() if data is not None else None)
+    if data is not None and not (data := data.expanduser()).is_dir():
+        raise ConfigError(
+            f"{data}: no such folder, so no data can be read from it; give --data a folder that "
+            "holds the suite's data, or leave it out to read them from the Hugging Face hub"
+        )
+    if name_or_path in SUITES:
+        return SUITES[name_or_path](name_or_path, data)
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
         return _folder(folder.resolve())
     raise ConfigError(
         f"no suite {name_or_path!r}, and no such folder; suites: {', '.join(SUITES)}, or a folder "
-        "in BEIR's layout, or a folder of such folders"
+        f"of a task, or a folder of such folders; {LAYOUT}"
     )
 
 
@@ -111,13 +78,11 @@ def _folder(folder: Path) -> Suite:
         return suite
     try:
         inner = sorted(
-            each for each in folder.iterdir() if each.is_dir() and each.name[0] not in "._"
+            path for path in folder.iterdir() if path.is_dir() and path.name[0] not in "._"
         )
     except OSError as error:
         raise TaskError(f"{folder}: cannot be looked into: {error.strerror}") from None
     for path in inner:
-        if path.name[0] in "._":
-            continue
         try:
             is_task = is_beir_folder(path)
         except TaskError as error:
@@ -134,29 +99,25 @@ def _folder(folder: Path) -> Suite:
     return suite
 
 
-def _longembed(data: Path | None) -> Suite:
+def _benchmark(name: str, data: Path | None) -> Suite:
     import mteb
 
-    return _of_mteb("longembed", mteb.get_benchmark(LONGEMBED).tasks, data)
+    return _of_mteb(name, mteb.get_benchmark(BENCHMARKS[name]).tasks, data)
 
 
-def _mteb_english(data: Path | None) -> Suite:
-    import mteb
-
-    return _of_mteb("mteb-eng-v2", mteb.get_benchmark(MTEB_ENGLISH).tasks, data)
-
-
-def _mteb_offline(data: Path | None) -> Suite:
+def _mteb_offline(name: str, data: Path | None) -> Suite:
     """The tasks of MTEB(eng, v2) whose data can lie in the data folder as TSV files."""
     import mteb
 
-    from dewey_embed.eval.tasks import FILES
+    from dewey_embed.eval.tasks import SHORT_TEXT_FILES
 
-    return _of_mteb("mteb-offline", [mteb.get_task(name) for name in FILES], data)
+    return _of_mteb(name, [mteb.get_task(task) for task in SHORT_TEXT_FILES], data)
 
 
 def _of_mteb(name: str, tasks: Iterable[AbsTask], data: Path | None) -> Suite:
     """A suite of mteb's tasks, each over data in the data folder or over the hub's."""
+    from dewey_embed.eval.hub import why_no_dataset
+
     suite = Suite(name=name)
     for task in tasks:
         try:
@@ -164,7 +125,7 @@ def _of_mteb(name: str, tasks: Iterable[AbsTask], data: Path | None) -> Suite:
         except TaskError as error:
             suite.faulty[task.metadata.name] = str(error)
             continue
-        why_not = None if local else why_not_on_hub(task.metadata.dataset["path"])
+        why_not = None if local else why_no_dataset(task.metadata.dataset["path"])
         if why_not is None:
             suite.tasks.append(local or task)
         else:
@@ -177,11 +138,16 @@ def _local(task: AbsTask, data: Path) -> tuple[AbsTask | None, str]:
     """One of mteb's tasks over the data folder's data, or a reason why they are not there."""
     from mteb.abstasks import AbsTaskRetrieval
 
-    from dewey_embed.eval.tasks import FILES, local_task, missing_splits, short_text_task
+    from dewey_embed.eval.tasks import (
+        SHORT_TEXT_FILES,
+        local_task,
+        missing_splits,
+        short_text_task,
+    )
 
     name = task.metadata.name
-    if name in FILES:
-        lacking = [file for file in FILES[name].values() if not (data / file).is_file()]
+    if name in SHORT_TEXT_FILES:
+        lacking = [each for each in SHORT_TEXT_FILES[name].values() if not (data / each).is_file()]
         if lacking:
             return None, f"{data} has no {', '.join(lacking)}"
         return short_text_task(name, data), ""
@@ -197,41 +163,42 @@ def _local(task: AbsTask, data: Path) -> tuple[AbsTask | None, str]:
     return local_task(task, folder), ""
 
 
-def _locov1(data: Path | None) -> Suite:
+def _locov1(name: str, data: Path | None) -> Suite:
+    from dewey_embed.eval.hub import why_no_dataset
     from dewey_embed.eval.locov1 import FOLDER, HUB, NAMES, locov1_task
 
     folder = data / FOLDER if data is not None else None
     if folder is not None and folder.is_dir():
-        suite = Suite(name="locov1")
-        for name in NAMES:
-            suite.add(name, partial(locov1_task, name, folder))
+        suite = Suite(name=name)
+        for task in NAMES:
+            suite.add(task, partial(locov1_task, task, folder))
         return suite
-    reasons = [reason for path in HUB.values() if (reason := why_not_on_hub(path))]
+    reasons = [reason for path in HUB.values() if (reason := why_no_dataset(path))]
     if not reasons:
-        return Suite(name="locov1", tasks=[locov1_task(name) for name in NAMES])
-    here = f"{folder} is not there" if folder else "no data folder was given"
-    return Suite(name="locov1", missing=dict.fromkeys(NAMES, f"{here}; {reasons[0]}"))
+        return Suite(name=name, tasks=[locov1_task(task) for task in NAMES])
+    why = f"{folder} is not there" if folder else "no data folder was given"
+    return Suite(name=name, missing=dict.fromkeys(NAMES, f"{why}; {reasons[0]}"))
 
 
-def _generated(name: str) -> Suite:
-    """A suite whose texts are made here; that of LongEmbed's two tests is right at the first."""
+def _generated(name: str, data: Path | None) -> Suite:
+    """A suite of texts that are made here; LongEmbed's two tests count the first hit alone."""
     from dewey_embed.eval import generated
     from dewey_embed.eval.tasks import beir_task
 
     tasks = [
-        beir_task(data, main_score="ndcg_at_10" if name == "position" else "ndcg_at_1")
-        for data in generated.suite(name)
+        beir_task(made, main_score="ndcg_at_10" if name == "position" else "ndcg_at_1")
+        for made in generated.suite(name)
     ]
     return Suite(name=name, tasks=list(tasks))
 
 
-SUITES: dict[str, Callable[[Path | None], Suite]] = {
-    "longembed": _longembed,
+SUITES: dict[str, Callable[[str, Path | None], Suite]] = {
+    "longembed": _benchmark,
     "locov1": _locov1,
-    "mteb-eng-v2": _mteb_english,
+    "mteb-eng-v2": _benchmark,
     "mteb-offline": _mteb_offline,
-    "passkey": lambda _: _generated("passkey"),
-    "needle": lambda _: _generated("needle"),
-    "position": lambda _: _generated("position"),
+    "passkey": _generated,
+    "needle": _generated,
+    "position": _generated,
 }
-"""Suites by name."""
+"""Suites by name; each function takes the name and the data folder."""

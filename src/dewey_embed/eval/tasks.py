@@ -1,4 +1,9 @@
-"""Data on disk as tasks of mteb."""
+"""Data on disk, or made here, as mteb's tasks: retrieval, similarity and classification.
+
+Nothing is fetched, and scores are mteb's. Of retrieval they are pytrec_eval's over the 1,000 best
+documents, with a gain counted as it stands, not as 2^gain; a document that has a query's id is a
+document like any other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,25 @@ if TYPE_CHECKING:
 SPLIT = "test"
 """The split of a task that has only one."""
 
-ReadSplits = Callable[[], Mapping[str, RetrievalData]]
+SHORT_TEXT_FILES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "SICK-R": {"test": "sts/sickr.tsv"},
+        "STS13": {"test": "sts/sts13.tsv"},
+        "STS14": {"test": "sts/sts14.tsv"},
+        "STS15": {"test": "sts/sts15.tsv"},
+        "STSBenchmark": {"test": "sts/stsb_test.tsv"},
+        "Banking77Classification": {
+            "train": "cls/banking77_train.tsv",
+            "test": "cls/banking77_test.tsv",
+        },
+    }
+)
+"""mteb's tasks of short texts that are read from files below the data folder, by split."""
+
+STS_COLUMNS = ("sentence1", "sentence2", "score")
+LABEL_COLUMNS = ("text", "label")
+
+Columns = dict[str, list[Any]]
 
 
 def beir_task(
@@ -33,29 +56,29 @@ def beir_task(
 ) -> AbsTaskRetrieval:
     """The task of a folder in BEIR's layout, or of data made here; English to mteb.
 
-    It is called `name`, else as its data are. Its revision is the data's digest, so results of
-    changed data are told apart from those of the old.
+    Its name is `name`, else that of its data. Its revision is the digest of its data, so that
+    results of changed data are not taken for those of the old.
 
     Raises:
         TaskError: the folder does not hold a task, or one that contradicts itself.
 
     """
     data = source if isinstance(source, RetrievalData) else read_beir(source)
-    about = retrieval_metadata(
+    metadata = retrieval_metadata(
         name or data.name,
         path=data.name if isinstance(source, RetrievalData) else str(source),
         revision=data.digest,
         description="A corpus and queries in BEIR's layout.",
         main_score=main_score,
     )
-    return task_over(AbsTaskRetrieval, about, lambda: {SPLIT: data}, left_out=data.left_out)
+    return retrieval_task(AbsTaskRetrieval, metadata, lambda: {SPLIT: data}, left_out=data.left_out)
 
 
 def local_task(original: AbsTaskRetrieval, folder: Path) -> AbsTaskRetrieval:
-    """One of mteb's retrieval tasks over data in a folder, in BEIR's layout, in place of the hub's.
+    """One of mteb's retrieval tasks over a folder in BEIR's layout in place of the hub's data.
 
-    A task of several splits has a folder in BEIR's layout for each. All else is the original's;
-    the revision is the data's digest, for nothing says that they are the hub's data.
+    A task of several splits has a folder in BEIR's layout for each. The revision is the digest of
+    the data, since they may differ from the hub's; all else is the original's.
 
     Raises:
         TaskError: a split is missing, or does not hold a task.
@@ -73,9 +96,12 @@ def local_task(original: AbsTaskRetrieval, folder: Path) -> AbsTaskRetrieval:
     else:
         data = {split: read_beir(folder / split) for split in splits}
     digests = ",".join(each.digest for each in data.values())
-    about = local_metadata(original.metadata, folder, hashlib.sha256(digests.encode()))
-    left_out = tuple(message for each in data.values() for message in each.left_out)
-    return task_over(type(original), about, lambda: data, left_out=left_out)
+    return retrieval_task(
+        type(original),
+        _local_metadata(original.metadata, folder, hashlib.sha256(digests.encode())),
+        lambda: data,
+        left_out=tuple(message for each in data.values() for message in each.left_out),
+    )
 
 
 def missing_splits(original: AbsTaskRetrieval, folder: Path) -> list[str]:
@@ -86,35 +112,24 @@ def missing_splits(original: AbsTaskRetrieval, folder: Path) -> list[str]:
     return [split for split in splits if not is_beir_folder(folder / split)]
 
 
-def task_over(
+def retrieval_task(
     base: type[AbsTaskRetrieval],
-    about: TaskMetadata,
-    read: ReadSplits,
+    metadata: TaskMetadata,
+    read: Callable[[], Mapping[str, RetrievalData]],
     *,
     left_out: tuple[str, ...] = (),
 ) -> AbsTaskRetrieval:
-    """A task of a class made for it: `read` is called for its data, by split, when they are needed.
+    """A retrieval task; `read` gives its data by split when they are needed.
 
-    The class must be its own, for mteb looks for metadata there when it unloads a task. `left_out`
-    is the task's attribute of that name: what of its files is no part of it, in words.
+    `left_out` is the task's attribute of that name: what of its files is no part of it, in words.
     """
-    told = left_out
-
-    class Task(base):  # type: ignore[misc,valid-type] # any of mteb's retrieval tasks
-        metadata = about
-        data_loaded: bool = False
-        left_out: tuple[str, ...] = told
-
-        def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
-            """Put the data into `dataset`."""
-            if not self.data_loaded:
-                self.dataset = {
-                    "default": {split: _as_mteb(data) for split, data in read().items()}
-                }
-                self.data_loaded = True
-
-    Task.__name__ = Task.__qualname__ = about.name
-    return Task()
+    task: AbsTaskRetrieval = _make_task(
+        base,
+        metadata,
+        lambda: {"default": {split: _as_mteb(data) for split, data in read().items()}},
+    )
+    task.left_out = left_out  # type: ignore[attr-defined]
+    return task
 
 
 def retrieval_metadata(
@@ -126,7 +141,7 @@ def retrieval_metadata(
     main_score: str = "ndcg_at_10",
     **more: Any,
 ) -> TaskMetadata:
-    """What mteb wants to know of an English retrieval task."""
+    """The metadata that mteb wants of an English retrieval task."""
     return TaskMetadata(
         name=name,
         description=description,
@@ -140,7 +155,57 @@ def retrieval_metadata(
     )
 
 
-def local_metadata(original: TaskMetadata, path: Path, digest: hashlib._Hash) -> TaskMetadata:
+def short_text_task(name: str, data: Path) -> AbsTask:
+    """The task of a name in `SHORT_TEXT_FILES`, read from a data folder.
+
+    Raises:
+        TaskError: a file is missing, differs from mteb's task in the number of rows, or has a row
+            that cannot be read; names file and line.
+
+    """
+    original = type(mteb.get_task(name))
+    paths = {split: data / file for split, file in SHORT_TEXT_FILES[name].items()}
+    columns: dict[str, Columns] = {}
+    for split, path in paths.items():
+        if issubclass(original, AbsTaskSTS):
+            columns[split] = _pairs(path, original.min_score, original.max_score)
+        else:
+            columns[split] = _labelled(path)
+        _check_count(original, split, path, columns[split])
+    if issubclass(original, AbsTaskClassification):
+        _number_labels(columns, paths)
+    digest = hashlib.sha256()
+    for path in paths.values():
+        digest.update(path.read_bytes())
+    metadata = _local_metadata(original.metadata, data / SHORT_TEXT_FILES[name]["test"], digest)
+
+    def load() -> Any:
+        from datasets import Dataset, DatasetDict
+
+        return DatasetDict({split: Dataset.from_dict(each) for split, each in columns.items()})
+
+    task: AbsTask = _make_task(original, metadata, load)
+    return task
+
+
+def _make_task(base: type[AbsTask], about: TaskMetadata, load: Callable[[], Any]) -> Any:
+    """A task of a class of its own, since mteb reads the class's metadata to unload a task."""
+
+    class Task(base):  # type: ignore[misc,valid-type] # any of mteb's tasks
+        metadata = about
+        data_loaded: bool = False
+
+        def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
+            """Put the data into `dataset`."""
+            if not self.data_loaded:
+                self.dataset = load()
+                self.data_loaded = True
+
+    Task.__name__ = Task.__qualname__ = about.name
+    return Task()
+
+
+def _local_metadata(original: TaskMetadata, path: Path, digest: hashlib._Hash) -> TaskMetadata:
     """The metadata of one of mteb's tasks whose data come from `path`."""
     dataset = {"path": str(path), "revision": digest.hexdigest()[:16]}
     return original.model_copy(update={"dataset": dataset})
@@ -172,74 +237,8 @@ def _as_mteb(data: RetrievalData) -> RetrievalSplitData:
     }
 
 
-FILES: Mapping[str, Mapping[str, str]] = MappingProxyType(
-    {
-        "SICK-R": {"test": "sts/sickr.tsv"},
-        "STS13": {"test": "sts/sts13.tsv"},
-        "STS14": {"test": "sts/sts14.tsv"},
-        "STS15": {"test": "sts/sts15.tsv"},
-        "STSBenchmark": {"test": "sts/stsb_test.tsv"},
-        "Banking77Classification": {
-            "train": "cls/banking77_train.tsv",
-            "test": "cls/banking77_test.tsv",
-        },
-    }
-)
-"""Files of each task's splits, below the data folder."""
-
-STS_COLUMNS = ("sentence1", "sentence2", "score")
-LABEL_COLUMNS = ("text", "label")
-
-Columns = dict[str, list[Any]]
-
-
-def short_text_task(name: str, data: Path) -> AbsTask:
-    """The task of a name in `FILES`, read from a data folder.
-
-    Raises:
-        TaskError: a file is missing, has another number of rows than mteb's task, or a row that
-            cannot be read; names file and line.
-
-    """
-    original = type(mteb.get_task(name))
-    paths = {split: data / file for split, file in FILES[name].items()}
-    columns: dict[str, Columns] = {}
-    for split, path in paths.items():
-        if issubclass(original, AbsTaskSTS):
-            columns[split] = _pairs(path, original.min_score, original.max_score)
-        else:
-            columns[split] = _labelled(path)
-        _check_count(original, split, path, columns[split])
-    if issubclass(original, AbsTaskClassification):
-        _number_labels(columns, paths)
-    digest = hashlib.sha256()
-    for path in paths.values():
-        digest.update(path.read_bytes())
-    about = local_metadata(original.metadata, data / FILES[name]["test"], digest)
-    return _task_over(original, about, columns)
-
-
-def _task_over(original: type[AbsTask], about: Any, columns: Mapping[str, Columns]) -> AbsTask:
-    class Task(original):  # type: ignore[misc,valid-type] # any of mteb's tasks
-        metadata = about
-        data_loaded: bool = False
-
-        def load_data(self, num_proc: int | None = None, **kwargs: Any) -> None:
-            """Nothing; the data are then in `dataset`."""
-            from datasets import Dataset, DatasetDict
-
-            if not self.data_loaded:
-                self.dataset = DatasetDict(
-                    {split: Dataset.from_dict(each) for split, each in columns.items()}
-                )
-                self.data_loaded = True
-
-    Task.__name__ = Task.__qualname__ = original.__name__
-    return Task()
-
-
 def _pairs(path: Path, lowest: float, highest: float) -> Columns:
-    """Sentence pairs with people's scores of how near they are."""
+    """Sentence pairs with people's scores of how similar they are."""
     columns: Columns = {name: [] for name in STS_COLUMNS}
     for place, (first, second, cell) in _rows(path, STS_COLUMNS):
         try:
@@ -247,7 +246,7 @@ def _pairs(path: Path, lowest: float, highest: float) -> Columns:
         except ValueError:
             score = math.nan
         if not lowest <= score <= highest:  # NaN neither
-            raise TaskError(f"{place}: the score {cell!r} is no number in {lowest} to {highest}")
+            raise TaskError(f"{place}: the score {cell!r} is not a number in {lowest} to {highest}")
         for name, value in zip(STS_COLUMNS, (first, second, score), strict=True):
             columns[name].append(value)
     return columns
@@ -255,11 +254,11 @@ def _pairs(path: Path, lowest: float, highest: float) -> Columns:
 
 def _labelled(path: Path) -> Columns:
     rows = [cells for _, cells in _rows(path, LABEL_COLUMNS)]
-    return {name: [cells[place] for cells in rows] for place, name in enumerate(LABEL_COLUMNS)}
+    return {name: [cells[i] for cells in rows] for i, name in enumerate(LABEL_COLUMNS)}
 
 
 def _number_labels(columns: Mapping[str, Columns], paths: Mapping[str, Path]) -> None:
-    """Nothing; labels are numbers then, as on the hub: that of a name is its place by alphabet."""
+    """Replace labels by numbers, as on the hub: a label's place in alphabetical order."""
     numbers = {label: number for number, label in enumerate(sorted(set(columns["train"]["label"])))}
     for split, each in columns.items():
         unknown = sorted(set(each["label"]) - set(numbers))
@@ -272,7 +271,7 @@ def _number_labels(columns: Mapping[str, Columns], paths: Mapping[str, Path]) ->
 
 
 def _check_count(original: type[AbsTask], split: str, path: Path, columns: Columns) -> None:
-    """Refuse a file of another size than mteb's task; mteb publishes sizes of most splits."""
+    """Refuse a file of another size than mteb's task: a part scores otherwise than all of it."""
     known = (original.metadata.n_samples or {}).get(split)
     num = len(next(iter(columns.values())))
     if known is not None and num != known:
@@ -300,5 +299,5 @@ def _rows(path: Path, header: Sequence[str]) -> list[tuple[str, list[str]]]:
                 raise TaskError(f"{place}: {len(cells)} cells, not a {', a '.join(header)}")
             rows.append((place, cells))
     if not rows:
-        raise TaskError(f"{path}: holds no row under its header; nothing can be measured on it")
+        raise TaskError(f"{path}: holds no row under its header; there is nothing to measure")
     return rows

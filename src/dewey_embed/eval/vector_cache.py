@@ -1,4 +1,4 @@
-"""Vectors by text, on disk: what was embedded once is not embedded again, in whichever run."""
+"""Vectors by text, on disk: no run embeds a text that an earlier one has embedded."""
 
 from __future__ import annotations
 
@@ -24,10 +24,8 @@ Floats = NDArray[np.float32]
 class VectorCache:
     """One model's vectors (D,) float32 in a file, or in memory where there is no path.
 
-    `embed` answers texts with vectors (N, D). The file must be of one model only. Several
-    processes may share it.
-
-    `name` is what an error calls the model.
+    `embed_texts` gives the vectors (N, D) of texts. The file must be of one model only; several
+    processes may share it. `name` is the model's in errors.
 
     Raises:
         ResultsError: the file is something else, or damaged.
@@ -37,14 +35,14 @@ class VectorCache:
     def __init__(
         self,
         path: Path | None,
-        embed: Callable[[Sequence[str]], Floats],
+        embed_texts: Callable[[Sequence[str]], Floats],
         *,
         name: str = "the model",
     ) -> None:
-        self._embed, self._path, self._name = embed, path, name
+        self._embed_texts, self._path, self._name = embed_texts, path, name
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        with self._named():
+        with self._file_errors():
             self._file = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(
@@ -54,77 +52,59 @@ class VectorCache:
     def embed(self, texts: Sequence[str], *, label: str) -> Floats:
         """(N, D), in the order of the texts; equal texts are embedded once.
 
+        `label` stands before the progress bar.
+
         Raises:
             ResultsError: the model makes NaN or infinity of a text, or the file is damaged.
 
         """
-        with self._named():
-            return self._rows(texts, label)
-
-    def _rows(self, texts: Sequence[str], label: str) -> Floats:
         keys = [_key(text) for text in texts]
-        missing = {
-            key: text for key, text in zip(keys, texts, strict=True) if self._find(key) is None
-        }
-        with progress_bar(label, len(missing), "texts", show=bool(missing)) as advance:
-            for group in _groups(missing):
-                own = [missing[key] for key in group]
-                vectors = finite_rows(self._embed(own), own, self._name)
-                rows = [
-                    (key, vector.tobytes())
-                    for key, vector in zip(group, vectors.astype(np.float32), strict=True)
-                ]
-                self._file.execute("BEGIN")
-                self._file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
-                self._file.execute("COMMIT")
-                advance(len(group))
-        found = [np.frombuffer(self._find(key) or b"", np.float32) for key in keys]
-        if any(each.shape != found[0].shape or not np.isfinite(each).all() for each in found):
+        with self._file_errors():
+            missing = {
+                key: text for key, text in zip(keys, texts, strict=True) if self._read(key) is None
+            }
+            with progress_bar(label, len(missing), "texts", show=bool(missing)) as advance:
+                for group in _groups(missing):
+                    self._add({key: missing[key] for key in group})
+                    advance(len(group))
+            vectors = [np.frombuffer(self._read(key) or b"", np.float32) for key in keys]
+        if any(each.shape != vectors[0].shape or not np.isfinite(each).all() for each in vectors):
             raise ResultsError(
                 f"{self._path}: holds vectors of several widths, or with NaN; delete it, and they "
                 "are made again"
             )
-        return np.stack(found)
+        return np.stack(vectors)
+
+    def _add(self, texts: dict[bytes, str]) -> None:
+        """Embed texts by key, and keep their vectors in one transaction."""
+        given = list(texts.values())
+        vectors = finite_rows(self._embed_texts(given), given, self._name).astype(np.float32)
+        rows = [(key, vector.tobytes()) for key, vector in zip(texts, vectors, strict=True)]
+        self._file.execute("BEGIN")
+        self._file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+        self._file.execute("COMMIT")
+
+    def _read(self, key: bytes) -> bytes | None:
+        row = self._file.execute("SELECT vector FROM vectors WHERE text = ?", (key,)).fetchone()
+        return None if row is None else bytes(row[0])
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Say of errors of the file which file it is."""
+    def _file_errors(self) -> Iterator[None]:
+        """Name the file in its errors."""
         try:
             yield
         except sqlite3.DatabaseError as error:
             raise ResultsError(
-                f"{self._path}: is no cache of vectors, or damaged ({error}); delete it, or name "
-                "another folder"
+                f"{self._path}: is not a cache of vectors, or damaged ({error}); delete it, or "
+                "name another folder"
             ) from None
-
-    def _find(self, key: bytes) -> bytes | None:
-        row = self._file.execute("SELECT vector FROM vectors WHERE text = ?", (key,)).fetchone()
-        return None if row is None else bytes(row[0])
-
-
-def _key(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _groups(texts: dict[bytes, str]) -> Iterator[list[bytes]]:
-    """The keys in order, at most so many texts and characters at a time."""
-    group: list[bytes] = []
-    num_chars = 0
-    for key, text in texts.items():
-        if group and (len(group) == GROUP_TEXTS or num_chars + len(text) > GROUP_CHARS):
-            yield group
-            group, num_chars = [], 0
-        group.append(key)
-        num_chars += len(text)
-    if group:
-        yield group
 
 
 def finite_rows(vectors: Any, texts: Sequence[str], model: str) -> Any:
-    """The vectors (N, D) of N texts, as they are.
+    """The vectors (N, D) of N texts, unchanged.
 
     Raises:
-        ResultsError: one holds NaN or infinity, or they are not one for each text; names the model
+        ResultsError: one holds NaN or infinity, or there is not one for each text; names the model
             and the text.
 
     """
@@ -136,10 +116,28 @@ def finite_rows(vectors: Any, texts: Sequence[str], model: str) -> Any:
         )
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
-        place = int(finite.argmin())
+        first = int(finite.argmin())
         raise ResultsError(
             f"{model} made {int((~finite).sum()):,} of {len(rows):,} vectors with NaN or infinity, "
-            f"first of the text that begins {texts[place][:40]!r}; no score is taken from them. "
+            f"first of the text that begins {texts[first][:40]!r}; no score is taken from them. "
             "Try another device or precision, or look at the model's weights"
         )
     return vectors
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _groups(texts: dict[bytes, str]) -> Iterator[list[bytes]]:
+    """The keys in order, in groups of bounded texts and characters."""
+    group: list[bytes] = []
+    num_chars = 0
+    for key, text in texts.items():
+        if group and (len(group) == GROUP_TEXTS or num_chars + len(text) > GROUP_CHARS):
+            yield group
+            group, num_chars = [], 0
+        group.append(key)
+        num_chars += len(text)
+    if group:
+        yield group
