@@ -47,12 +47,12 @@ def folder(tmp_path):
     return write_beir(tmp_path / "data" / "task", DOCUMENTS, QUERIES, QRELS)
 
 
-def contender(model, label="letters"):
+def evaluated(model, label="letters"):
     return EvaluatedModel(name=label, label=label, open=lambda: model)
 
 
 def measured(model, folder, output):
-    return list(run([contender(model)], [beir_task(folder)], output))
+    return list(run([evaluated(model)], [beir_task(folder)], output))
 
 
 def strictly(path):
@@ -80,10 +80,13 @@ def test_results_of_an_earlier_layout_are_read_and_not_measured_again(folder, tm
 
 
 @pytest.mark.parametrize("query", [{"q0": "aab"}, QUERIES])
-def test_files_are_json_as_the_standard_has_it(tmp_path, query):
+def test_files_are_standard_json_and_scores_by_query_stay_out_of_git(tmp_path, query):
     lines = [line for line in QRELS if line[0] in query]
     folder = write_beir(tmp_path / "task", DOCUMENTS, query, lines)
     measured(Letters(), folder, tmp_path / "out")
+    [kept_out] = (tmp_path / "out").rglob(".gitignore")
+    assert kept_out.parent.name == "queries"
+    assert kept_out.read_text() == "*\n"
     files = list((tmp_path / "out").rglob("*.json"))
     assert len(files) == 3  # a result, its queries, the model
     for file in files:
@@ -96,13 +99,13 @@ def test_files_are_json_as_the_standard_has_it(tmp_path, query):
 def test_a_model_that_makes_nan_fails_by_name_and_leaves_no_result(folder, tmp_path, value):
     found = list(
         run(
-            [contender(Broken(value), "broken"), contender(Letters())],
+            [evaluated(Broken(value), "broken"), evaluated(Letters())],
             [beir_task(folder)],
             tmp_path,
         )
     )
     assert [type(each) for each in found] == [Failure, TaskScores]
-    assert (found[0].contender, found[0].task) == ("broken", "task")
+    assert (found[0].model, found[0].task) == ("broken", "task")
     assert "NaN" in found[0].reason
 
 
@@ -123,7 +126,7 @@ def test_a_result_that_may_not_be_read_is_not_measured_again(folder, tmp_path, n
     shut.chmod(0)
     try:
         with nobody(), pytest.raises(ResultsError, match="Permission denied"):
-            list(run([contender(Letters())], [task], tmp_path))
+            list(run([evaluated(Letters())], [task], tmp_path))
     finally:
         shut.chmod(0o755)
 
@@ -132,14 +135,14 @@ def test_a_task_that_fails_does_not_cost_the_others(folder, tmp_path):
     write_beir(folder.parent / "torn", DOCUMENTS, QUERIES, [("q0", "a", 0.5)])
     said = []
     found = evaluate(
-        open_suite(str(folder.parent)), [contender(Letters())], tmp_path / "out",
+        open_suite(str(folder.parent)), [evaluated(Letters())], tmp_path / "out",
         on_failure=said.append,
     )  # fmt: skip
     assert len(said) == 1
     assert "'0.5' is not a whole number" in said[0]
     assert [table.title for table in found.tables][-1] == "Failed"
     with pytest.raises(TaskError, match="nothing could be measured; task: "):
-        evaluate(open_suite(str(folder)), [contender(Broken(np.nan))], tmp_path / "none")
+        evaluate(open_suite(str(folder)), [evaluated(Broken(np.nan))], tmp_path / "none")
 
 
 class TestVectors:
@@ -164,7 +167,7 @@ class TestVectors:
     def test_a_damaged_cache_is_named(self, tmp_path):
         path = tmp_path / "v.sqlite"
         path.write_bytes(b"no database at all, but long enough to be one" * 100)
-        with pytest.raises(ResultsError, match=r"v\.sqlite: is no cache of vectors"):
+        with pytest.raises(ResultsError, match=r"v\.sqlite: is not a cache of vectors"):
             VectorCache(path, lambda own: np.ones((len(own), 2), np.float32))
 
     def test_vectors_of_another_width_are_not_mixed(self, tmp_path):

@@ -25,8 +25,7 @@ from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import IndexStoreError, ResultsError, TaskError
 from dewey_embed.eval.model_meta import model_meta
-from dewey_embed.eval.vector_cache import Floats, VectorCache
-from dewey_embed.index.ranking import Mode
+from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.progress import progress_bar
 from dewey_embed.search import Index
 from dewey_embed.text.splitter import split
@@ -34,7 +33,7 @@ from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.teachers.minilm import MiniLM
 from dewey_embed.train.teachers.teacher import Teacher
 from dewey_embed.train.warm_start import teacher_folder
-from dewey_embed.types import Document
+from dewey_embed.types import Document, Floats, SearchMode
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -119,7 +118,7 @@ class DeweySearch(DeweyEncoder):
         model: Dewey,
         cache: Path,
         *,
-        mode: Mode = "multi",
+        mode: SearchMode = "multi",
         chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
         chunk_overlap: int | Sequence[int] | None = None,
         show: bool = False,

@@ -110,7 +110,9 @@ def needle(
         ConfigError: a length too short for a fact, `num` below 1, more facts than there are.
 
     """
-    return _facts_task("needle", length, (0.0, 1.0), num, num_documents, seed)
+    return _facts_task(
+        "needle", length, depths=(0.0, 1.0), num=num, num_documents=num_documents, seed=seed
+    )
 
 
 def position(
@@ -134,17 +136,21 @@ def position(
     """
     if place not in PLACES:
         raise ConfigError(f"place is {place!r}; accepted: {', '.join(PLACES)}")
-    return _facts_task("position", length, DEPTHS[place], num, num_documents, seed, f"-{place}")
+    return _facts_task(
+        "position", length, f"-{place}", depths=DEPTHS[place], num=num,
+        num_documents=num_documents, seed=seed,
+    )  # fmt: skip
 
 
 def _facts_task(
     name: str,
     length: int,
+    suffix: str = "",
+    *,
     depths: tuple[float, float],
     num: int,
     num_documents: int | None,
     seed: int,
-    suffix: str = "",
 ) -> RetrievalData:
     """Facts in an essay, each at a depth drawn between the two."""
     num_documents = _count_documents(length, num, num_documents)

@@ -21,13 +21,13 @@ from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.eval.model_meta import OWNER
 from dewey_embed.eval.vector_cache import finite_rows
-from dewey_embed.index.ranking import Mode
+from dewey_embed.types import SearchMode
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
     from mteb.models.models_protocols import EncoderProtocol, MTEBModels, SearchProtocol
 
-MODES: tuple[Mode, ...] = ("single", "multi", "hybrid")
+MODES: tuple[SearchMode, ...] = ("single", "multi", "hybrid")
 
 BM25_K1, BM25_B = 0.9, 0.4
 BM25_STEMMER = "english"
@@ -53,7 +53,7 @@ class EvaluatedModel:
 def open_models(
     names: Sequence[str],
     *,
-    mode: Mode | Literal["all"] = "all",
+    mode: SearchMode | Literal["all"] = "all",
     cache_folder: Path,
     device: str | None = None,
     chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,

@@ -1,12 +1,11 @@
-"""`ResultPage`: what one measurement found, as tables and plots; a file that a command writes.
+"""`ResultPage`: the tables and plots of one measurement, in a file that a command writes.
 
 Every audit and every evaluation ends in one of these, and the report draws nothing else. A file
-holds everything that a reader needs to judge a figure: the command, the machine, the versions.
+holds all that a reader needs to judge a figure: the command, the machine, the versions.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import sys
@@ -19,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from dewey_embed.config import Settings, fault
 from dewey_embed.errors import ResultsError
+from dewey_embed.files import write_text
 
 Cell = float | int | str | None
 
@@ -26,7 +26,7 @@ PACKAGES = ("dewey-embed", "torch", "mteb", "lancedb", "faiss-cpu", "transformer
 
 
 class Column(Settings):
-    """A column of a table: `unit` is shown beside its name; `best` is what readers look for."""
+    """A column of a table: `unit` stands beside its name, and the `best` cell is marked."""
 
     name: str
     unit: str = ""
@@ -37,7 +37,7 @@ class Column(Settings):
 class Table(Settings):
     """Rows of cells under columns; `None` is a figure that was not measured.
 
-    Readers look for the best figure of each column, or of each row.
+    `best_in` says whether the best figure of each column is marked, or that of each row.
     """
 
     title: str
@@ -88,7 +88,7 @@ class Plot(Settings):
 
 
 class Machine(Settings):
-    """Where something was measured."""
+    """The machine of a measurement, and how it was set up."""
 
     processor: str
     capability: str
@@ -115,7 +115,7 @@ class Machine(Settings):
 
 
 def this_command() -> str:
-    """The command that is running, as it would be typed again."""
+    """The command that is running, quoted for the shell."""
     program, *rest = sys.argv
     name = Path(program).name
     words = ["python", program, *rest] if name.endswith(".py") else [name, *rest]
@@ -123,21 +123,21 @@ def this_command() -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what is measured."""
-    found = {"Python": platform.python_version()}
+    """Versions of Python and of the packages that figures depend on."""
+    versions = {"Python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 class ResultPage(Settings):
     """A page of the report.
 
     `kind` groups pages: `eval`, `baseline`, `length`, `alignment`, `cost`, `ablation`, …;
-    `name` is unique among the pages of one report.
+    `name` differs from page to page of one report.
     """
 
     kind: str
@@ -152,15 +152,13 @@ class ResultPage(Settings):
     plots: tuple[Plot, ...] = ()
 
     def write(self, path: Path) -> None:
-        """Nothing; the file holds these findings, all of them or, if this is killed, none."""
+        """Write the page to a file, which is complete or, if this is killed, as it was before."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        write_text(path, self.model_dump_json(indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> ResultPage:
-        """The findings of a file.
+        """The page in a file.
 
         Raises:
             ResultsError: it cannot be read, or holds something else.
@@ -173,11 +171,13 @@ class ResultPage(Settings):
         except ValidationError as error:
             item = error.errors()[0]
             place = ".".join(str(part) for part in item["loc"]) or "the file"
-            raise ResultsError(f"{path}: is no findings file: {place}: {fault(item)}") from None
+            raise ResultsError(
+                f"{path}: is not a page of results: {place}: {fault(item)}"
+            ) from None
 
 
 def _processor() -> str:
-    """The processor's own name, where the system tells it."""
+    """The name of the processor, where the system has it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

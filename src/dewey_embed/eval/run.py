@@ -1,10 +1,15 @@
-"""Models on tasks."""
+"""Models × tasks → scores through mteb, and a page of results: the work of `dewey eval`.
+
+Each task is kept when it is done: a run that is killed loses the task it was in, and resumes when
+it is run again. Beside each of mteb's result files lie the scores of every query, from which
+intervals and paired differences are computed.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +22,7 @@ from dewey_embed.eval.result_page import Machine, ResultPage
 from dewey_embed.eval.scores import Failure, QueryScores, TaskScores, query_scores
 from dewey_embed.eval.suites import Suite
 from dewey_embed.eval.summary import summarise
+from dewey_embed.files import write_json, write_text
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -25,24 +31,88 @@ if TYPE_CHECKING:
     from mteb.results import TaskResult
 
 QUERIES = "queries"
-"""Folder beside mteb's result files for scores by query."""
+"""Folder beside mteb's result files for scores by query; it keeps itself out of git."""
 
 QUERY_SCORES = TypeAdapter(dict[str, dict[str, dict[str, FiniteFloat]]])
-"""What such a file holds: split, query, measure."""
+"""The content of such a file: scores by split, query and measure."""
+
+
+def evaluate(
+    suite: Suite,
+    models: Sequence[EvaluatedModel],
+    results: Path,
+    *,
+    only: Sequence[str] | None = None,
+    finished_only: bool = False,
+    device: str = "cpu",
+    on_task: Callable[[str, str], None] = lambda model, task: None,
+    on_failure: Callable[[str], None] = lambda reason: None,
+) -> ResultPage:
+    """The page of results over all tasks of a suite, or over those of `only` by name.
+
+    A task with faulty data and a measurement that fails are passed to `on_failure` and stand on
+    the page with their reason; the others go on.
+
+    Raises:
+        TaskError: none of the tasks has data or could be measured, or a name is no task of the
+            suite.
+
+    """
+    names = [task.metadata.name for task in suite.tasks]
+    known = {*names, *suite.missing, *suite.faulty}
+    if unknown := set(only or ()) - known:
+        raise TaskError(
+            f"{suite.name} has no task {', '.join(sorted(unknown))}; "
+            f"it has {', '.join(sorted(known))}"
+        )
+    wanted = set(only or known)
+    tasks = [task for task in suite.tasks if task.metadata.name in wanted]
+    missing = {task: reason for task, reason in suite.missing.items() if task in wanted}
+    failures = [
+        Failure(model="", task=task, reason=reason)
+        for task, reason in suite.faulty.items()
+        if task in wanted
+    ]
+    for failure in failures:
+        on_failure(f"{failure.task}: {failure.reason}")
+    if not tasks:
+        missing |= {failure.task: failure.reason for failure in failures}
+        reasons = "; ".join(f"{task}: {reason}" for task, reason in missing.items())
+        raise TaskError(f"{suite.name}: no task has data here: {reasons}")
+    scores: list[TaskScores] = []
+    for each in run(models, tasks, results, finished_only=finished_only, on_task=on_task):
+        if isinstance(each, TaskScores):
+            scores.append(each)
+        else:
+            failures.append(each)
+            on_failure(f"{each.task}, {each.model}: {each.reason}")
+    if failures and not scores:
+        more = f" (and {len(failures) - 1:,} more)" if len(failures) > 1 else ""
+        first = f"{failures[0].task}: {failures[0].reason}{more}"
+        raise TaskError(f"{suite.name}: nothing could be measured; {first}")
+    return summarise(
+        suite.name,
+        scores,
+        measures={task.metadata.name: task.metadata.main_score for task in tasks},
+        missing=missing,
+        failed=failures,
+        left_out={task.metadata.name: getattr(task, "left_out", ()) for task in tasks},
+        machine=Machine.here(device=device),
+    )
 
 
 def run(
-    contenders: Sequence[EvaluatedModel],
+    models: Sequence[EvaluatedModel],
     tasks: Sequence[AbsTask],
     output: Path,
     *,
     finished_only: bool = False,
-    on_task: Callable[[str, str], None] = lambda contender, task: None,
+    on_task: Callable[[str, str], None] = lambda model, task: None,
 ) -> Iterator[TaskScores | Failure]:
-    """Each outcome as soon as it is there, task by task; those on disk are not measured again.
+    """The scores of each model on each task as soon as they are known, task by task.
 
-    A model that only searches has no outcome on a task of another kind. What cannot be measured is
-    a failure, and the other tasks and models go on.
+    Those on disk are not measured again. A model that only searches has no scores on a task of
+    another kind. A measurement that fails is a `Failure`, and the other tasks and models go on.
 
     `output` gets mteb's own layout (`results/MODEL/REVISION/…`). With `finished_only` nothing is
     measured. `on_task` is called before a measurement begins.
@@ -62,26 +132,21 @@ def run(
         ) from None
     opened: dict[str, MTEBModels] = {}
     for task in tasks:
-        for contender in contenders:
-            if contender.label not in opened:
-                opened[contender.label] = contender.open()
-            model = opened[contender.label]
-            name = task.metadata.name
+        name = task.metadata.name
+        for each in models:
+            if each.label not in opened:
+                opened[each.label] = each.open()
+            model = opened[each.label]
             known = _known(cache, model, task)
             if known is None and not finished_only and _fits(model, task):
-                on_task(contender.label, name)
+                on_task(each.label, name)
                 try:
                     known = _measure(cache, model, task)
                 except DeweyError as error:
-                    yield Failure(contender=contender.label, task=name, reason=str(error))
+                    yield Failure(model=each.label, task=name, reason=str(error))
             if known is not None:
                 result, queries = known
-                yield TaskScores(
-                    contender=contender.label,
-                    task=name,
-                    result=result,
-                    queries=queries,
-                )
+                yield TaskScores(model=each.label, task=name, result=result, queries=queries)
 
 
 def _fits(model: MTEBModels, task: AbsTask) -> bool:
@@ -95,13 +160,13 @@ def _fits(model: MTEBModels, task: AbsTask) -> bool:
 def _known(
     cache: ResultCache, model: MTEBModels, task: AbsTask
 ) -> tuple[TaskResult, dict[str, QueryScores]] | None:
-    """What is on disk of a task, if it is complete, sound and of the same data.
+    """The result of a task on disk, if it is complete, sound and of the same data.
 
-    Earlier versions wrote an experiment of the model's where a model of its own stands now.
+    Earlier versions kept as an experiment of the model what is now a model of its own.
     """
     metas = (model.mteb_model_meta, getattr(model, "earlier_meta", None))
     paths = [cache.get_task_result_path(task.metadata.name, meta) for meta in metas if meta]
-    return next((found for path in paths if (found := _read(path, task)) is not None), None)
+    return next((known for path in paths if (known := _read(path, task)) is not None), None)
 
 
 def _read(path: Path, task: AbsTask) -> tuple[TaskResult, dict[str, QueryScores]] | None:
@@ -116,9 +181,9 @@ def _read(path: Path, task: AbsTask) -> tuple[TaskResult, dict[str, QueryScores]
     try:
         result = TaskResult.from_disk(path)
         text = (path.parent / QUERIES / path.name).read_text(encoding="utf-8")
-        scores = QUERY_SCORES.validate_json(text)
-        found = [entry["main_score"] for split in result.scores.values() for entry in split]
-        if not all(math.isfinite(score) for score in found):
+        queries = QUERY_SCORES.validate_json(text)
+        main = [entry["main_score"] for split in result.scores.values() for entry in split]
+        if not all(math.isfinite(score) for score in main):
             return None
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -133,15 +198,13 @@ def _read(path: Path, task: AbsTask) -> tuple[TaskResult, dict[str, QueryScores]
         return None
     if set(task.eval_splits) - set(result.scores):
         return None
-    return result, scores
+    return result, queries
 
 
 def _measure(
     cache: ResultCache, model: MTEBModels, task: AbsTask
 ) -> tuple[TaskResult, dict[str, QueryScores]]:
-    """The result of a task, which is then on disk; the scores by query come last."""
-    import tempfile
-
+    """The result of a task, which is then on disk; the scores by query are written last."""
     import mteb
     from mteb.abstasks import AbsTaskRetrieval
 
@@ -170,7 +233,7 @@ def _measure(
     path = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
     try:
         cache.save_to_cache(result, model.mteb_model_meta)
-        _write(path.parent / QUERIES / path.name, queries)
+        _write_queries(path.parent / QUERIES / path.name, queries)
     except ValueError as error:  # mteb adds to a file that it wrote before
         raise ResultsError(
             f"{path.parent}: a file of mteb's there is damaged ({error}); remove it"
@@ -179,12 +242,7 @@ def _measure(
 
 
 def _without_nan(result: TaskResult) -> TaskResult:
-    """The result with null for what mteb cannot compute of few queries: NaN is no JSON.
-
-    Raises:
-        ResultsError: the main score is among it.
-
-    """
+    """The result with null where mteb computes NaN, of few queries: JSON has no NaN."""
     scores = {
         split: [
             {
@@ -225,84 +283,13 @@ def _refuse_nan(task: str, ranking: Mapping[str, Mapping[str, float]]) -> None:
         if not all(math.isfinite(score) for score in scores.values()):
             raise ResultsError(
                 f"{task}: the model scores documents with NaN or infinity for the query "
-                f"{query!r}; no figure is taken from them. If its vectors come from a cache, "
+                f"{query!r}; no score is taken from them. If its vectors come from a cache, "
                 "give another --cache"
             )
 
 
-def _write(path: Path, scores: dict[str, QueryScores]) -> None:
+def _write_queries(path: Path, scores: dict[str, QueryScores]) -> None:
+    """Write scores by query into a folder that git leaves alone: they are many and large."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(scores) + "\n", encoding="utf-8")
-    os.replace(draft, path)
-
-
-def evaluate(
-    suite: Suite,
-    contenders: Sequence[EvaluatedModel],
-    results: Path,
-    *,
-    only: Sequence[str] | None = None,
-    finished_only: bool = False,
-    device: str = "cpu",
-    on_task: Callable[[str, str], None] = lambda contender, task: None,
-    on_failure: Callable[[str], None] = lambda reason: None,
-) -> ResultPage:
-    """The findings over all tasks of a suite, or over some of them by name.
-
-    A task with faulty data and a measurement that fails are told to `on_failure` and stand in the
-    findings with their reason; the others go on.
-
-    Raises:
-        TaskError: none of the tasks has data or could be measured, or a name is no task of the
-            suite.
-
-    """
-    names = [task.metadata.name for task in suite.tasks]
-    known = {*names, *suite.missing, *suite.faulty}
-    unknown = set(only or ()) - known
-    if unknown:
-        raise TaskError(
-            f"{suite.name} has no task {', '.join(sorted(unknown))}; "
-            f"it has {', '.join(sorted(known))}"
-        )
-    tasks = [task for task in suite.tasks if not only or task.metadata.name in only]
-    missing = {name: why for name, why in suite.missing.items() if not only or name in only}
-    failed = [
-        Failure(contender="", task=name, reason=why)
-        for name, why in suite.faulty.items()
-        if not only or name in only
-    ]
-    for failure in failed:
-        on_failure(f"{failure.task}: {failure.reason}")
-    if not tasks:
-        missing |= {failure.task: failure.reason for failure in failed}
-        reasons = "; ".join(f"{name}: {why}" for name, why in missing.items())
-        raise TaskError(f"{suite.name}: no task has data here: {reasons}")
-    outcomes: list[TaskScores] = []
-    for each in run(contenders, tasks, results, finished_only=finished_only, on_task=on_task):
-        if isinstance(each, TaskScores):
-            outcomes.append(each)
-        else:
-            failed.append(each)
-            on_failure(f"{each.task}, {each.contender}: {each.reason}")
-    if failed and not outcomes:
-        raise TaskError(f"{suite.name}: nothing could be measured; {_first(failed)}")
-    left_out = {
-        task.metadata.name: told for task in tasks if (told := getattr(task, "left_out", ()))
-    }
-    return summarise(
-        suite.name,
-        outcomes,
-        measures={task.metadata.name: task.metadata.main_score for task in tasks},
-        missing=missing,
-        failed=failed,
-        left_out=left_out,
-        machine=Machine.here(device=device),
-    )
-
-
-def _first(failed: Sequence[Failure]) -> str:
-    """The first failure, and how many more there are."""
-    more = f" (and {len(failed) - 1:,} more)" if len(failed) > 1 else ""
-    return f"{failed[0].task}: {failed[0].reason}{more}"
+    write_text(path.parent / ".gitignore", "*\n")
+    write_json(path, scores)

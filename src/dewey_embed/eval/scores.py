@@ -1,4 +1,4 @@
-"""Scores query by query, and what can be said of their means: intervals and paired differences."""
+"""A model's scores on a task, query by query; intervals of their means and paired differences."""
 
 from __future__ import annotations
 
@@ -33,41 +33,60 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Why one contender has no result on one task."""
+    """Why a model has no result on a task; `model` is empty where no model could have one."""
 
-    contender: str
+    model: str
     task: str
     reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskScores:
-    """What one contender reached on one task.
+    """A model's scores on a task: mteb's result, and of a retrieval task every query's scores.
 
-    `queries` are the scores by query and split of a retrieval task, empty of any other.
+    `model` is the label of its column; `queries` holds the scores by split and query.
     """
 
-    contender: str
+    model: str
     task: str
     result: TaskResult
     queries: dict[str, QueryScores] = field(default_factory=dict)
 
+    @property
+    def main_score(self) -> float:
+        """The task's main score, the mean over its splits and subsets."""
+        entries = [entry for split in self.result.scores.values() for entry in split]
+        return float(np.mean([entry["main_score"] for entry in entries]))
+
+    @property
+    def ndcg_by_query(self) -> NDArray[np.float64] | None:
+        """nDCG@10 of every query, in one order for all models; `None` of other tasks."""
+        if not self.queries:
+            return None
+        return np.array(
+            [
+                scores["ndcg_at_10"]
+                for _, queries in sorted(self.queries.items())
+                for _, scores in sorted(queries.items())
+            ]
+        )
+
 
 def query_scores(qrels: Qrels, ranking: Ranking) -> QueryScores:
-    """Scores of every query of the qrels by measure; a query without an answer has 0."""
+    """Scores of every query of the qrels by measure; 0 for a query without hits."""
     import pytrec_eval
 
-    asked = {query: dict(gains) for query, gains in qrels.items() if gains}
-    evaluator = pytrec_eval.RelevanceEvaluator(asked, {"ndcg_cut.1,10", "recall.10"})
-    found = evaluator.evaluate({query: dict(ranking.get(query, {})) for query in asked})
+    judged = {query: dict(gains) for query, gains in qrels.items() if gains}
+    evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.1,10", "recall.10"})
+    scores = evaluator.evaluate({query: dict(ranking.get(query, {})) for query in judged})
     return {
-        query: {name: float(found.get(query, {}).get(key, 0.0)) for key, name in MEASURES.items()}
-        for query in asked
+        query: {name: float(scores.get(query, {}).get(key, 0.0)) for key, name in MEASURES.items()}
+        for query in judged
     }
 
 
 def interval(values: NDArray[np.float64]) -> Interval:
-    """The mean of some queries' scores with its 95% interval, by the percentile bootstrap.
+    """The mean of queries' scores with its 95% interval, by the percentile bootstrap.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
     """
@@ -76,15 +95,15 @@ def interval(values: NDArray[np.float64]) -> Interval:
     mean = float(values.mean())
     if len(values) < 2 or np.ptp(values) == 0:
         return Interval(mean, mean, mean)
-    found = bootstrap(
+    result = bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, method="percentile",
         rng=np.random.default_rng(SEED), batch=200,
     )  # fmt: skip
-    return Interval(mean, *(float(edge) for edge in found.confidence_interval))
+    return Interval(mean, *(float(edge) for edge in result.confidence_interval))
 
 
 def paired_p_value(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
-    """How likely as large a mean difference is if the two do alike, by swapping pairs at random.
+    """The probability of as large a mean difference by chance, from swapping pairs at random.
 
     `ours` and `theirs` are scores of the same queries in the same order.
     Source: Smucker, Allan and Carterette, CIKM 2007: the randomisation test.
@@ -93,11 +112,11 @@ def paired_p_value(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> fl
 
     if not np.any(ours != theirs):
         return 1.0
-    found = permutation_test(
+    result = permutation_test(
         (ours, theirs), _mean_difference, permutation_type="samples", vectorized=True,
         n_resamples=RESAMPLES, rng=np.random.default_rng(SEED), batch=200,
     )  # fmt: skip
-    return float(found.pvalue)
+    return float(result.pvalue)
 
 
 def _mean_difference(

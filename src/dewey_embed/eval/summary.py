@@ -1,4 +1,4 @@
-"""Outcomes → `ResultPage`: scores by task and model, intervals, paired differences."""
+"""Scores of models on tasks → a page of results: main scores, intervals, paired differences."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.eval.locov1 import LONGEMBED, paper_figures
+from dewey_embed.eval.locov1 import LOCOV1, LONGEMBED
 from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
 from dewey_embed.eval.scores import Failure, TaskScores, interval, paired_p_value
 
 Scores = dict[tuple[str, str], TaskScores]
+"""Scores by task and model."""
+
+DEVELOPMENT_TASKS = frozenset(
+    {
+        "chroma_chunks", "cranfield", "fairytaleqa", "legal_case_reports", "leval_mix", "locomo",
+        "medline", "nfcorpus_filtered", "time", "wiki_lead",
+    }
+)  # fmt: skip
+"""Tasks on which the weights of `multi` and `hybrid`, the size of chunks, and the weights of
+titles and of function words were chosen (docs/log.md, 23 and 28 November 2026)."""
 
 FAILED, LEFT_OUT = "Failed", "Left out of the tasks"
-"""Titles of tables: what could not be measured, and what of a task's files was not used."""
+"""Titles of tables: tasks that could not be measured, and parts of a task's files left unused."""
 
 MEASURE_NAMES = {
     "ndcg_at_10": "nDCG@10",
@@ -30,7 +40,7 @@ MEASURE_NAMES = {
 
 def summarise(
     suite: str,
-    outcomes: Sequence[TaskScores],
+    scores: Sequence[TaskScores],
     *,
     measures: Mapping[str, str],
     missing: Mapping[str, str],
@@ -38,97 +48,113 @@ def summarise(
     left_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
     machine: Machine,
 ) -> ResultPage:
-    """The findings of one evaluation.
+    """The page of one evaluation.
 
     `measures` holds each task's main measure under mteb's name, in the order of the tasks;
-    `missing` the tasks of the suite whose data were not found, and why; `left_out` what of a
+    `missing` the tasks of the suite without data, and why; `left_out` the messages on what of a
     task's files is no part of it.
     """
-    by_place: Scores = {(each.task, each.contender): each for each in outcomes}
-    contenders = list(dict.fromkeys(each.contender for each in outcomes))
-    tasks = [task for task in measures if any((task, c) in by_place for c in contenders)]
-    tables = [_scores_table(by_place, tasks, contenders, measures, suite)]
-    ranked = [
-        task for task in tasks if any(_values(by_place, task, c) is not None for c in contenders)
+    by_place: Scores = {(each.task, each.model): each for each in scores}
+    models = list(dict.fromkeys(each.model for each in scores))
+    tasks = [task for task in measures if any((task, model) in by_place for model in models)]
+    retrieval = [
+        task for task in tasks if any(_ndcg(by_place, task, model) is not None for model in models)
     ]
-    if ranked:
-        tables.append(_intervals_table(by_place, ranked, contenders))
-    if ranked and len(contenders) > 1:
-        tables.append(_differences_table(by_place, ranked, contenders))
-    if missing:
-        tables.append(_reasons_table("Not measured", missing.items()))
-    if failed:
-        tables.append(_failed_table(failed))
-    if left_out:
-        told = [(task, each) for task, messages in left_out.items() for each in messages]
-        tables.append(_reasons_table(LEFT_OUT, told))
+    tables = [_scores_table(by_place, tasks, models, measures, suite)]
+    if retrieval:
+        tables.append(_intervals_table(by_place, retrieval, models))
+    if retrieval and len(models) > 1:
+        tables.append(_differences_table(by_place, retrieval, models))
+    messages = [(task, message) for task, own in left_out.items() for message in own]
+    failures = [(each.task, each.model or "every model", each.reason) for each in failed]
+    for title, columns, rows in (
+        ("Not measured", ("task", "reason"), list(missing.items())),
+        (FAILED, ("task", "model", "reason"), failures),
+        (LEFT_OUT, ("task", "reason"), messages),
+    ):
+        if rows:
+            named = tuple(Column(name=name) for name in columns)
+            tables.append(Table(title=title, columns=named, rows=tuple(rows)))
     return ResultPage(
         kind="eval",
         name=suite,
         title=f"Scores on {suite}",
-        summary=_summary(by_place, tasks, contenders),
+        summary=_summary(by_place, tasks, models),
         machine=machine,
         tables=tuple(tables),
-        plots=(_means_plot(by_place, ranked, contenders),) if ranked else (),
+        plots=(_means_plot(by_place, retrieval, models),) if retrieval else (),
     )
 
 
-def main_score(outcome: TaskScores) -> float:
-    """The task's main score, the mean over its splits and subsets."""
-    scores = [entry["main_score"] for split in outcome.result.scores.values() for entry in split]
-    return float(np.mean(scores))
+def groups_of(tasks: Sequence[str]) -> dict[str, list[str]]:
+    """Development tasks and the others, by the name of the group; one group if all are of one."""
+    development = [task for task in tasks if task in DEVELOPMENT_TASKS]
+    others = [task for task in tasks if task not in DEVELOPMENT_TASKS]
+    if not development:
+        return {_counted(others, "task"): others}
+    groups = {_counted(development, "development task"): development}
+    return groups | {_counted(others, "other task"): others} if others else groups
 
 
 def _scores_table(
-    found: Scores,
+    scores: Scores,
     tasks: Sequence[str],
-    contenders: Sequence[str],
+    models: Sequence[str],
     measures: Mapping[str, str],
     suite: str,
 ) -> Table:
-    paper = {task: figures for task in tasks if (figures := paper_figures(task))}
     columns = [
         Column(name="task"),
         Column(name="measure"),
-        *(Column(name=contender, best="highest") for contender in contenders),
+        *(Column(name=model, best="highest") for model in models),
     ]
+    paper = LOCOV1 if suite == "locov1" else {}
     if paper:
         columns += [Column(name=f"paper, {kind}") for kind in ("teacher", "single", "multi")]
-    rows: list[tuple[Cell, ...]] = []
+    rows: dict[str, tuple[Cell, ...]] = {}
     for task in tasks:
-        cells: list[Cell] = [task, MEASURE_NAMES.get(measures[task], measures[task])]
-        cells += [_score(found, task, contender) for contender in contenders]
-        if paper:
-            cells += [*paper.get(task, (None, None, None))]
-        rows.append(tuple(cells))
+        measure = MEASURE_NAMES.get(measures[task], measures[task])
+        figures: tuple[Cell, ...] = (paper.get(task) or (None,) * 3) if paper else ()
+        ours = (_main_score(scores, task, model) for model in models)
+        rows[task] = (task, measure, *ours, *figures)
+    means: list[tuple[Cell, ...]] = []
     if len(rows) > 1:
-        rows.append(
-            ("mean", "", *(_mean([row[i] for row in rows]) for i in range(2, len(columns))))
-        )
-    notes = ["A mean is given where a model was measured on every task."]
-    if suite == "longembed":
-        notes.append(
-            f"The paper's means on LongEmbed: {LONGEMBED['single']:.4f} with one vector, "
-            f"{LONGEMBED['multi']:.4f} with one for each chunk (arXiv 2503.20376)."
-        )
+        groups = groups_of(tasks)
+        named = {f"mean of {name}": own for name, own in groups.items()} if len(groups) > 1 else {}
+        for name, own in (named | {"mean": list(tasks)}).items():
+            columns_of_means = zip(*(rows[task][2:] for task in own), strict=True)
+            means.append((name, "", *map(_mean, columns_of_means)))
     return Table(
         title="Main scores",
         columns=tuple(columns),
-        rows=tuple(rows),
+        rows=(*rows.values(), *means),
         best_in="row",
-        notes=tuple(notes),
+        notes=tuple(_scores_notes(tasks, suite)),
     )
 
 
-def _intervals_table(found: Scores, tasks: Sequence[str], contenders: Sequence[str]) -> Table:
+def _scores_notes(tasks: Sequence[str], suite: str) -> Iterable[str]:
+    yield "A mean is given where a model was measured on every task."
+    if suite == "longembed":
+        yield (
+            f"The paper's means on LongEmbed: {LONGEMBED['single']:.4f} with one vector, "
+            f"{LONGEMBED['multi']:.4f} with one for each chunk (arXiv 2503.20376)."
+        )
+    if development := [task for task in tasks if task in DEVELOPMENT_TASKS]:
+        yield (
+            "Development tasks, on which the size of chunks and the weights of multi and hybrid "
+            f"were chosen, so that these scores flatter them: {', '.join(development)}."
+        )
+
+
+def _intervals_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Table:
     columns = [Column(name="task"), Column(name="queries", digits=0)]
-    columns += [Column(name=contender) for contender in contenders]
-    rows = []
+    columns += [Column(name=model) for model in models]
+    rows: list[tuple[Cell, ...]] = []
     for task in tasks:
-        values = [_values(found, task, contender) for contender in contenders]
+        values = [_ndcg(scores, task, model) for model in models]
         num = max(len(each) for each in values if each is not None)
-        cells = [None if each is None else _range(each) for each in values]
-        rows.append((task, num, *cells))
+        rows.append((task, num, *(None if each is None else _range(each) for each in values)))
     return Table(
         title="95% intervals of nDCG@10",
         columns=tuple(columns),
@@ -137,18 +163,18 @@ def _intervals_table(found: Scores, tasks: Sequence[str], contenders: Sequence[s
     )
 
 
-def _differences_table(found: Scores, tasks: Sequence[str], contenders: Sequence[str]) -> Table:
-    """Each later contender against the first, on the same queries."""
-    first, *others = contenders
+def _differences_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Table:
+    """The first model against each of the others, on the same queries."""
+    first, *others = models
     columns = [Column(name="task")]
     for other in others:
         columns += [Column(name=f"{first} − {other}"), Column(name="p", digits=3)]
     rows = []
     for task in tasks:
-        ours = _values(found, task, first)
+        ours = _ndcg(scores, task, first)
         cells: list[Cell] = [task]
         for other in others:
-            theirs = _values(found, task, other)
+            theirs = _ndcg(scores, task, other)
             if ours is None or theirs is None:
                 cells += [None, None]
             else:
@@ -162,84 +188,76 @@ def _differences_table(found: Scores, tasks: Sequence[str], contenders: Sequence
     )
 
 
-def _reasons_table(title: str, rows: Iterable[tuple[str, str]]) -> Table:
-    return Table(
-        title=title, columns=(Column(name="task"), Column(name="reason")), rows=tuple(rows)
+def _means_plot(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Plot:
+    """Mean nDCG@10 of every model that was measured on all tasks, with its interval, by group."""
+    series = tuple(
+        _means_series(name, scores, own, models) for name, own in groups_of(tasks).items()
     )
-
-
-def _failed_table(failed: Sequence[Failure]) -> Table:
-    return Table(
-        title=FAILED,
-        columns=(Column(name="task"), Column(name="model"), Column(name="reason")),
-        rows=tuple((each.task, each.contender or "every model", each.reason) for each in failed),
-    )
-
-
-def _means_plot(found: Scores, tasks: Sequence[str], contenders: Sequence[str]) -> Plot:
-    """Mean nDCG@10 of every contender that was measured on all ranked tasks, with its interval."""
-    names, ys, lows, highs = [], [], [], []
-    for contender in contenders:
-        values = [_values(found, task, contender) for task in tasks]
-        whole = [each for each in values if each is not None]
-        if len(whole) < len(tasks):
-            continue
-        # Tasks count alike, however many queries they have.
-        deviation = np.sqrt(sum(each.var() / len(each) for each in whole)) / len(whole)
-        mean = float(np.mean([each.mean() for each in whole]))
-        names.append(contender)
-        ys.append(mean)
-        lows.append(mean - 1.96 * float(deviation))
-        highs.append(mean + 1.96 * float(deviation))
-    series = Series(name="nDCG@10", x=tuple(names), y=tuple(ys), low=tuple(lows), high=tuple(highs))
     return Plot(
         title=f"Mean nDCG@10 over {len(tasks)} retrieval tasks",
         kind="bars",
         x_label="",
         y_label="nDCG@10",
-        series=(series,),
+        series=series,
         notes=("Intervals: 95%, over the queries of each task.",),
     )
 
 
-def _summary(found: Scores, tasks: Sequence[str], contenders: Sequence[str]) -> str:
-    means = {
-        contender: mean
-        for contender in contenders
-        if (mean := _mean([_score(found, task, contender) for task in tasks])) is not None
-    }
-    if not means:
-        return f"{len(found)} of {len(tasks) * len(contenders)} measurements are there."
-    ordered = sorted(means.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{name} {mean:.4f}" for name, mean in ordered)
-    return f"Means over {len(tasks)} tasks: {told}."
+def _means_series(name: str, scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Series:
+    labels, ys, lows, highs = [], [], [], []
+    for model in models:
+        known = [_ndcg(scores, task, model) for task in tasks]
+        values = [each for each in known if each is not None]
+        if len(values) < len(tasks):
+            continue
+        # Each task has the same weight, however many queries it has.
+        deviation = np.sqrt(sum(each.var() / len(each) for each in values)) / len(values)
+        mean = float(np.mean([each.mean() for each in values]))
+        labels.append(model)
+        ys.append(mean)
+        lows.append(mean - 1.96 * float(deviation))
+        highs.append(mean + 1.96 * float(deviation))
+    return Series(name=name, x=tuple(labels), y=tuple(ys), low=tuple(lows), high=tuple(highs))
 
 
-def _score(found: Scores, task: str, contender: str) -> float | None:
-    outcome = found.get((task, contender))
-    return None if outcome is None else main_score(outcome)
+def _summary(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> str:
+    """The means of the models that were measured on all tasks, best first, by group."""
+    sentences = []
+    for name, own in groups_of(tasks).items():
+        means = {
+            model: mean
+            for model in models
+            if (mean := _mean([_main_score(scores, task, model) for task in own])) is not None
+        }
+        if means:
+            ordered = sorted(means.items(), key=lambda item: -item[1])
+            figures = ", ".join(f"{model} {mean:.4f}" for model, mean in ordered)
+            sentences.append(f"Means over {name}: {figures}.")
+    if not sentences:
+        return f"{len(scores)} of {len(tasks) * len(models)} measurements are there."
+    return " ".join(sentences)
 
 
-def _values(found: Scores, task: str, contender: str) -> NDArray[np.float64] | None:
-    """nDCG@10 of every query, in one order for all contenders; `None` where none is known."""
-    outcome = found.get((task, contender))
-    if outcome is None or not outcome.queries:
-        return None
-    return np.array(
-        [
-            scores["ndcg_at_10"]
-            for _, queries in sorted(outcome.queries.items())
-            for _, scores in sorted(queries.items())
-        ]
-    )
+def _main_score(scores: Scores, task: str, model: str) -> float | None:
+    known = scores.get((task, model))
+    return None if known is None else known.main_score
+
+
+def _ndcg(scores: Scores, task: str, model: str) -> NDArray[np.float64] | None:
+    known = scores.get((task, model))
+    return None if known is None else known.ndcg_by_query
 
 
 def _range(values: NDArray[np.float64]) -> str:
-    found = interval(values)
-    return f"{found.low:.4f} – {found.high:.4f}"
+    _, low, high = interval(values)
+    return f"{low:.4f} – {high:.4f}"
 
 
 def _mean(cells: Sequence[Cell]) -> float | None:
     """The mean of scores, where none is missing."""
     numbers = [cell for cell in cells if isinstance(cell, float)]
     return float(np.mean(numbers)) if numbers and len(numbers) == len(cells) else None
+
+
+def _counted(tasks: Sequence[str], noun: str) -> str:
+    return f"{len(tasks)} {noun}" + ("" if len(tasks) == 1 else "s")

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dewey_embed.errors import ResultsError
 from dewey_embed.progress import progress_bar
+from dewey_embed.types import Floats
 
 GROUP_TEXTS, GROUP_CHARS = 512, 4_000_000
 """Most texts and characters that are embedded before they are kept: what a kill can cost."""
-
-Floats = NDArray[np.float32]
 
 
 class VectorCache:

@@ -43,7 +43,7 @@ def test_other_json_is_passed_over_in_a_folder_and_refused_by_name(tmp_path) -> 
     assert names(collected) == ["offline"]
     assert len(collected.passed_over) == 2
     assert "broken.json: cannot be read as JSON" in collected.passed_over[0]
-    assert "list.json: is no findings file" in collected.passed_over[1]
+    assert "list.json: is not a page of results" in collected.passed_over[1]
     with pytest.raises(ResultsError, match=r"broken\.json: cannot be read as JSON"):
         collect([tmp_path, broken])
 
@@ -51,7 +51,7 @@ def test_other_json_is_passed_over_in_a_folder_and_refused_by_name(tmp_path) -> 
 def test_an_unknown_key_is_named(tmp_path) -> None:
     path = tmp_path / "e.json"
     path.write_text(json.dumps({**json.loads(evaluation().model_dump_json()), "colour": "red"}))
-    with pytest.raises(ResultsError, match=r"e\.json: is no findings file: colour"):
+    with pytest.raises(ResultsError, match=r"e\.json: is not a page of results: colour"):
         collect([path])
 
 

@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_they_are_what_mteb_asks_for(mini, tmp_path):
+def test_adapters_satisfy_mtebs_protocols(mini, tmp_path):
     encoder, search = DeweyEncoder(mini), DeweySearch(mini, tmp_path)
     assert isinstance(encoder, EncoderProtocol)
     assert not isinstance(encoder, SearchProtocol)

@@ -1,6 +1,7 @@
-"""Peers: what BM25 scores, the teacher's three ways of reading, caches, and what is refused."""
+"""Models by name: BM25's scores, the teacher's three readings, caches, refusals."""
 
 import re
+import time
 
 import mteb
 import numpy as np
@@ -104,7 +105,7 @@ def test_the_mean_of_one_window_is_the_text_itself():
     assert mean @ open_peer("minilm").embed([long], label="")[0] < 0.9999
 
 
-def test_vectors_are_asked_for_once_and_outlive_a_stopped_run(tmp_path):
+def test_texts_are_embedded_once_and_vectors_outlive_a_stopped_run(tmp_path):
     asked = []
 
     def embed(texts):
@@ -124,9 +125,9 @@ def test_vectors_are_asked_for_once_and_outlive_a_stopped_run(tmp_path):
     assert VectorCache(None, embed).embed(["abc"], label="").tolist() == [[3, 1]]
 
 
-def test_a_file_that_is_no_cache_is_refused(tmp_path):
+def test_a_file_that_is_not_a_cache_is_refused(tmp_path):
     (tmp_path / "m.sqlite").write_text("something else, and long enough to be no header at all")
-    with pytest.raises(ResultsError, match="is no cache of vectors"):
+    with pytest.raises(ResultsError, match="is not a cache of vectors"):
         VectorCache(tmp_path / "m.sqlite", lambda texts: np.zeros((len(texts), 1), np.float32))
 
 
@@ -140,13 +141,23 @@ def test_a_sentence_transformers_folder_runs_and_is_told_from_another(task, tmp_
     assert re.fullmatch("[0-9a-f]{16}", meta.revision)
 
 
-def test_a_folder_that_is_no_model_is_refused(tmp_path):
+def test_a_folder_without_a_model_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="cannot be loaded as a Sentence Transformers model"):
         open_peer(f"st:{tmp_path}")
 
 
-def test_an_endpoint_is_asked_and_its_answers_kept(task, tmp_path):
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize("name", ["nowhere/x", "nowhere", "no where/x"])
+def test_without_a_network_an_unknown_hub_model_fails_at_once_in_one_line(name):
+    started = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"give a folder with modules\.json") as refused:
+        open_peer(f"st:{name}")
+    assert time.monotonic() - started < 20
+    assert "\n" not in str(refused.value)
+
+
+def test_an_endpoint_embeds_texts_once(task, tmp_path):
     with server(good) as (url, seen):
         first = score(open_peer(f"openai:{url}#org/letters", cache=tmp_path / "v"), task)
         num = len(seen)
@@ -157,12 +168,12 @@ def test_an_endpoint_is_asked_and_its_answers_kept(task, tmp_path):
 
 
 @pytest.mark.parametrize("address", ["", "nowhere", "http://x/v1", "ftp://x#m", "http://x/v1#"])
-def test_what_is_no_address_is_refused(address):
-    with pytest.raises(ConfigError, match="no openai:URL#MODEL"):
+def test_an_address_of_another_form_is_refused(address):
+    with pytest.raises(ConfigError, match="does not have the form openai:URL#MODEL"):
         open_peer(f"openai:{address}")
 
 
-def test_a_server_that_refuses_is_told_in_a_line():
+def test_the_error_of_a_server_that_refuses_names_the_key():
     with (
         server(lambda number, texts: (401, {}, {"error": {"message": "no"}})) as (url, _),
         pytest.raises(TeacherError, match="OPENAI_API_KEY"),
