@@ -50,7 +50,7 @@ DATA   := ../shared/data
 FOUND  := benchmarks/results
 measure: $(READY)
 	$(BIN)/dewey eval mini bm25 minilm minilm-windows minilm-chunks --suite $(DATA)/eval \
-		--results $(FOUND)/eval --cache runs/eval-cache -o $(FOUND)/eval.json
+		--results runs/eval --cache runs/eval-cache -o $(FOUND)/eval.json
 	$(BIN)/dewey eval mini minilm --suite mteb-offline --data $(DATA) --mode single \
 		--results runs/short_texts --cache runs/eval-cache -o $(FOUND)/short_texts.json
 	$(BIN)/dewey audit alignment --held-out 0.01 -o $(FOUND)/audits/alignment.json $(addprefix \
