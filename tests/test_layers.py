@@ -28,6 +28,7 @@ LAYERS = {
     "extras": 0,
     "files": 0,
     "config": 0,
+    "single_vectors": 0,
     "types": 0,
     "errors": 0,
 }
@@ -36,6 +37,7 @@ GROUND = (
     "errors",
     "files",
     "types",
+    "single_vectors",
     "config",
     "quantization",
     "scoring",

@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self, SupportsIndex
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dewey_embed.errors import CheckpointError, ConfigError
-from dewey_embed.types import Overflow, Precision, SingleVector
+from dewey_embed.single_vectors import SingleVector
+from dewey_embed.types import Overflow, PooledOver, Precision
 
 LayerType = Literal["full_attention", "sliding_attention"]
 
@@ -293,10 +294,6 @@ class Normalize(Settings):
 
 
 Step = Annotated[Dense | Normalize, Field(discriminator="kind")]
-
-PooledOver = Literal["text", "all", "after_prompt"]
-"""Tokens that the document's vector is pooled from: its text's own (ours), all that the model
-reads (special tokens and prompt, as Sentence Transformers does), or all after the prompt."""
 
 
 class DeweyConfig(Settings):

@@ -20,18 +20,14 @@ from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.device import Dtype, sizes_of
 from dewey_embed.model.dewey import DeweyModel, placed
-from dewey_embed.model.export import (
-    POOLING_NOTE,
-    same_in_sentence_transformers,
-    write_model,
-    write_tokenizer_files,
-)
+from dewey_embed.model.export import pooling_difference, write_model, write_tokenizer_files
 from dewey_embed.model.folder import atomic_model_folder, expanded, locate_model, read_json
 from dewey_embed.model.inference import Embedded, embed
 from dewey_embed.model.int8 import is_int8
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.quantization import to_precision, truncate
+from dewey_embed.single_vectors import SingleVector
 from dewey_embed.text.special_tokens import named_tokens
 from dewey_embed.text.splitter import Splitter
 from dewey_embed.text.tokenizer import Tokenizer
@@ -40,7 +36,6 @@ from dewey_embed.types import (
     DocumentVectors,
     Overflow,
     Precision,
-    SingleVector,
     Tokens,
 )
 
@@ -120,9 +115,9 @@ class Dewey:
                 "the model was loaded with dtype int8, which is not for keeping; "
                 'load it with dtype="bfloat16" or "float32", then save it'
             )
-        if not same_in_sentence_transformers(self.config):
+        if (difference := pooling_difference(self.config)) is not None:
             warnings.warn(
-                f"{path}: {POOLING_NOTE[self.config.single_vector]} Load the model with "
+                f"{path}: {difference} Load the model with "
                 'single_vector="cls" before saving it for the same vectors in both',
                 stacklevel=2,
             )

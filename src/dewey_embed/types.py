@@ -23,7 +23,10 @@ SearchMode = Literal["multi", "single", "hybrid"]
 SimilarityMode = Literal["multi", "single"]
 Overflow = Literal["windows", "truncate", "error"]
 Precision = Literal["float32", "float16", "int8", "binary"]
-SingleVector = Literal["cls", "mean", "cls_add_mean"]
+PooledOver = Literal["text", "all", "after_prompt"]
+"""Tokens that the document's vector is pooled from: its text's own (ours), all that the model
+reads (special tokens and prompt, as Sentence Transformers does), or all after the prompt."""
+
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]

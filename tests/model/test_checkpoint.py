@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from dewey_embed import Dewey
 from dewey_embed.config import PAPER_PROMPTS
-from dewey_embed.errors import CheckpointError
+from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.model.folder import locate_model
+from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVectorKind
 from tests.model.twins import hugging_face_config
 
 MINI = locate_model(None)[1]
@@ -107,6 +108,25 @@ def test_saved_and_loaded_again_a_model_gives_the_same_vectors(tmp_path):
     assert second.config == first.config
     np.testing.assert_array_equal(first.encode(TEXTS), second.encode(TEXTS))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_row_of_the_table_is_all_that_a_new_single_vector_needs(tmp_path, monkeypatch):
+    kind = SingleVectorKind(
+        combine=lambda cls, mean: mean - cls, mode="mean", same_over=(), difference="It differs."
+    )
+    monkeypatch.setitem(SINGLE_VECTORS, "difference", kind)
+    cls, mean, model = (
+        Dewey.load(dtype="float32", single_vector=name) for name in ("cls", "mean", "difference")
+    )
+    np.testing.assert_allclose(model.encode(TEXTS), mean.encode(TEXTS) - cls.encode(TEXTS))
+    with pytest.warns(UserWarning, match="It differs"):
+        model.save(tmp_path)
+    again = Dewey.load(tmp_path, dtype="float32")
+    assert again.config.single_vector == "difference"
+    np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))
+    monkeypatch.delitem(SINGLE_VECTORS, "difference")
+    with pytest.raises(ConfigError, match="must be 'cls', 'mean' or 'cls_add_mean'"):
+        Dewey.load(tmp_path)
 
 
 def test_saving_replaces_a_model_and_spares_anything_else(tmp_path):

@@ -14,7 +14,7 @@ from pydantic import Field
 from dewey_embed.config import EncodeOptions, Settings
 from dewey_embed.errors import ConfigError, IndexMismatchError, IndexStoreError
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
-from dewey_embed.types import SingleVector
+from dewey_embed.single_vectors import SingleVector
 
 FORMAT_VERSION = 2
 FILE_NAME = "dewey.json"

@@ -34,6 +34,7 @@ from dewey_embed.model.weights import (
     read_weights,
     strip_prefix,
 )
+from dewey_embed.single_vectors import SINGLE_VECTORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,10 @@ def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFol
     """
     limit = max_length(theirs.transformer, ours.backbone.max_position_embeddings)
     both: dict[str, tuple[object, object]] = {
-        "single_vector": (ours.single_vector == "cls", theirs.settings["single_vector"] == "cls"),
+        "single_vector": (
+            SINGLE_VECTORS[ours.single_vector].mode,
+            theirs.settings["single_vector"],
+        ),
         "max_tokens": (ours.max_tokens, limit),
         "modules": (
             {"steps": ours.steps, "vector_size": ours.vector_size, "head_bias": ours.head_bias},

@@ -18,7 +18,6 @@ from dewey_embed.model.device import Dtype, find_device, find_dtype, limit_threa
 from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.int8 import to_int8
 from dewey_embed.model.packing import Packed
-from dewey_embed.types import SingleVector
 
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -110,16 +109,3 @@ def _linear(layer: nn.Linear, rows: Tensor) -> Tensor:
     """The layer of float32 rows, in float32."""
     bias = None if layer.bias is None else layer.bias.float()
     return F.linear(rows, layer.weight.float(), bias)
-
-
-def single_vectors(cls_BD: Tensor, mean_BD: Tensor, kind: SingleVector) -> Tensor:
-    """(B, D) unit length: the one vector for a whole text, from its unit CLS and mean vectors.
-
-    Source: arXiv 2503.20376 §2 and the released config's `single_vector_type`; `cls_add_mean` is
-    read as the sum of the two unit vectors, for the paper gives no formula.
-    """
-    if kind == "cls":
-        return cls_BD
-    if kind == "mean":
-        return mean_BD
-    return F.normalize(cls_BD + mean_BD, dim=-1)

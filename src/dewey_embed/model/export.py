@@ -6,7 +6,6 @@ writes the tokenizer into the same folder, then lets `model.folder` put it in it
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dewey_embed import files
 from dewey_embed.config import Dense, DeweyConfig
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, read_json
+from dewey_embed.single_vectors import SINGLE_VECTORS
 
 FORMAT = 1
 
 # The module paths of Sentence Transformers 2 to 5, which 6 still reads.
 MODULE = "sentence_transformers.models."
-
-POOLING_NOTE = {
-    "cls": "Sentence Transformers gives the same single vector: its CLS pooling is ours.",
-    "mean": (
-        "Sentence Transformers' mean also counts CLS and SEP, which Dewey's leaves out, so its "
-        "vectors differ from Dewey's: slightly for long texts, much for a few words."
-    ),
-    "cls_add_mean": (
-        "Sentence Transformers has no sum of CLS and mean: it gives the mean "
-        "(which there counts CLS and SEP too), so its vectors differ from Dewey's."
-    ),
-}
-
-SAME_MEAN = "Sentence Transformers gives the same single vector: the mean is its own."
 
 # Written under torch's names, which Sentence Transformers imports.
 ACTIVATION_CLASSES = {
@@ -51,11 +38,9 @@ NOT_COPIED = ("auto_map", "add_bos_token", "add_eos_token", "max_len", "tokenize
 """Keys of a `tokenizer_config.json` that do not hold for what we write."""
 
 
-def same_in_sentence_transformers(config: DeweyConfig) -> bool:
-    """Whether Sentence Transformers gives the document's vector that Dewey gives."""
-    if config.single_vector == "mean":
-        return config.pooled_over != "text"
-    return config.single_vector == "cls"
+def pooling_difference(config: DeweyConfig) -> str | None:
+    """How Sentence Transformers' single vector differs from Dewey's; None where it does not."""
+    return SINGLE_VECTORS[config.single_vector].difference_of(config.pooled_over)
 
 
 def write_model(model: DeweyModel, folder: Path) -> None:
@@ -98,8 +83,8 @@ def write_tokenizer_files(source: Path, folder: Path, config: DeweyConfig) -> No
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write `values` as indented JSON with a final newline."""
-    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write `values` as indented JSON."""
+    files.write_json(path, values, indent=2)
 
 
 def _write_dense(layer: nn.Module, step: Dense, folder: Path) -> None:
@@ -138,14 +123,14 @@ def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
     ]
     write_json(folder / MODULES_FILE, modules)
     (folder / "1_Pooling").mkdir()
-    same = same_in_sentence_transformers(config)
+    mode, difference = SINGLE_VECTORS[config.single_vector].mode, pooling_difference(config)
     write_json(
         folder / "1_Pooling" / "config.json",
         {
             "word_embedding_dimension": config.backbone.hidden_size,
-            "pooling_mode_cls_token": config.single_vector == "cls",
-            "pooling_mode_mean_tokens": config.single_vector != "cls",
-            "include_prompt": same and config.pooled_over != "after_prompt",
+            "pooling_mode_cls_token": mode == "cls",
+            "pooling_mode_mean_tokens": mode == "mean",
+            "include_prompt": difference is None and config.pooled_over != "after_prompt",
         },
     )
     write_json(
@@ -153,7 +138,7 @@ def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
         {"max_seq_length": config.max_tokens, "do_lower_case": False},
     )
     kept = {} if config.truncate_dim is None else {"truncate_dim": config.truncate_dim}
-    note = SAME_MEAN if same and config.single_vector == "mean" else None
+    same = f"Sentence Transformers gives the same single vector: its {mode} pooling is Dewey's."
     write_json(
         folder / "config_sentence_transformers.json",
         {
@@ -161,7 +146,7 @@ def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
             "default_prompt_name": config.default_prompt_name,
             "similarity_fn_name": "cosine",
             **kept,
-            "dewey_pooling_note": note or POOLING_NOTE[config.single_vector],
+            "dewey_pooling_note": difference or same,
         },
     )
 

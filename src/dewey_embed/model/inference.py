@@ -17,12 +17,13 @@ from torch import Tensor
 
 from dewey_embed.errors import TextTooLongError
 from dewey_embed.model.device import sizes_of, use_threads
-from dewey_embed.model.dewey import DeweyModel, single_vectors
+from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.engine import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.model.windows import Int, Pieces, assign_pieces, plan_windows
-from dewey_embed.types import SingleVector, Tokens
+from dewey_embed.single_vectors import SINGLE_VECTORS
+from dewey_embed.types import Tokens
 
 HEAD_SLICE_ROWS = 16_384
 
@@ -102,7 +103,7 @@ def embed(
     model: DeweyModel,
     requests: Sequence[Request],
     *,
-    single_vector: SingleVector,
+    single_vector: str,
     batch_tokens: int,
     keep_states: bool = False,
     on_tokens: Callable[[int], None] = lambda _: None,
@@ -265,7 +266,7 @@ class _Pool:
         return found.num_tokens
 
     def finish(
-        self, single_vector: SingleVector, kept: dict[tuple[int, int], RunningSums]
+        self, single_vector: str, kept: dict[tuple[int, int], RunningSums]
     ) -> list[Embedded]:
         """The vectors, once every batch has been added."""
         num_windows = torch.tensor([len(request.windows) for request in self.requests])
@@ -284,7 +285,7 @@ class _Pool:
         rows_RD = self._embed(sums_RH)
         cls_BD = self._embed(self.cls_BH / num_windows.unsqueeze(1))
         mean_BD = torch.where(has_tokens.unsqueeze(1), rows_RD[self.base[:-1]], cls_BD)
-        vectors = single_vectors(cls_BD, mean_BD, single_vector).numpy()
+        vectors = SINGLE_VECTORS[single_vector].combine(cls_BD, mean_BD).numpy()
         chunks = rows_RD.numpy()
         return [
             Embedded(

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from dewey_embed.config import Activation, BackboneConfig, Dense, Normalize, PooledOver
+from dewey_embed.config import Activation, BackboneConfig, Dense, Normalize
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.folder import (
     FETCH,
@@ -26,7 +26,8 @@ from dewey_embed.model.folder import (
     read_file,
     read_json,
 )
-from dewey_embed.types import SingleVector
+from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVector
+from dewey_embed.types import PooledOver
 
 PACKAGE = "sentence_transformers."
 RUNNABLE = (
@@ -49,7 +50,8 @@ POOLING_KEYS = {
 }
 """Keys before Sentence Transformers 6, in place of `pooling_mode`."""
 
-POOLING_MODES: dict[str, SingleVector] = {"cls": "cls", "mean": "mean"}
+POOLING_MODES = [name for name, kind in SINGLE_VECTORS.items() if kind.mode == name]
+"""Those that are a single vector of ours, by the same name."""
 
 TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 
@@ -248,9 +250,9 @@ def _read_pooling(path: Path) -> tuple[SingleVector, PooledOver]:
     modes = [mode] if isinstance(mode, str) else mode
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
         raise CheckpointError(
-            f"{path}: pooling mode {' + '.join(modes)!r}; we can run one of {list(POOLING_MODES)}"
+            f"{path}: pooling mode {' + '.join(modes)!r}; we can run one of {POOLING_MODES}"
         )
-    return POOLING_MODES[modes[0]], "all" if read.include_prompt else "after_prompt"
+    return modes[0], "all" if read.include_prompt else "after_prompt"
 
 
 def _read_step(folder: Path, module: _Module) -> Dense | Normalize | None:

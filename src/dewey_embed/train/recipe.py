@@ -21,9 +21,9 @@ from dewey_embed.config import (
     Settings,
     layer_pattern,
 )
+from dewey_embed.single_vectors import SingleVector
 from dewey_embed.train.corpus_recipe import CorpusRecipe, Share, SplitRecipe
 from dewey_embed.train.teachers.recipe import SPEED_KEYS, Teacher
-from dewey_embed.types import SingleVector
 
 
 class ModelRecipe(Settings):
