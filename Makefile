@@ -1,10 +1,10 @@
-# Every target makes its own environment when there is none; nothing else is needed on the machine.
+# Every target makes the environment .venv where there is none; only Python and make are needed.
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix bench results measure train train-gpu clean
+.PHONY: install demo test test-all lint fix docs quickstart dist bench results measure train train-gpu clean
 
 install: $(READY)
 
@@ -34,37 +34,57 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Encoding against its peers, in about twelve minutes on two cores, and docs/performance.md anew.
+# Pages that are written from the code: docs/api.md and docs/environment.md.
+docs: $(READY)
+	$(BIN)/python docs/reference.py
+
+# A tiny student, trained and measured in minutes on the documentation of installed packages.
+quickstart: $(READY) runs/python_docs/train.parquet
+	$(BIN)/dewey train recipes/quickstart.toml
+	$(BIN)/dewey eval runs/quickstart/start runs/quickstart/model bm25 --mode multi \
+		--suite runs/python_docs/task --results runs/quickstart/results --cache runs/eval-cache
+
+runs/python_docs/train.parquet: $(READY) recipes/python_docs.py
+	$(BIN)/python recipes/python_docs.py --output $(@D)
+
+# The wheel and the source distribution, to dist/.
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/pip install --quiet --constraint constraints.txt --group release
+	$(BIN)/python -m build --no-isolation --outdir dist
+	$(BIN)/twine check --strict dist/*
+
+# Encoding against its peers, in about twelve minutes on two cores, and docs/performance.md with it.
 bench: $(READY)
 	$(BIN)/pip install --quiet --constraint constraints.txt --group bench
 	$(BIN)/python benchmarks/encode.py --rounds 2
 	$(BIN)/python benchmarks/performance.py
 
-# docs/results.md and report.html, from the result files that commands wrote.
+# docs/results.md and report.html, from the result files under benchmarks/results.
 results: $(READY)
 	$(BIN)/dewey report benchmarks/results -o docs/results.md -o report.html --plots docs/results
 
-# All that docs/results.md says of the embedded default, anew: two hours on two cores. What has been
-# measured of the same weights is read and not run again.
-DATA   := ../shared/data
-FOUND  := benchmarks/results
+# Every figure of the embedded default in docs/results.md: two hours on two cores, for weights whose
+# results are not there yet. docs/data.md says what lies in the folder DATA and how to make it.
+DATA    ?= data
+RESULTS := benchmarks/results
 measure: $(READY)
 	$(BIN)/dewey eval mini bm25 minilm minilm-windows minilm-chunks --suite $(DATA)/eval \
-		--results runs/eval --cache runs/eval-cache -o $(FOUND)/eval.json
+		--results runs/eval --cache runs/eval-cache -o $(RESULTS)/eval.json
 	$(BIN)/dewey eval mini minilm --suite mteb-offline --data $(DATA) --mode single \
-		--results runs/short_texts --cache runs/eval-cache -o $(FOUND)/short_texts.json
-	$(BIN)/dewey audit alignment --held-out 0.01 -o $(FOUND)/audits/alignment.json $(addprefix \
+		--results runs/short_texts --cache runs/eval-cache -o $(RESULTS)/short_texts.json
+	$(BIN)/dewey audit alignment --held-out 0.01 -o $(RESULTS)/audits/alignment.json $(addprefix \
 		--data $(DATA)/train/,$(addsuffix .parquet,\
 		wikipedia_0 pubmed novels legal_cases tech_proposals medquad))
 	$(BIN)/dewey audit length --data $(DATA)/eval/fairytaleqa --longest-passkey 32768 \
-		-o $(FOUND)/audits/length.json
+		-o $(RESULTS)/audits/length.json
 	$(BIN)/dewey audit baseline $(DATA)/eval/time --model mini --model bm25 --model minilm \
-		-o $(FOUND)/audits/baseline.json
-	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(FOUND)/audits/cost.json
+		-o $(RESULTS)/audits/baseline.json
+	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(RESULTS)/audits/cost.json
 	$(MAKE) results
 
 # The embedded default's seven runs on a CPU, to runs/mini_seventh/model, and two on a GPU, to
-# runs/mini_gpu2/model. Go on where they were stopped.
+# runs/mini_gpu2/model. Both resume where they were stopped; their texts lie in data/ (docs/data.md).
 train: $(READY) runs/software_docs.parquet
 	$(BIN)/dewey train recipes/mini.toml --max-minutes 60
 	$(BIN)/dewey train recipes/mini_continued.toml
@@ -87,4 +107,4 @@ runs/software_docs.parquet: $(READY) recipes/software_docs.py
 	$(BIN)/python recipes/software_docs.py --output $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache demo.index dist

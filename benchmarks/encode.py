@@ -3,7 +3,7 @@
     make bench
     python benchmarks/encode.py --shape base --tokens 8192 --rounds 3
     python benchmarks/encode.py --shape mini base --tokens 131072 --only dewey --rounds 1
-    python benchmarks/encode.py --shape mini --corpus ../shared/data/eval --output encode_corpus
+    python benchmarks/encode.py --shape mini --corpus data/eval --output encode_corpus
 
 Engines take turns on the same real texts with the same random weights; a short text warms each of
 them up. The figure is the median of the rounds, and the first text's vector is compared with

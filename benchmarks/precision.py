@@ -1,6 +1,6 @@
 """What speed costs in exactness: every way to encode against plain float32, on a real task.
 
-    python benchmarks/precision.py ../shared/data/eval/time ../shared/data/eval/cranfield
+    python benchmarks/precision.py data/eval/time data/eval/cranfield
 
 The shipped model, document and chunk vectors. `difference` is |v - r| / |r| of a vector to its
 float32 one, nDCG@10 that of ranking by the best chunk and the whole, as `multi` does. Results are

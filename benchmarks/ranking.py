@@ -1,6 +1,6 @@
 """How the weights of `multi` and `hybrid` were found: ways of ranking, on the development tasks.
 
-    python benchmarks/ranking.py --data ../shared/data/eval
+    python benchmarks/ranking.py --data data/eval
 
 Each task is encoded once, at four chunk sizes in one pass, and every way of ranking is then a few
 array operations on the same scores. Of long corpora only `--tokens` tokens are taken, drawn by

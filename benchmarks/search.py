@@ -1,7 +1,7 @@
 """Time, recall, memory and building of search among many chunk vectors on this machine's CPU.
 
-    python benchmarks/search.py --data ../shared/data
-    python benchmarks/search.py --data ../shared/data --rows 1000000 --output search_million
+    python benchmarks/search.py --data data
+    python benchmarks/search.py --data data --rows 1000000 --output search_million
 
 Chunks and queries are those of `search_vectors.py`; each engine builds its index from them, and
 answers one query at a time in a process of its own. A part of the queries chooses each engine's

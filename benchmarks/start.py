@@ -1,6 +1,6 @@
 """Seconds from the shell to the answer: `import dewey_embed`, `dewey --help`, `dewey search`.
 
-    python benchmarks/start.py --data ../shared/data
+    python benchmarks/start.py --data data
 
 Each run is a new process on a warm disk; the commands take turns, and the figures are medians. CPU
 seconds are without those of the process in which `dewey search` encodes the question.

@@ -1,6 +1,6 @@
 """What a document's title does for its chunks: suites whose answer is a chunk, with and without.
 
-    python benchmarks/titles.py --data ../shared/data/context
+    python benchmarks/titles.py --data data/context
 
 A suite is a folder of documents, ranges of their characters (chunks), queries, and which chunk
 answers which query. All chunks of all documents are ranked, as `Index.search` scores its passages,

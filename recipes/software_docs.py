@@ -1,4 +1,4 @@
-"""What open-source packages on language and learning say of themselves, as a Parquet corpus.
+"""The documentation of open-source packages on language and learning, as a Parquet corpus.
 
     python recipes/software_docs.py --output runs/software_docs.parquet
 
@@ -43,10 +43,10 @@ PACKAGES = {
     "textblob": ("0.20.1", "MIT"),
     "torchtext": ("0.18.0", "BSD-3-Clause"),
 }
-"""Version and licence of each; the licence is what its metadata say."""
+"""Version and licence of each package, the licence as its metadata have it."""
 
 MIN_CHARACTERS = 600
-"""Less than that is a module that says nothing of itself."""
+"""A shorter text is of a module that is hardly documented."""
 
 EXAMPLE = re.compile(r"^\s*(>>>|\.\.\. ).*\n?", re.MULTILINE)
 """A line of an example at the prompt: code, not prose."""
@@ -73,42 +73,46 @@ def documents(wheel: Path) -> Iterator[dict[str, str]]:
 
 
 def _prose(path: PurePosixPath, archive: zipfile.ZipFile) -> str:
-    """What a file of a wheel says in sentences; nothing for what is no prose, or a test."""
+    """The prose of a file of a wheel; empty for files without prose and for tests."""
     read = READERS.get(path.name) or READERS.get(path.suffix)
     if read is None or "tests" in path.parts:
         return ""
     return read(path, archive.read(str(path)).decode(errors="replace")).strip()
 
 
-def _docstrings(path: PurePosixPath, code: str) -> str:
-    """A module's name and its docstrings, without their examples."""
+def text_of(path: PurePosixPath, source: str) -> str:
+    """A module's name and its docstrings without their examples; empty where it has none."""
+    prose = [text for text in docstrings(source) if text]
+    return "\n\n".join([" ".join(path.with_suffix("").parts), *prose]) if prose else ""
+
+
+def docstrings(source: str) -> list[str]:
+    """The docstrings without their examples: the module's own, perhaps empty, and all below it.
+
+    An empty list where this Python cannot parse the module.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", SyntaxWarning
-            )  # old code's escapes are not ours to mend
-            tree = ast.parse(code)
+            warnings.simplefilter("ignore", SyntaxWarning)  # escapes of old code are not ours
+            tree = ast.parse(source)
     except (SyntaxError, ValueError):  # code of another Python, or null bytes
-        return ""
+        return []
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    said = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
-    prose = [EXAMPLE.sub("", text).strip() for text in said if text]
-    return (
-        "\n\n".join([" ".join(path.with_suffix("").parts), *filter(None, prose)]) if prose else ""
-    )
+    nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
+    return [EXAMPLE.sub("", ast.get_docstring(node) or "").strip() for node in nodes]
 
 
 READERS: dict[str, Callable[[PurePosixPath, str], str]] = {
-    ".py": _docstrings,
+    ".py": text_of,
     ".md": lambda _, text: text,
     ".rst": lambda _, text: text,
     "METADATA": lambda _, text: str(message_from_string(text).get_payload()),
 }
-"""How the prose of a file is read, by its name or its ending."""
+"""Readers of prose by a file's name or extension."""
 
 
 def main() -> None:
-    """Writes the Parquet file; wheels that are there already are not downloaded."""
+    """Write the Parquet file; wheels given by `--wheels` are not downloaded."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("runs/software_docs.parquet"))
     parser.add_argument("--wheels", type=Path, help="folder with the wheels, if they are there")
