@@ -32,7 +32,7 @@ class ChunkedIndex(Index):
     def _encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
         vectors = self.model.encode_document(
             [document.text for document in documents],
-            splitter=[self.ranges[document.id] for document in documents],
+            spans=[self.ranges[document.id] for document in documents],
             progress=progress,
         )
         return list(zip(vectors, self._encode_titles(documents), strict=True))

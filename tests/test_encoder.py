@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from torch._dynamo.utils import counters
 
 from dewey_embed import Dewey, DeweyError
-from dewey_embed.errors import CheckpointError, ConfigError, SpanError, TextTooLongError
+from dewey_embed.errors import (
+    CheckpointError,
+    ConfigError,
+    SpanError,
+    StatesNotKeptError,
+    TextTooLongError,
+)
 from dewey_embed.model.packing import pack
 
 WORDS = "The patents — all of them — belong to Ms. Okafor's heirs; see §4.2 (b). "
@@ -58,7 +64,7 @@ def test_chunks_equal_naive_pooling_of_the_document_encoded_alone(model, splitte
 
 def test_explicit_ranges_give_one_row_each_in_their_order(model):
     ranges = [(4, 11), (0, 40)]
-    document = model.encode_document(TEXTS[0], splitter=ranges)
+    document = model.encode_document(TEXTS[0], spans=ranges)
     assert [TEXTS[0][s.char_start : s.char_end] for s in document.spans] == [
         "patents",
         TEXTS[0][:40].strip(),
@@ -66,6 +72,16 @@ def test_explicit_ranges_give_one_row_each_in_their_order(model):
     np.testing.assert_allclose(
         document.chunks, naive(model, TEXTS[0], document.spans)[1:], atol=1e-5
     )
+
+
+def test_every_text_has_spans_of_its_own(model):
+    spans = [[(0, 5)], [], [(3, 9), (0, 6)], [(4, 11)]]
+    documents = model.encode_document(TEXTS, spans=spans)
+    assert [len(document.spans) for document in documents] == [1, 0, 2, 1]
+    alone = model.encode_document(TEXTS[2], spans=spans[2])
+    np.testing.assert_allclose(documents[2].chunks, alone.chunks, atol=1e-6)
+    with pytest.raises(SpanError, match=r"text 1: range 0 .*5 characters"):
+        model.encode_document(TEXTS[:2], spans=[[(0, 5)], [(0, 99)]])
 
 
 def test_several_granularities_come_from_one_pass(model):
@@ -80,9 +96,9 @@ def test_several_granularities_come_from_one_pass(model):
 def test_any_range_can_be_pooled_later_from_kept_states(model):
     document = model.encode_document(TEXTS[3], keep_states=True)
     ranges = [(4, 300), (100, 101), (0, len(TEXTS[3]))]  # the text ends in white space
-    fresh = model.encode_document(TEXTS[3], splitter=ranges)
+    fresh = model.encode_document(TEXTS[3], spans=ranges)
     np.testing.assert_allclose(document.pool(ranges), fresh.chunks, atol=1e-6)
-    with pytest.raises(SpanError, match="keep_states=True"):
+    with pytest.raises(StatesNotKeptError, match="keep_states=True"):
         fresh.pool(ranges)
     with pytest.raises(SpanError, match="range 0"):
         document.pool([(5, 5)])
@@ -105,7 +121,7 @@ def test_windows_read_all_of_a_long_text_and_say_so(model):
 def test_a_range_longer_than_any_window_is_pooled_from_several(model):
     short = Dewey.load(dtype="float32", max_tokens=60)
     length = len(TEXTS[3])
-    document = short.encode_document(TEXTS[3], splitter=[(0, length), (0, 50)])
+    document = short.encode_document(TEXTS[3], spans=[(0, length), (0, 50)])
     np.testing.assert_allclose(document.chunks[0], document.vector, atol=1e-6)
 
 
@@ -116,13 +132,20 @@ def test_truncation_keeps_to_the_limit_and_says_how_much_was_used():
     assert document.num_tokens > 98
     assert document.spans[-1].token_end == 98
     with pytest.raises(SpanError, match="text 0"):
-        short.encode_document(TEXTS[3], splitter=[(0, len(TEXTS[3]))], overflow="truncate")
+        short.encode_document(TEXTS[3], spans=[(0, len(TEXTS[3]))], overflow="truncate")
 
 
 def test_a_text_past_the_limit_is_an_error_when_asked_for():
     short = Dewey.load(max_tokens=100)
     with pytest.raises(TextTooLongError, match=r"text 1: .* the limit is 98"):
         short.encode_document(["fits", TEXTS[3]], overflow="error")
+
+
+@pytest.mark.parametrize("method", ["encode", "encode_document"])
+def test_the_warning_of_a_blank_text_points_at_the_callers_line(model, method):
+    with pytest.warns(UserWarning, match="hold no token") as caught:
+        getattr(model, method)(["", "words"])
+    assert caught[0].filename == __file__
 
 
 def test_a_blank_text_gets_a_vector_no_chunks_and_a_warning(model):
@@ -151,7 +174,9 @@ def test_what_is_no_string_is_refused_with_its_position(model):
         ({"precision": "int4"}, "precision"),
         ({"splitter": "pages"}, "pages"),
         ({"prompt_name": "title"}, "title"),
-        ({"splitter": [[(0, 1)], [(0, 1)]]}, "2 texts"),
+        ({"spans": [[(0, 1)], [(0, 1)]]}, "2 texts"),
+        ({"splitter": [[(0, 1)]]}, "pass ranges of characters as spans="),
+        ({"splitter": "words", "spans": [[(0, 1)]]}, "splitter and spans are both given"),
     ],
 )
 def test_an_impossible_option_is_refused(model, options, message):
@@ -237,6 +262,14 @@ def test_encode_is_what_sentence_transformers_users_expect(model):
     np.testing.assert_allclose(
         model.encode(TEXTS), [d.vector for d in model.encode_document(TEXTS)], atol=1e-6
     )
+
+
+def test_encode_makes_no_chunks(model, monkeypatch):
+    expected = model.encode(TEXTS)
+    monkeypatch.setattr("dewey_embed.encoder.chunk_text", None)
+    np.testing.assert_array_equal(model.encode(TEXTS), expected)
+    with pytest.raises(ConfigError, match="overflow"):
+        model.encode(TEXTS, overflow="drop")
 
 
 def test_progress_is_told_every_token_once(model):

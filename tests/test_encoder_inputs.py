@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from dewey_embed import Dewey, Document
+from dewey_embed import Dewey, Document, Hit, Passage
 from dewey_embed.errors import ConfigError, InputError
 from tests.model.random_folders import make_folder
 
@@ -153,6 +153,14 @@ def test_reprs_are_short(model):
     assert len(repr(document)) < 200
     assert len(repr(model)) < 200
     assert "mini" in repr(model)
+    text = "The tenant pays the rent. " * 10_000
+    passage = Passage(score=0.7, char_start=0, char_end=len(text), text=text)
+    hit = Hit(
+        document_id="lease", score=0.7, title="", source="", metadata={}, passages=[passage] * 9
+    )
+    assert len(repr(Document(id="lease", text=text))) < 200
+    assert len(repr(passage)) < 200
+    assert len(repr(hit)) < 2000
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from dewey_embed import files
 from dewey_embed.errors import ConfigError
-from dewey_embed.files import atomic_file, crc32, draft_of, only_writer, sha256, write_json
+from dewey_embed.files import (
+    atomic_file,
+    cached_sha256,
+    crc32,
+    draft_of,
+    only_writer,
+    sha256,
+    write_json,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -102,3 +111,50 @@ def test_digests_are_those_of_the_standard_library(tmp_path: Path, content: byte
     path.write_bytes(content)
     assert crc32(path) == zlib.crc32(content)
     assert sha256(path) == hashlib.sha256(content).digest()
+
+
+@pytest.fixture
+def hashed(tmp_path, monkeypatch):
+    """A file that changed a while ago, and a list of the files hashed since."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "_SETTLED_NS", -1)
+    paths = []
+    monkeypatch.setattr(files, "sha256", lambda path: paths.append(path) or sha256(path))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"weights")
+    return path, paths
+
+
+def test_a_file_that_has_not_changed_is_hashed_once(hashed):
+    path, paths = hashed
+    assert cached_sha256(path) == cached_sha256(path) == sha256(path)
+    assert paths == [path]
+
+
+def test_a_changed_file_of_the_same_size_is_hashed_again(hashed):
+    path, _ = hashed
+    cached_sha256(path)
+    path.write_bytes(b"WEIGHTS")
+    assert cached_sha256(path) == sha256(path)
+
+
+def test_a_file_that_may_change_within_a_tick_of_the_clock_is_not_remembered(hashed, monkeypatch):
+    path, paths = hashed
+    monkeypatch.setattr(files, "_SETTLED_NS", 10**12)
+    assert cached_sha256(path) == cached_sha256(path)
+    assert paths == [path] * 2
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"state": 3, "sha256": 4}', b"\xff"])
+def test_a_damaged_cache_is_as_none(hashed, tmp_path, content):
+    path, _ = hashed
+    cached_sha256(path)
+    (entry,) = (tmp_path / "cache").rglob("*.json")
+    entry.write_bytes(content)
+    assert cached_sha256(path) == sha256(path)
+
+
+def test_a_cache_that_cannot_be_written_does_no_harm(hashed, tmp_path):
+    path, _ = hashed
+    (tmp_path / "cache").write_text("in the way")
+    assert cached_sha256(path) == sha256(path)

@@ -1,54 +1,107 @@
-"""A text and its tokens → the spans to embed, and what to do when it is too long for the model.
-
-The one place where texts meet windows: training and encoding both cut their documents here.
-"""
+"""Texts and their tokens → spans to embed, within the number of tokens that the model takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from typing_extensions import TypeIs
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.inference import KeptStates, Request, make_request
 from dewey_embed.quantization import truncate
-from dewey_embed.text.splitter import Splitter, spans_from_characters, split
-from dewey_embed.types import Overflow, Span, Tokens
+from dewey_embed.text.splitter import spans_from_characters, split
+from dewey_embed.types import CharSpans, Document, Floats, Overflow, Rows, Span, Tokens
 
-CharSpans = Sequence[tuple[int, int]]
+
+def texts_of(texts: str | Document | Iterable[str | Document]) -> tuple[list[str], bool]:
+    """The texts as a list, and whether there was one alone.
+
+    Raises:
+        TypeError: an item is not a text; names its position.
+
+    """
+    if isinstance(texts, str):
+        return [texts], True
+    if isinstance(texts, Document):
+        return [texts.text], True
+    if isinstance(texts, Mapping | Set | bytes | bytearray) or hasattr(texts, "columns"):
+        raise TypeError(
+            f"texts is a {type(texts).__name__}; pass a list of strings: of a dict "
+            "list(texts.values()), of a table one column, of bytes their decoded text"
+        )
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"texts is {type(texts).__name__}; pass a string or a list of strings")
+    many = [text.text if isinstance(text, Document) else text for text in texts]
+    for position, text in enumerate(many):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"texts[{position}] is {type(text).__name__}, not str; decode or convert it first"
+            )
+    return many, False
+
+
+def ranges_of(
+    spans: CharSpans | Sequence[CharSpans] | None, num_texts: int, *, single: bool, splitter: object
+) -> Sequence[CharSpans | None]:
+    """The ranges of each text, or None for each where a splitter cuts them.
+
+    Raises:
+        ConfigError: there are ranges for another number of texts, or a splitter beside them.
+
+    """
+    if spans is None:
+        return [None] * num_texts
+    if splitter != "tokens":
+        raise ConfigError("splitter and spans are both given: spans are embedded as they are")
+    ranges = [spans] if single else spans
+    if len(ranges) != num_texts:
+        raise ConfigError(f"spans has ranges for {len(ranges)} texts, but there are {num_texts}")
+    return cast(Sequence[CharSpans], ranges)
 
 
 @dataclass(frozen=True, slots=True)
-class Chunked:
-    """A text cut into spans (C), with the granularity (C,) that each was cut for."""
+class FittedText:
+    """What the model reads of a text: all of it, in windows of `room` tokens, or its beginning.
 
-    spans: list[Span]
-    granularity: NDArray[np.int32]
-    request: Request
-    num_chars: int  # of what is left of the text where it was truncated
+    `num_tokens` are those of the complete text.
+    """
+
+    text: str
+    tokens: Tokens
+    room: int
     num_tokens: int
     overflow: Literal["windows", "truncate"] | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChunkedText:
+    """A text with its spans (C,), and the granularity (C,) that each belongs to."""
+
+    fitted: FittedText
+    spans: list[Span]
+    granularity: NDArray[np.int32]
+    request: Request
+
+
 class TextStates:
-    """What `DocumentVectors.pool` calls: character ranges of one text → unit vectors."""
+    """Token states of one text, from which `DocumentVectors.pool` makes vectors of ranges."""
 
     def __init__(
-        self, model: DeweyModel, chunked: Chunked, kept: KeptStates, truncate_dim: int | None
+        self, model: DeweyModel, chunked: ChunkedText, kept: KeptStates, truncate_dim: int | None
     ) -> None:
         self.model, self.kept, self.truncate_dim = model, kept, truncate_dim
-        self.tokens, self.num_chars = chunked.request.tokens, chunked.num_chars
+        self.tokens, self.num_chars = chunked.fitted.tokens, len(chunked.fitted.text)
 
     @torch.inference_mode()
-    def pool(self, char_spans: CharSpans) -> NDArray[np.float32]:
-        """(len(char_spans), D) float32, unit length."""
+    def pool(self, char_spans: CharSpans) -> Floats:
+        """Unit vectors (len(char_spans), D) float32 of ranges of characters."""
         spans = spans_from_characters(self.tokens, char_spans, num_chars=self.num_chars)
         starts, ends = _bounds(spans)
         device = next(self.model.parameters()).device
@@ -56,77 +109,18 @@ class TextStates:
         return truncate(vectors.cpu().numpy(), self.truncate_dim)
 
 
-def chunk_documents(
-    texts: Sequence[str],
-    tokens: Sequence[Tokens],
-    splitter: Splitter | Sequence[CharSpans],
-    options: EncodeOptions,
-    *,
-    max_tokens: int,
-    num_special: int,
-    skip: int = 0,
-) -> list[Chunked]:
-    """Every text cut as the options say, with one splitter, or its own ranges for each text.
+def fit_text(
+    text: str, tokens: Tokens, *, max_tokens: int, num_special: int, overflow: Overflow
+) -> FittedText:
+    """A text within the model's limit, by the way that `overflow` names.
 
-    `skip` is as in `Request`.
-
-    Raises:
-        ConfigError: there are ranges for another number of texts.
-        TextTooLongError, SpanError: as `chunk_document` says, with the text's position.
-
-    """
-    cutters: Sequence[Splitter | CharSpans]
-    cutters = [splitter] * len(texts) if is_splitter(splitter) else splitter
-    if len(cutters) != len(texts):
-        raise ConfigError(
-            f"splitter has ranges for {len(cutters)} texts, but there are {len(texts)}"
-        )
-    sizes = list(zip(options.chunk_tokens, options.chunk_overlap, strict=True))
-    chunked = []
-    for position, text in enumerate(texts):
-        try:
-            chunked.append(
-                chunk_document(
-                    text,
-                    tokens[position],
-                    splitter=cutters[position],
-                    sizes=sizes,
-                    max_tokens=max_tokens,
-                    num_special=num_special,
-                    overflow=options.overflow,
-                    skip=skip,
-                )
-            )
-        except InputError as error:
-            raise type(error)(f"text {position}: {error}") from None
-    return chunked
-
-
-def is_splitter(value: Splitter | Sequence[Any]) -> TypeIs[Splitter]:
-    """Whether `value` cuts any text, rather than being ranges of certain ones."""
-    return isinstance(value, str) or callable(value)
-
-
-def chunk_document(
-    text: str,
-    tokens: Tokens,
-    *,
-    splitter: Splitter | CharSpans,
-    sizes: Sequence[tuple[int, int]],
-    max_tokens: int,
-    num_special: int,
-    overflow: Overflow,
-    skip: int,
-) -> Chunked:
-    """The spans of one text at each of `sizes` (chunk tokens, overlap), ready to be embedded.
-
-    `max_tokens` counts all that the model reads: CLS, the prompt, the text, SEP, `num_special` of
-    them special tokens. Ranges of characters in place of a `splitter` are taken as they are, once.
+    `max_tokens` counts all that the model reads: CLS, the prompt, the text, SEP; `num_special` of
+    them are special tokens.
 
     Raises:
         TextTooLongError: the text does not fit and `overflow` is `"error"`, or the prompt leaves
             no room for any text.
-        SpanError: a range of characters lies outside the text, or what is left of it.
+        InputError: there is no token at all to make a vector of.
 
     """
     num_tokens = len(tokens)
@@ -142,56 +136,65 @@ def chunk_document(
             "holds no token, and the model's tokenizer puts no special token around it: there is "
             "nothing to make a vector of; leave it out"
         )
-    happened: Literal["windows", "truncate"] | None = None
-    if num_tokens > room:
-        if overflow == "error":
-            raise TextTooLongError(
-                f"a text has {num_tokens:,} tokens, the limit is {room:,}; "
-                'pass overflow="windows" to read all of it in overlapping windows, '
-                'or overflow="truncate" to leave its end out'
-            )
-        happened = overflow
-    if happened == "truncate":
-        text, tokens = _truncate(text, tokens, room)
-    spans, granularity = _cut(text, tokens, splitter, sizes)
-    starts, ends = _bounds(spans)
-    request = make_request(tokens, starts, ends, room=room, skip=skip)
-    return Chunked(spans, granularity, request, len(text), num_tokens, happened)
+    if num_tokens <= room:
+        return FittedText(text, tokens, room, num_tokens, None)
+    if overflow == "error":
+        raise TextTooLongError(
+            f"a text has {num_tokens:,} tokens, the limit is {room:,}; "
+            'pass overflow="windows" to read all of it in overlapping windows, '
+            'or overflow="truncate" to leave its end out'
+        )
+    if overflow == "truncate":
+        offsets = tokens.offsets[:room]
+        text = text[: offsets[-1, 1]]
+        tokens = Tokens(ids=tokens.ids[:room], offsets=offsets, prompt_ids=tokens.prompt_ids)
+    return FittedText(text, tokens, room, num_tokens, overflow)
 
 
-def _bounds(spans: Sequence[Span]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and ends (C,) of spans, in tokens."""
-    bounds = np.array([(s.token_start, s.token_end) for s in spans], np.int64).reshape(-1, 2)
-    return bounds[:, 0], bounds[:, 1]
+def chunk_text(
+    fitted: FittedText, options: EncodeOptions, ranges: CharSpans | None, *, skip: int
+) -> ChunkedText:
+    """The spans of one text, one for each of `ranges` or else those of the options' splitter.
 
+    `skip` is as in `Request`.
 
-def _truncate(text: str, tokens: Tokens, room: int) -> tuple[str, Tokens]:
-    """The text up to its `room`-th token, and those tokens."""
-    offsets = tokens.offsets[:room]
-    kept = Tokens(ids=tokens.ids[:room], offsets=offsets, prompt_ids=tokens.prompt_ids)
-    return text[: offsets[-1, 1]], kept
+    Raises:
+        ConfigError: the splitter is unknown.
+        SpanError: a range of characters lies outside the text, or what is left of it.
 
-
-def _cut(
-    text: str,
-    tokens: Tokens,
-    splitter: Splitter | CharSpans,
-    sizes: Sequence[tuple[int, int]],
-) -> tuple[list[Span], NDArray[np.int32]]:
-    """All spans, granularity after granularity, and the number of each one's granularity."""
-    if not is_splitter(splitter):
-        levels = [spans_from_characters(tokens, splitter, num_chars=len(text))]
+    """
+    text, tokens = fitted.text, fitted.tokens
+    if ranges is not None:
+        levels = [spans_from_characters(tokens, ranges, num_chars=len(text))]
     else:
         levels = [
-            split(
-                text,
-                tokens,
-                splitter=splitter,
-                chunk_tokens=size,
-                chunk_overlap=overlap,
-            )
-            for size, overlap in sizes
+            split(text, tokens, splitter=options.splitter, chunk_tokens=size, chunk_overlap=overlap)
+            for size, overlap in zip(options.chunk_tokens, options.chunk_overlap, strict=True)
         ]
     spans = [span for level in levels for span in level]
     counts = [len(level) for level in levels]
-    return spans, np.repeat(np.arange(len(levels), dtype=np.int32), counts)
+    starts, ends = _bounds(spans)
+    request = make_request(tokens, starts, ends, room=fitted.room, skip=skip)
+    granularity = np.repeat(np.arange(len(levels), dtype=np.int32), counts)
+    return ChunkedText(fitted, spans, granularity, request)
+
+
+def document_request(fitted: FittedText, *, skip: int) -> Request:
+    """The request for a text's own vector, without chunks."""
+    none = np.empty(0, np.int64)
+    return make_request(fitted.tokens, none, none, room=fitted.room, skip=skip)
+
+
+@contextmanager
+def naming_text(position: int) -> Iterator[None]:
+    """Name a text by its position in the errors that its content raises within the block."""
+    try:
+        yield
+    except InputError as error:
+        raise type(error)(f"text {position}: {error}") from None
+
+
+def _bounds(spans: Sequence[Span]) -> tuple[Rows, Rows]:
+    """Starts and ends (C,) of spans, in tokens."""
+    bounds = np.array([(s.token_start, s.token_end) for s in spans], np.int64).reshape(-1, 2)
+    return bounds[:, 0], bounds[:, 1]

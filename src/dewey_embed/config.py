@@ -10,11 +10,18 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, SupportsIndex
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.single_vectors import SingleVector
-from dewey_embed.types import Overflow, PooledOver, Precision
+from dewey_embed.types import Overflow, PooledOver, Precision, Splitter
 
 LayerType = Literal["full_attention", "sliding_attention"]
 
@@ -402,12 +409,12 @@ class EncodeOptions(Settings):
     """How documents are cut and encoded; part of an index's identity.
 
     `chunk_tokens` may name several granularities; `chunk_overlap` is in tokens, one for all or
-    one each.
+    one each. Whether a splitter of this name exists is checked where texts are cut.
     """
 
     chunk_tokens: tuple[int, ...] = (CHUNK_TOKENS,)
     chunk_overlap: tuple[int, ...] = (CHUNK_TOKENS // 4,)
-    splitter: Literal["tokens", "recursive", "words"] = "tokens"
+    splitter: Splitter = "tokens"
     overflow: Overflow = "windows"
     precision: Precision = "float32"
 
@@ -421,18 +428,27 @@ class EncodeOptions(Settings):
         """The options from one size or several; a missing overlap is a quarter of the size.
 
         Raises:
-            ConfigError: naming the option, what was got and what is accepted.
+            ConfigError: naming the option, the value and what is accepted.
 
         """
-        sizes = _whole_numbers("chunk_tokens", chunk_tokens)
+        sizes = _integers("chunk_tokens", chunk_tokens)
         if chunk_overlap is None:
             overlaps = tuple(size // 4 for size in sizes)
         elif isinstance(chunk_overlap, int):
             overlaps = (chunk_overlap,) * len(sizes)
         else:
-            overlaps = _whole_numbers("chunk_overlap", chunk_overlap)
+            overlaps = _integers("chunk_overlap", chunk_overlap)
         values = {"chunk_tokens": sizes, "chunk_overlap": overlaps, **others}
         return cls.parse(values, source="encode options")
+
+    @field_validator("splitter", mode="before")
+    @classmethod
+    def _name_or_function(cls, splitter: Any) -> Any:
+        if not isinstance(splitter, str) and not callable(splitter):
+            raise ValueError(
+                "must be a splitter's name or a function; pass ranges of characters as spans="
+            )
+        return splitter
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:
@@ -453,11 +469,11 @@ class EncodeOptions(Settings):
         return self
 
 
-def _whole_numbers(name: str, given: int | Sequence[int]) -> tuple[int, ...]:
-    """One or several whole numbers, as a tuple.
+def _integers(name: str, given: int | Sequence[int]) -> tuple[int, ...]:
+    """One or several integers, as a tuple.
 
     Raises:
-        ConfigError: naming the option and what was got.
+        ConfigError: naming the option and its value.
 
     """
     many = given if isinstance(given, list | tuple) else (given,)

@@ -1,51 +1,85 @@
-"""`Dewey`: texts in, a vector for each whole document and one for each of its chunks out."""
+"""`Dewey`: texts in, a vector for each document and one for each of its chunks out."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self, cast, overload
+from typing import Any, Self, TypedDict, Unpack, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from dewey_embed import scoring
-from dewey_embed.chunking import CharSpans, Chunked, TextStates, chunk_documents, is_splitter
+from dewey_embed.chunking import (
+    ChunkedText,
+    FittedText,
+    TextStates,
+    chunk_text,
+    document_request,
+    fit_text,
+    naming_text,
+    ranges_of,
+    texts_of,
+)
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError
+from dewey_embed.files import cached_sha256, sha256
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.device import Dtype, sizes_of
 from dewey_embed.model.dewey import DeweyModel, placed
 from dewey_embed.model.export import pooling_difference, write_model, write_tokenizer_files
 from dewey_embed.model.folder import atomic_model_folder, expanded, locate_model, read_json
-from dewey_embed.model.inference import Embedded, embed
+from dewey_embed.model.inference import Embedded, Request, embed
 from dewey_embed.model.int8 import is_int8
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.quantization import to_precision, truncate
 from dewey_embed.single_vectors import SingleVector
 from dewey_embed.text.special_tokens import named_tokens
-from dewey_embed.text.splitter import Splitter
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.types import (
+    CharSpans,
     Document,
     DocumentVectors,
+    Floats,
     Overflow,
     Precision,
+    SimilarityMode,
+    Splitter,
     Tokens,
 )
 
-Floats = NDArray[np.float32]
+
+class DocumentOptions(TypedDict, total=False):
+    """Options of `Dewey.encode_document`, which explains them."""
+
+    chunk_tokens: int | Sequence[int]
+    chunk_overlap: int | Sequence[int] | None
+    splitter: Splitter
+    spans: CharSpans | Sequence[CharSpans] | None
+    overflow: Overflow
+    prompt_name: str | None
+    prompt: str | None
+    batch_tokens: int | None
+    precision: Precision
+    keep_states: bool
+    progress: bool | Advance
 
 
 class Dewey:
     """A model with its tokenizer: encodes queries and documents, and compares them.
 
-    Make one with `Dewey.load`. Names follow Sentence Transformers where it has one.
+    Load one with `Dewey.load`. Names follow Sentence Transformers where it has one.
+
+    >>> model = Dewey.load()
+    >>> documents = model.encode_document(["The tenant pays the rent.", "Ships carry timber."])
+    >>> query = model.encode_query("who pays for the flat?")
+    >>> model.similarity(query, documents).argmax()
+    np.int64(0)
     """
 
     def __init__(
@@ -79,10 +113,13 @@ class Dewey:
 
         `device` is CUDA where there is one, else the CPU. `dtype` `"auto"` is bfloat16 where the
         hardware is faster at it, else float32; `"int8"` is bfloat16 with layers' weights in int8,
-        for a CPU (docs/performance.md: what it costs in accuracy). `single_vector` and `max_tokens`
-        override the model's own; `truncate_dim` keeps the first so many dimensions of every vector.
-        `compile_layers` has torch compile what layers do token by token, in the first pass: for
-        many short texts on a GPU; it takes a minute, and on a CPU our kernels are used instead.
+        for a CPU (docs/performance.md says what it costs in accuracy). `single_vector` and
+        `max_tokens` override the model's own; `truncate_dim` is the number of dimensions to keep.
+        `compile_layers` lets torch compile what layers do token by token, in the first pass. That
+        takes a minute and helps with many short texts on a GPU; a CPU has Dewey's own kernels.
+
+        >>> Dewey.load(truncate_dim=128).embedding_dim
+        128
 
         Raises:
             CheckpointError: the model cannot be found, or its folder is damaged or foreign.
@@ -102,11 +139,18 @@ class Dewey:
         """Write a model folder to `path` that plain Sentence Transformers loads, too.
 
         A model loaded with `single_vector="cls"`, or from a Sentence Transformers folder, gives the
-        same single vectors there. Our own mean and sum differ, for theirs counts CLS and SEP: a
-        warning and the folder say so. In a folder that is there, only the model's files change.
+        same single vectors there. Dewey's own mean and sum differ, because the mean there counts
+        CLS and SEP: a warning and the folder say so. In an existing folder only the model's files
+        are replaced.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> with TemporaryDirectory() as folder:
+        ...     Dewey.load(single_vector="cls").save(folder)
+        ...     Dewey.load(folder).encode("The tenant pays the rent.").shape
+        (384,)
 
         Raises:
-            ConfigError: the weights were made int8 at load, and are no longer the model's own.
+            ConfigError: the weights became int8 at load, and are no longer the model's own.
             CheckpointError: `path` is a file, holds something else, or cannot be written to.
 
         """
@@ -128,7 +172,7 @@ class Dewey:
 
     @property
     def config(self) -> DeweyConfig:
-        """The model's settings, with what was overridden at load."""
+        """The model's settings, with those overridden at load."""
         return self.model.config
 
     @property
@@ -142,53 +186,59 @@ class Dewey:
 
     @property
     def max_tokens(self) -> int:
-        """Most tokens of one pass: CLS, the prompt, the text and SEP."""
+        """The largest number of tokens in one pass, with CLS, the prompt and SEP."""
         return self.config.max_tokens
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The model's prompts by name; `query` and `document` are put before those texts."""
+        """The model's prompts by name; `query` and `document` precede texts of that kind."""
         return self.config.prompts
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return next(self.model.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are computed in."""
+        """The type of the weights."""
         return next(self.model.parameters()).dtype
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits that change with the weights, the settings or the tokenizer."""
+        """16 hex digits that change with the weights, the settings or the tokenizer.
+
+        The hash of weights is kept in the user's cache until their file changes.
+        """
         config = self.config.model_dump_json(exclude=self.config.unused())
         digest = hashlib.sha256(config.encode())
         digest.update(str(self.truncate_dim).encode())
         for path in sorted((*self.folder.rglob("*.safetensors"), self._tokenizer_file)):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            is_large = path.suffix == ".safetensors"
+            digest.update(cached_sha256(path) if is_large else sha256(path))
         return digest.hexdigest()[:16]
 
     @property
     def _tokenizer_file(self) -> Path:
         return self.tokenizer.path or self.folder / "tokenizer.json"
 
-    @overload
-    def encode_document(self, texts: str | Document, **options: Any) -> DocumentVectors: ...
+    @overload  # a string is an iterable of strings, too
+    def encode_document(  # type: ignore[overload-overlap]
+        self, texts: str | Document, **options: Unpack[DocumentOptions]
+    ) -> DocumentVectors: ...
     @overload
     def encode_document(
-        self, texts: Iterable[str | Document], **options: Any
+        self, texts: Iterable[str | Document], **options: Unpack[DocumentOptions]
     ) -> list[DocumentVectors]: ...
 
-    def encode_document(  # type: ignore[misc] # the overloads stand for all options at once
+    def encode_document(
         self,
         texts: str | Document | Iterable[str | Document],
         *,
         chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
         chunk_overlap: int | Sequence[int] | None = None,
-        splitter: Splitter | Sequence[CharSpans] = "tokens",
+        splitter: Splitter = "tokens",
+        spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
         prompt_name: str | None = "document",
         prompt: str | None = None,
@@ -202,40 +252,53 @@ class Dewey:
         A `Document` stands for its text; one text or `Document` alone gives one `DocumentVectors`.
 
         - `chunk_tokens`, `chunk_overlap`: sizes in tokens; several sizes give several
-          granularities from the same pass. The overlap is a quarter of the size unless given.
-        - `splitter`: `"tokens"`, `"recursive"`, `"words"`, a function from a text to ranges of its
-          characters, or those ranges themselves, one list for each text.
-        - `overflow`: what to do with a text longer than the model takes: read it in overlapping
-          `"windows"`, `"truncate"` it, or raise an `"error"`. The result says which happened.
+          granularities from the same pass. The default overlap is a quarter of the size.
+        - `splitter`: `"tokens"`, `"recursive"`, `"words"`, or a function from a text to ranges of
+          its characters.
+        - `spans`: ranges of characters to embed in place of a splitter's chunks: for one text its
+          ranges, for several texts a list of ranges each.
+        - `overflow`: how to read a text longer than the model takes: in overlapping `"windows"`,
+          without its end (`"truncate"`), or not at all (`"error"`). The result says which.
+        - `prompt_name`, `prompt`: one of the model's prompts, or a text in its place.
+        - `batch_tokens`: tokens of one forward pass; longer texts have a pass of their own.
+        - `precision`: `"float32"`, `"float16"`, `"int8"` or `"binary"` vectors.
         - `keep_states`: keep what `DocumentVectors.pool` needs; costs the hidden states' memory.
-        - `batch_tokens`: tokens of one forward pass; longer texts make one of their own.
-        - `progress`: a bar on standard error, or a function told how many tokens are done.
+        - `progress`: a bar on standard error, or a function called with numbers of tokens.
 
         A blank text gets its vector from CLS alone, no chunks, and a warning.
 
+        >>> text = "The tenant pays the rent. The owner pays for the roof."
+        >>> document = Dewey.load().encode_document(text, spans=[(0, 25), (26, 54)])
+        >>> [text[span.char_start : span.char_end] for span in document.spans]
+        ['The tenant pays the rent.', 'The owner pays for the roof.']
+        >>> document.vector.shape, document.chunks.shape
+        ((384,), (2, 384))
+
         Raises:
-            TypeError: a text is no string; its position is named.
-            TextTooLongError: with `overflow="error"`; SpanError: ranges outside their text.
-            InputError: a text's vectors are not finite, or it has no token to make one of.
+            TypeError: a text is not a string; names its position.
+            TextTooLongError: a text is longer than the model takes, with `overflow="error"`.
+            SpanError: a range lies outside its text.
+            InputError: a text's vectors are not finite, or it has no token at all.
             ConfigError: an option has an impossible value.
 
         """
         many, single = texts_of(texts)
-        if single and not is_splitter(splitter):
-            splitter = [cast(CharSpans, splitter)]
         options = EncodeOptions.of(
-            chunk_tokens, chunk_overlap, overflow=overflow, precision=precision
-        )
-        prompt = self._prompt(prompt_name, prompt)
-        chunked = chunk_documents(
-            many, self._tokenize(many, prompt), splitter, options,
-            max_tokens=self.max_tokens, num_special=sum(map(len, self.config.special_ids)),
-            skip=self._skip(prompt),
+            chunk_tokens, chunk_overlap,
+            splitter=splitter, overflow=overflow, precision=precision,
         )  # fmt: skip
-        embedded = self._embed(chunked, batch_tokens, progress, keep_states=keep_states)
+        ranges = ranges_of(spans, len(many), single=single, splitter=splitter)
+        prompt = self._prompt(prompt_name, prompt)
+        skip = self._skip(prompt)
+        chunked = []
+        for position, fitted in enumerate(self._fit(many, prompt, options.overflow)):
+            with naming_text(position):
+                chunked.append(chunk_text(fitted, options, ranges[position], skip=skip))
+        requests = [each.request for each in chunked]
+        embedded = self._embed(requests, batch_tokens, progress, keep_states=keep_states)
         documents = [
-            self._document(cut, vectors, precision)
-            for cut, vectors in zip(chunked, embedded, strict=True)
+            self._document(each, vectors, precision)
+            for each, vectors in zip(chunked, embedded, strict=True)
         ]
         return documents[0] if single else documents
 
@@ -249,10 +312,13 @@ class Dewey:
         precision: Precision = "float32",
         progress: bool | Advance = False,
     ) -> NDArray[Any]:
-        """(Q, D), unit length: one vector for each query; (D,) for a single string.
+        """Unit vectors (Q, D) of queries; (D,) of a single string.
+
+        >>> Dewey.load().encode_query(["who pays the rent?", "who mends the roof?"]).shape
+        (2, 384)
 
         Raises:
-            TypeError: a text is no string.
+            TypeError: a text is not a string.
             TextTooLongError: a query is longer than the model takes.
 
         """
@@ -263,7 +329,7 @@ class Dewey:
 
     def encode(
         self,
-        texts: str | Iterable[str],
+        texts: str | Document | Iterable[str | Document],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -272,59 +338,61 @@ class Dewey:
         precision: Precision = "float32",
         progress: bool | Advance = False,
     ) -> NDArray[Any]:
-        """(N, D), unit length: one vector for each text; (D,) for a single string.
+        """Unit vectors (N, D) of texts, one each and no chunks; (D,) of a single string.
 
-        Without a prompt, unless the model names a default one.
+        Texts have the model's default prompt, if it has one, unless another is given.
+
+        >>> Dewey.load().encode("The tenant pays the rent.", precision="int8").dtype
+        dtype('int8')
 
         Raises:
-            TypeError: a text is no string.
-            TextTooLongError: with `overflow="error"`.
-            InputError: a text's vector is not finite, or it has no token to make one of.
+            TypeError: a text is not a string.
+            TextTooLongError: a text is longer than the model takes, with `overflow="error"`.
+            InputError: a text's vector is not finite, or it has no token at all.
+            ConfigError: an option has an impossible value.
 
         """
         many, single = texts_of(texts)
+        EncodeOptions.parse({"overflow": overflow, "precision": precision}, source="encode options")
         if prompt_name is None and prompt is None:
             prompt_name = self.config.default_prompt_name
-        documents = self.encode_document(
-            many, splitter=[[] for _ in many], overflow=overflow, prompt_name=prompt_name,
-            prompt=prompt, batch_tokens=batch_tokens, precision=precision, progress=progress,
-        )  # fmt: skip
-        if single:
-            return documents[0].vector
-        if not documents:
-            return to_precision(np.empty((0, self.embedding_dim), np.float32), precision)
-        return np.stack([document.vector for document in documents])
+        prompt = self._prompt(prompt_name, prompt)
+        skip = self._skip(prompt)
+        requests = [document_request(each, skip=skip) for each in self._fit(many, prompt, overflow)]
+        embedded = self._embed(requests, batch_tokens, progress)
+        vectors = np.empty((len(many), self.config.embedding_dim), np.float32)
+        for row, each in enumerate(embedded):
+            vectors[row] = each.vector
+        vectors = to_precision(truncate(vectors, self.truncate_dim), precision)
+        return vectors[0] if single else vectors
 
     def similarity(
         self,
         queries: NDArray[Any],
         documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
         *,
-        mode: Literal["multi", "single"] = "multi",
+        mode: SimilarityMode = "multi",
     ) -> Floats:
-        """(Q, N) scores of queries (Q, D) with documents, at most 1.
+        """Scores (Q, N) of queries (Q, D) with documents, at most 1.
 
-        `mode="single"` is the cosine with the document's own vector, `mode="multi"` three quarters
-        the best chunk's cosine and one quarter the document's; the document's alone where it has
+        `mode="single"` is the cosine with the document's vector, `mode="multi"` three quarters the
+        best chunk's cosine and one quarter the document vector's; the latter alone where there is
         no chunk. Vectors of any precision compare; an array (N, D) is compared row by row, and one
         `DocumentVectors` is a list of one.
-        Source of `multi`: arXiv 2503.20376 §3, where it is the best of all rows, chunks and whole;
-        the share of the whole is ours.
+        Source of `multi`: arXiv 2503.20376 §3, where it is the best of all vectors, those of chunks
+        and the document's; the weights are ours.
+
+        >>> model = Dewey.load()
+        >>> documents = model.encode_document(["The tenant pays the rent.", "Ships carry timber."])
+        >>> model.similarity(model.encode_query(["who pays for the flat?"]), documents).shape
+        (1, 2)
 
         Raises:
             ConfigError: an unknown mode, or vectors of another width than the model's.
             InputError: a value that is NaN or infinite.
 
         """
-        compared = comparable(documents)
-        queries = np.asarray(queries)
-        _require_finite("queries", queries)
-        if isinstance(compared, np.ndarray):
-            _require_finite("documents", compared)
-        else:
-            for position, document in enumerate(compared):
-                _require_finite(f"document {position}", document.vector, document.chunks)
-        return scoring.similarity(queries, compared, self.embedding_dim, mode=mode)
+        return scoring.similarity(queries, documents, self.embedding_dim, mode=mode)
 
     def __repr__(self) -> str:
         return (
@@ -333,7 +401,7 @@ class Dewey:
         )
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
-        """The prompt that is given, or the model's of that name."""
+        """The given prompt, or the model's of that name."""
         if prompt is not None:
             if not isinstance(prompt, str):
                 raise TypeError(f"prompt is {type(prompt).__name__}, not str")
@@ -345,7 +413,7 @@ class Dewey:
         return self.prompts[prompt_name] if prompt_name is not None else ""
 
     def _skip(self, prompt: str) -> int:
-        """Ids of a prompt that take no part in the document's vector."""
+        """Number of ids of a prompt that the document's vector leaves out."""
         if not prompt or self.config.pooled_over != "after_prompt":
             return 0
         return self.tokenizer.prompt_length(prompt, self._named_tokens, self.max_tokens)
@@ -355,7 +423,22 @@ class Dewey:
         path = self._tokenizer_file.with_name("tokenizer_config.json")
         return named_tokens(read_json(path, missing_ok=True))
 
+    def _fit(self, texts: Sequence[str], prompt: str, overflow: Overflow) -> list[FittedText]:
+        """The texts with their tokens, as far as the model reads them."""
+        num_special = sum(map(len, self.config.special_ids))
+        fitted = []
+        for position, tokens in enumerate(self._tokenize(texts, prompt)):
+            with naming_text(position):
+                fitted.append(
+                    fit_text(
+                        texts[position], tokens, max_tokens=self.max_tokens,
+                        num_special=num_special, overflow=overflow,
+                    )
+                )  # fmt: skip
+        return fitted
+
     def _tokenize(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
+        """The texts' tokens, with a warning for blank texts."""
         tokens = self.tokenizer.encode(texts, prompt=prompt)
         blank = [position for position, each in enumerate(tokens) if not len(each)]
         if blank:
@@ -364,28 +447,29 @@ class Dewey:
             warnings.warn(
                 f"{len(blank)} of {len(texts)} texts hold no token (positions {blank[:8]}): "
                 f"their vectors come from {alone} alone, without chunks",
-                stacklevel=3,
+                stacklevel=4,
             )
         return tokens
 
     def _embed(
         self,
-        chunked: Sequence[Chunked],
+        requests: Sequence[Request],
         batch_tokens: int | None,
         progress: bool | Advance,
         *,
-        keep_states: bool,
+        keep_states: bool = False,
     ) -> list[Embedded]:
+        """The requests' vectors, checked to be finite."""
         if batch_tokens is not None and (not isinstance(batch_tokens, int) or batch_tokens < 1):
             raise ConfigError(f"batch_tokens is {batch_tokens!r}, need a whole number from 1 on")
-        if not chunked:
+        if not requests:
             return []
-        total = sum(int(np.diff(cut.request.windows).sum()) for cut in chunked)
+        total = sum(int(np.diff(request.windows).sum()) for request in requests)
         shown = progress_bar("encoding", total, "tokens", show=progress is True)
         with shown as bar:
             embedded = embed(
                 self.model,
-                [cut.request for cut in chunked],
+                requests,
                 single_vector=self.config.single_vector,
                 batch_tokens=batch_tokens or sizes_of(self.device).batch_tokens,
                 keep_states=keep_states,
@@ -400,80 +484,29 @@ class Dewey:
                 )
         return embedded
 
-    def _document(self, cut: Chunked, vectors: Embedded, precision: Precision) -> DocumentVectors:
-        kept = vectors.states
+    def _document(
+        self, chunked: ChunkedText, vectors: Embedded, precision: Precision
+    ) -> DocumentVectors:
+        kept, fitted = vectors.states, chunked.fitted
         return DocumentVectors(
             vector=to_precision(truncate(vectors.vector, self.truncate_dim), precision),
             chunks=to_precision(truncate(vectors.chunks, self.truncate_dim), precision),
-            spans=cut.spans,
-            num_tokens=cut.num_tokens,
-            used_tokens=len(cut.request.tokens),
-            overflow=cut.overflow,
-            granularity=cut.granularity,
-            states=TextStates(self.model, cut, kept, self.truncate_dim) if kept else None,
+            spans=chunked.spans,
+            num_tokens=fitted.num_tokens,
+            used_tokens=len(fitted.tokens),
+            overflow=fitted.overflow,
+            granularity=chunked.granularity,
+            states=TextStates(self.model, chunked, kept, self.truncate_dim) if kept else None,
         )
-
-
-def texts_of(texts: str | Document | Iterable[str | Document]) -> tuple[list[str], bool]:
-    """The texts as a list, and whether there was one alone.
-
-    Raises:
-        TypeError: naming what is no text, by its position.
-
-    """
-    if isinstance(texts, str):
-        return [texts], True
-    if isinstance(texts, Document):
-        return [texts.text], True
-    if isinstance(texts, Mapping | Set | bytes | bytearray) or hasattr(texts, "columns"):
-        raise TypeError(
-            f"texts is a {type(texts).__name__}; pass a list of strings: of a dict "
-            "list(texts.values()), of a table one column, of bytes their decoded text"
-        )
-    if not isinstance(texts, Iterable):
-        raise TypeError(f"texts is {type(texts).__name__}; pass a string or a list of strings")
-    many = [text.text if isinstance(text, Document) else text for text in texts]
-    for position, text in enumerate(many):
-        if not isinstance(text, str):
-            raise TypeError(
-                f"texts[{position}] is {type(text).__name__}, not str; decode or convert it first"
-            )
-    return many, False
-
-
-def comparable(
-    documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
-) -> Sequence[DocumentVectors] | NDArray[Any]:
-    """What `similarity` compares with: a list of documents, or an array of vectors."""
-    if isinstance(documents, DocumentVectors):
-        return [documents]
-    if isinstance(documents, np.ndarray):
-        return documents
-    many = list(documents)
-    if many and not any(isinstance(each, DocumentVectors) for each in many):
-        return np.asarray(many)
-    for position, each in enumerate(many):
-        if not isinstance(each, DocumentVectors):
-            raise TypeError(f"documents[{position}] is {type(each).__name__}, not DocumentVectors")
-    return many
-
-
-def _require_finite(name: str, *arrays: NDArray[Any]) -> None:
-    """Refuse vectors with values that are no numbers."""
-    for array in arrays:
-        if not np.issubdtype(array.dtype, np.number):
-            raise TypeError(f"{name}: vectors of dtype {array.dtype}, need numbers")
-        if not np.isfinite(array).all():
-            raise InputError(f"{name}: the vectors hold values that are NaN or infinite")
 
 
 def _kept_dimensions(truncate_dim: int | None, config: DeweyConfig) -> int | None:
-    """How many dimensions are kept: as asked, or as the model itself says; None for all."""
+    """Number of dimensions to keep: the caller's or else the model's own; None for all."""
     if truncate_dim is None:
         own = config.truncate_dim
         return own if own is not None and own < config.embedding_dim else None
-    whole = isinstance(truncate_dim, int) and not isinstance(truncate_dim, bool)
-    if not whole or not 0 < truncate_dim <= config.embedding_dim:
+    is_integer = isinstance(truncate_dim, int) and not isinstance(truncate_dim, bool)
+    if not is_integer or not 0 < truncate_dim <= config.embedding_dim:
         raise ConfigError(
             f"truncate_dim is {truncate_dim!r}; vectors have {config.embedding_dim} dimensions"
         )

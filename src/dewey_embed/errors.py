@@ -8,23 +8,33 @@
     ├── InputError (ValueError)              a text, span or file that is refused
     │   ├── TextTooLongError                 past `max_tokens` with `overflow="error"`
     │   ├── SpanError                        a span outside its text, or running backwards
+    │   │   └── StatesNotKeptError           spans pooled of a document encoded without its states
     │   └── ReadError                        a file that cannot be read as text
     ├── IndexStoreError                      an index that is missing, in use or damaged
     │   └── IndexMismatchError (ValueError)  an index made by another model or with other settings
     ├── TargetsError                         training targets that are missing, damaged or foreign
-    ├── TeacherError                         a teacher's answer: too few vectors, another width, NaN
-    ├── RunError                             a training run that cannot start or go on
+    ├── TeacherError                         a teacher with too few vectors, another width, NaN
+    ├── RunError                             a training run that cannot start or resume
     ├── TaskError                            an evaluation task whose data are missing or wrong
     ├── ResultsError                         results that cannot be read, compared or drawn
     └── MissingDependencyError (ImportError) an optional package, with the command that installs it
 
-A message says what was got, what the limit is, and what to do about it. Mistakes of type
+Each message says what was given, what the limit is, and what to do about it. Mistakes of type
 (a number where a text belongs) are plain `TypeError`, as everywhere in Python.
 """
 
 
 class DeweyError(Exception):
-    """Base of every error that Dewey raises for its users."""
+    """Base of every error that Dewey raises for its users.
+
+    >>> from dewey_embed import Dewey
+    >>> try:
+    ...     Dewey.load("./no/such/folder")
+    ... except DeweyError as error:
+    ...     print(error)
+    ./no/such/folder: no such folder; give a model folder, a Hugging Face id (owner/name), or \
+nothing for the embedded default
+    """
 
 
 class ConfigError(DeweyError, ValueError):
@@ -32,7 +42,7 @@ class ConfigError(DeweyError, ValueError):
 
 
 class CheckpointError(DeweyError, ValueError):
-    """A model folder is missing, truncated, or not one that we can run."""
+    """A model folder is missing, truncated, or of a kind that Dewey does not run."""
 
 
 class InputError(DeweyError, ValueError):
@@ -45,6 +55,10 @@ class TextTooLongError(InputError):
 
 class SpanError(InputError):
     """A span lies outside its text, is empty, or runs backwards."""
+
+
+class StatesNotKeptError(SpanError):
+    """A document was encoded without `keep_states`, so that no more spans of it can be pooled."""
 
 
 class ReadError(InputError):
@@ -64,11 +78,11 @@ class TargetsError(DeweyError):
 
 
 class TeacherError(DeweyError):
-    """A teacher cannot be asked, or answers with too few vectors, another width, or NaN."""
+    """A teacher cannot be reached, or returns too few vectors, another width, or NaN."""
 
 
 class RunError(DeweyError):
-    """A training run cannot start or go on: its folder, checkpoint or step is not as it must be."""
+    """A training run cannot start or resume: its folder, checkpoint or step does not fit."""
 
 
 class TaskError(DeweyError):

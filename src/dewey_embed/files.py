@@ -12,6 +12,7 @@ import json
 import os
 import re
 import secrets
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +22,9 @@ from typing import Any
 from dewey_embed.errors import ConfigError
 
 _BLOCK = 2**22
+
+_SETTLED_NS = 2 * 10**9
+"""A file that changed less long ago may change again within one tick of its file system's clock."""
 
 
 @contextmanager
@@ -130,3 +134,37 @@ def sha256(path: Path) -> bytes:
     """The SHA-256 of a file's bytes, for telling files apart."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
+
+
+def cache_folder() -> Path | None:
+    """The user's cache, in XDG_CACHE_HOME or `~/.cache`; None where there is no home folder."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        root = named if named.is_absolute() else Path("~/.cache").expanduser()
+    except RuntimeError:
+        return None
+    return root / "dewey-embed"
+
+
+def cached_sha256(path: Path) -> bytes:
+    """The SHA-256 of a large file, read from the user's cache while the file has not changed.
+
+    A file has changed when its size, its identity on the disk or one of its times is another.
+    Where the cache cannot be read or written, the file is hashed each time.
+    """
+    folder, found = cache_folder(), path.stat()
+    if folder is None:
+        return sha256(path)
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
+    entry = folder / "digests" / f"{name}.json"
+    state = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        kept = json.loads(entry.read_bytes())
+        if kept["state"] == state and len(digest := bytes.fromhex(kept["sha256"])) == 32:
+            return digest
+    digest = sha256(path)
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
+        with suppress(OSError):
+            entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_json(entry, {"path": str(path), "state": state, "sha256": digest.hex()})
+    return digest

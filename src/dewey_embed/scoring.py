@@ -6,7 +6,7 @@
 | `multi`  | three quarters its best chunk's cosine, one quarter the document vector's          |
 | `hybrid` | one quarter the `multi` score, three quarters its BM25 score, both as z-scores      |
 
-How the weights were found is told in docs/log.md.
+docs/log.md says how the weights were chosen.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.quantization import to_unit_float
 from dewey_embed.types import DocumentVectors, Floats, SimilarityMode
 
@@ -60,24 +60,32 @@ class ZScores:
 
 def similarity(
     queries: NDArray[Any],
-    documents: Sequence[DocumentVectors] | NDArray[Any],
+    documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
     dim: int,
     *,
     mode: SimilarityMode,
 ) -> Floats:
-    """(Q, N) scores of queries (Q, D) with documents, whatever precision they are stored at.
+    """Scores (Q, N) of queries (Q, D) with documents, at any precision.
 
     A document without chunks is compared by its own vector; an array (N, D) row by row.
 
     Raises:
         ConfigError: an unknown mode, or vectors of another width than `dim`.
+        InputError: a value that is NaN or infinite.
+        TypeError: an item is not a document's vectors.
 
     """
     if mode not in ("multi", "single"):
         raise ConfigError(f"mode {mode!r} is unknown; accepted: multi, single")
+    documents = _listed(documents)
+    queries = np.asarray(queries)
+    _require_finite("queries", queries)
     query_QD = to_unit_float(np.atleast_2d(queries), dim)
     if isinstance(documents, np.ndarray):
+        _require_finite("documents", documents)
         return query_QD @ to_unit_float(np.atleast_2d(documents), dim).T
+    for position, document in enumerate(documents):
+        _require_finite(f"document {position}", document.vector, document.chunks)
     scores_QN = np.empty((len(query_QD), len(documents)), np.float32)
     for column, document in enumerate(documents):
         scores_Q = query_QD @ to_unit_float(document.vector, dim)
@@ -86,3 +94,29 @@ def similarity(
             scores_Q = multi_scores(best_Q, scores_Q)
         scores_QN[:, column] = scores_Q
     return scores_QN
+
+
+def _listed(
+    documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
+) -> Sequence[DocumentVectors] | NDArray[Any]:
+    """Documents as a list, or vectors as one array."""
+    if isinstance(documents, DocumentVectors):
+        return [documents]
+    if isinstance(documents, np.ndarray):
+        return documents
+    many = list(documents)
+    if many and not any(isinstance(each, DocumentVectors) for each in many):
+        return np.asarray(many)
+    for position, each in enumerate(many):
+        if not isinstance(each, DocumentVectors):
+            raise TypeError(f"documents[{position}] is {type(each).__name__}, not DocumentVectors")
+    return many
+
+
+def _require_finite(name: str, *arrays: NDArray[Any]) -> None:
+    """Refuse vectors with values that are not finite numbers."""
+    for array in arrays:
+        if not np.issubdtype(array.dtype, np.number):
+            raise TypeError(f"{name}: vectors of dtype {array.dtype}, need numbers")
+        if not np.isfinite(array).all():
+            raise InputError(f"{name}: the vectors hold values that are NaN or infinite")

@@ -1,6 +1,6 @@
-"""The frozen values that pass between stages: text → tokens → spans → vectors → hits.
+"""The values that pass between stages: text → tokens → spans → vectors → hits. All are frozen.
 
-Every stage takes one of these and returns the next; none of them knows how it was made.
+Every stage receives one of them and returns the next.
 Positions are half-open: `text[span.char_start:span.char_end]` is a chunk's text, and
 `tokens.ids[span.token_start:span.token_end]` are its tokens.
 
@@ -10,14 +10,15 @@ H hidden width, Q queries.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import reprlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.errors import SpanError
+from dewey_embed.errors import StatesNotKeptError
 
 SearchMode = Literal["multi", "single", "hybrid"]
 SimilarityMode = Literal["multi", "single"]
@@ -31,13 +32,30 @@ Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+CharSpans = Sequence[tuple[int, int]]
+"""Half-open ranges of one text's characters."""
+
+Splitter = str | Callable[[str], Iterable[tuple[int, int]]]
+"""How texts are cut: a splitter's name, or a function from a text to ranges of its characters."""
+
 MetadataValue = str | int | float | bool | None
+
+Filter = Mapping[str, MetadataValue | Iterable[MetadataValue]]
+"""Metadata that a hit must have: for each key a value, or several of which one must match."""
+
+_SHORT = reprlib.Repr()
+"""Texts as a `repr` shows them: a document may have millions of characters."""
+_SHORT.maxstring, _SHORT.maxother = 60, 240
 
 
 class Span(NamedTuple):
     """A half-open range of one text, in characters and in tokens of the text itself.
 
     Tokens are counted from the text's first: neither CLS nor the prompt has a number.
+
+    >>> span = Span(char_start=4, char_end=17, token_start=1, token_end=3)
+    >>> "The quick brown fox"[span.char_start : span.char_end], span.num_tokens
+    ('quick brown f', 2)
     """
 
     char_start: int
@@ -47,18 +65,21 @@ class Span(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """How many tokens the span holds."""
+        """Number of tokens in the span."""
         return self.token_end - self.token_start
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
-    """A text with its name: what readers make and indexes keep.
+    """A text with its name, as readers return it and indexes keep it.
 
     `id` is stable from run to run (for a file, its path), `source` is where the text came from,
-    `root` is the argument it was found under; `metadata` holds flat values to filter by. `unread`
+    `root` is the path under which it was found; `metadata` holds flat values to filter by. `unread`
     counts, kind by kind, what its file holds beside the text ("scanned pages", "attachments"), and
-    what of the text is a guess; it is no part of what the document is.
+    what of the text is a guess; it is left out when documents are compared.
+
+    >>> Document(id="lease-7", text="The tenant pays the rent.", metadata={"year": 2021})
+    Document(id='lease-7', text='The tenant pays the rent.', metadata={'year': 2021})
     """
 
     id: str
@@ -69,15 +90,20 @@ class Document:
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict, compare=False)
 
+    def __repr__(self) -> str:
+        return _repr(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreadable:
-    """A file, or a line of one, that gave no document, and why.
+    """A file, or a line of one, from which no document could be read, with the reason.
 
-    `source` and `root` are what its documents would have had, and `document_id` the id of a bad
-    line's document where it can still be told. `skipped` marks what nobody would call a failure,
-    such as an unknown kind of file in a folder or an empty record; `kind` is what it is counted
-    as in a summary.
+    `source` and `root` are those of the document that it would have been; `document_id` is the id
+    of a bad line's document where that is known. `skipped` marks what is not a failure, such as a
+    file of unknown kind in a folder, or an empty record; summaries count it by its `kind`.
+
+    >>> print(Unreadable(source="letters.jsonl", line=3, reason="not JSON"))
+    letters.jsonl, line 3: not JSON
     """
 
     source: str
@@ -97,9 +123,9 @@ class Unreadable:
 class Tokens:
     """A text's tokens: `ids` (T,) int64 and `offsets` (T, 2) int64 characters, half-open.
 
-    Special tokens are not among them. `prompt_ids` (P,) are the tokens of the prompt that was put
-    before the text; they have no offsets, and no span ever holds them. Offsets never decrease;
-    tokens that share one character (the bytes of an emoji) share its offsets.
+    Special tokens are not among them. `prompt_ids` (P,) are the tokens of the prompt before the
+    text; they have no offsets, and no span ever holds them. Offsets never decrease; tokens that
+    share one character (the bytes of an emoji) share its offsets.
     """
 
     ids: NDArray[np.int64]
@@ -111,26 +137,31 @@ class Tokens:
 
 
 class SpanPooler(Protocol):
-    """What a document keeps of its pass so that any span can be pooled later."""
+    """Token states of a document, from which vectors of any ranges can be made later."""
 
-    def pool(self, char_spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-        """Vectors (len(char_spans), D) float32, unit length, of character ranges."""
+    def pool(self, char_spans: CharSpans) -> Floats:
+        """Unit vectors (len(char_spans), D) float32 of character ranges."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DocumentVectors:
-    """A document's vectors from one forward pass: one for the whole, one for every span.
+    """A document's vectors from one forward pass: one for the document, one for every span.
 
     | field         | shape  | dtype                                                               |
     |---------------|--------|---------------------------------------------------------------------|
-    | `vector`      | (D,)   | float32, unit length, unless another `precision` was asked for      |
-    | `chunks`      | (C, D) | the same; row j belongs to `spans[j]`, always `len(spans)` rows     |
-    | `granularity` | (C,)   | int32: which of the asked `chunk_tokens` each span was cut for      |
+    | `vector`      | (D,)   | float32, unit length, unless `precision` says otherwise             |
+    | `chunks`      | (C, D) | the same; row j belongs to `spans[j]`                               |
+    | `granularity` | (C,)   | int32: the position in `chunk_tokens` of the size of each span      |
 
-    `num_tokens` is what the text has; `used_tokens` how many of them the vectors have seen;
-    `overflow` says what happened if the text was longer than the model takes: `None` (it fitted),
-    `"windows"` (read in overlapping windows, all of it) or `"truncate"` (the end was left out).
+    The text has `num_tokens` tokens, of which the model read `used_tokens`. `overflow` says how a
+    text longer than the model takes was read: in overlapping `"windows"`, or without its end
+    (`"truncate"`); it is `None` for a text that fitted.
+
+    >>> from dewey_embed import Dewey
+    >>> document = Dewey.load().encode_document("The tenant pays the rent.")
+    >>> document
+    DocumentVectors(1 chunks, width 384, 6 tokens, overflow=None)
     """
 
     vector: NDArray[Any]
@@ -148,43 +179,67 @@ class DocumentVectors:
             f"{self.num_tokens} tokens, overflow={self.overflow!r})"
         )
 
-    def pool(self, char_spans: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-        """Vectors (len(char_spans), D) float32 of any character ranges, without a second pass.
+    def pool(self, char_spans: CharSpans) -> Floats:
+        """Unit vectors (len(char_spans), D) of any character ranges, without a second pass.
 
-        Needs `keep_states=True` when the document was encoded. A range takes in every token that
-        it touches.
+        The document must have been encoded with `keep_states=True`. A range includes every token
+        that it touches.
+
+        >>> from dewey_embed import Dewey
+        >>> document = Dewey.load().encode_document("The tenant pays the rent.", keep_states=True)
+        >>> document.pool([(4, 10), (0, 25)]).shape
+        (2, 384)
 
         Raises:
-            SpanError: no states were kept, or a range is empty, reversed, outside the text, or
-                holds no token.
+            StatesNotKeptError: the document was encoded without `keep_states`.
+            SpanError: a range is empty, reversed, outside the text, or holds no token.
 
         """
         if self.states is None:
-            raise SpanError(
+            raise StatesNotKeptError(
                 "this document was encoded without its token states; "
                 "pass keep_states=True to encode_document to pool spans later"
             )
         return self.states.pool(char_spans)
 
     def at(self, granularity: int) -> tuple[NDArray[Any], list[Span]]:
-        """Chunk vectors and spans of one granularity: `at(0)` for the first of `chunk_tokens`."""
+        """Chunk vectors and spans of one granularity: `at(0)` for the first of `chunk_tokens`.
+
+        >>> from dewey_embed import Dewey
+        >>> document = Dewey.load().encode_document("Rent is due. " * 50, chunk_tokens=(32, 128))
+        >>> small, spans = document.at(0)
+        >>> large, _ = document.at(1)
+        >>> len(small) == len(spans) > len(large)
+        True
+        """
         rows = np.flatnonzero(self.granularity == granularity)
         return self.chunks[rows], [self.spans[row] for row in rows]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """A chunk that answered: its score, its characters within its document, and its text."""
+    """A chunk of a hit: its score, its characters within the document, and its text.
+
+    >>> Passage(score=0.71, char_start=0, char_end=25, text="The tenant pays the rent.")
+    Passage(score=0.71, char_start=0, char_end=25, text='The tenant pays the rent.')
+    """
 
     score: float
     char_start: int
     char_end: int
     text: str
 
+    def __repr__(self) -> str:
+        return _repr(self)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A document that answered a query, with its best passages, best first."""
+    """A document that a search returns, with its best passages, best first.
+
+    >>> Hit(document_id="lease-7", score=0.64, title="", source="", metadata={}, passages=[])
+    Hit(document_id='lease-7', score=0.64, passages=[])
+    """
 
     document_id: str
     score: float
@@ -192,3 +247,17 @@ class Hit:
     source: str
     metadata: Mapping[str, MetadataValue]
     passages: list[Passage]
+
+    def __repr__(self) -> str:
+        return _repr(self)
+
+
+def _repr(value: Any) -> str:
+    """A dataclass with long texts shortened, and empty texts and mappings left out."""
+    values = {each.name: getattr(value, each.name) for each in fields(value)}
+    shown = [
+        f"{name}={_SHORT.repr(content)}"
+        for name, content in values.items()
+        if content not in ("", {})
+    ]
+    return f"{type(value).__name__}({', '.join(shown)})"

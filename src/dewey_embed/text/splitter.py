@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from dewey_embed.errors import ConfigError, SpanError
 from dewey_embed.text.characters import code_points, white_space
 from dewey_embed.types import Span, Tokens
 
-Splitter = Literal["tokens", "recursive", "words"] | Callable[[str], Iterable[tuple[int, int]]]
-"""How a text is cut: by name, or a function from the text to half-open character ranges."""
+Splitter = str | Callable[[str], Iterable[tuple[int, int]]]
+"""A name of `SPLITTERS`, or a function from a text to half-open character ranges."""
 
 _Numbers = NDArray[np.int64]
 
