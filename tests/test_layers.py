@@ -47,36 +47,69 @@ GROUND = (
 )
 
 
-def imported_parts(path: Path) -> set[str]:
-    """Parts of the package that a module imports anywhere in it, functions included."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path}: relative import"
-            names = [node.module]
-            if node.module == "dewey_embed":
-                names = [f"dewey_embed.{alias.name}" for alias in node.names]
+MODULES = {
+    ".".join(("dewey_embed", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
+
+PENDING = {"dewey_embed.train.teachers.minilm", "dewey_embed.train.teachers.teacher"}
+"""Modules whose cycles are being mended. Must be empty when they are."""
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules that a module imports anywhere in it, functions and type-only blocks included."""
+    names = []
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative import"
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
+            names += [alias.name for alias in node.names]
+    found = {name if name in MODULES else name.rpartition(".")[0] for name in names}
+    return found & set(MODULES) - {module}
+
+
+# The package itself only hands on public names; which ones is pinned in test_public_api.py.
+GRAPH = {module: imports_of(module) for module in MODULES if module != "dewey_embed"}
+
+
+def room(module: str) -> str:
+    """The part of the package that a module belongs to."""
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("module", GRAPH)
+def test_imports_point_downward(module: str) -> None:
+    own = room(module)
+    for imported in GRAPH[module] - {"dewey_embed"}:
+        part = room(imported)
+        if part == own:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("dewey_embed.")}
-    return found
-
-
-MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_point_downward(path: Path) -> None:
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for part in imported_parts(path) - {own}:
         if LAYERS[own] == 0:
-            assert GROUND.index(part) < GROUND.index(own), f"{own} imports {part}"
+            assert GROUND.index(part) < GROUND.index(own), f"{module} imports {imported}"
         else:
-            assert LAYERS[part] < LAYERS[own], f"{own} imports {part}"
+            assert LAYERS[part] < LAYERS[own], f"{module} imports {imported}"
 
 
 def test_every_part_has_a_layer() -> None:
-    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
-    assert parts <= set(LAYERS)
+    assert {room(module) for module in GRAPH} <= set(LAYERS)
+
+
+def test_no_module_imports_from_the_public_names() -> None:
+    assert [module for module, imported in GRAPH.items() if "dewey_embed" in imported] == []
+
+
+def reached_from(module: str) -> set[str]:
+    """Modules that are imported when a module is."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        new = GRAPH[waiting.pop()] - reached - {"dewey_embed"}
+        reached |= new
+        waiting += new
+    return reached
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert {module for module in GRAPH if module in reached_from(module)} - PENDING == set()
