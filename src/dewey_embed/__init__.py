@@ -1,7 +1,11 @@
 """One forward pass over up to 128K tokens: a vector for the whole document and for every chunk.
 
-The public names, nothing else. Each is imported when it is first used, so that
-`import dewey_embed` loads neither torch nor a database.
+The public names. Each is imported when it is first used, so that `import dewey_embed` loads
+neither torch nor a database.
+
+>>> from dewey_embed import Dewey
+>>> Dewey.load().encode("The tenant pays the rent.").shape
+(384,)
 """
 
 from __future__ import annotations
@@ -15,7 +19,16 @@ if TYPE_CHECKING:
     from dewey_embed.search import Index
     from dewey_embed.text.inputs import ReadLimits
     from dewey_embed.text.reader import read_documents
-    from dewey_embed.types import Document, DocumentVectors, Hit, Passage, Span
+    from dewey_embed.types import (
+        Document,
+        DocumentVectors,
+        Filter,
+        Hit,
+        Passage,
+        SearchMode,
+        Span,
+        Unreadable,
+    )
 
 __version__ = "0.1.0"
 
@@ -24,11 +37,14 @@ __all__ = [
     "DeweyError",
     "Document",
     "DocumentVectors",
+    "Filter",
     "Hit",
     "Index",
     "Passage",
     "ReadLimits",
+    "SearchMode",
     "Span",
+    "Unreadable",
     "__version__",
     "read_documents",
 ]
@@ -38,11 +54,14 @@ _HOMES = {
     "DeweyError": "errors",
     "Document": "types",
     "DocumentVectors": "types",
+    "Filter": "types",
     "Hit": "types",
     "Index": "search",
     "Passage": "types",
     "ReadLimits": "text.inputs",
+    "SearchMode": "types",
     "Span": "types",
+    "Unreadable": "types",
     "read_documents": "text.reader",
 }
 

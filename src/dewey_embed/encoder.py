@@ -78,8 +78,8 @@ class Dewey:
     >>> model = Dewey.load()
     >>> documents = model.encode_document(["The tenant pays the rent.", "Ships carry timber."])
     >>> query = model.encode_query("who pays for the flat?")
-    >>> model.similarity(query, documents).argmax()
-    np.int64(0)
+    >>> int(model.similarity(query, documents).argmax())
+    0
     """
 
     def __init__(
