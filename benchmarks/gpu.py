@@ -26,10 +26,10 @@ import torch
 from encode import SHAPES
 from recording import write_findings
 
-from dewey_embed.config import BackboneConfig
 from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.engine import hidden_states
+from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.model.packing import pack
 from dewey_embed.train.hardware import DEVICES
 from dewey_embed.train.shape import Shape
@@ -115,7 +115,7 @@ def make_engines(config: object, device: str) -> dict[str, Pass]:
         peer.load_state_dict(weights)
         engines[f"transformers, {attention}"] = padded(peer.to(device).eval(), device)
     for name in ("dewey, compiled", "dewey"):
-        ours = Backbone(BackboneConfig.from_hugging_face(config.to_dict(), source="gpu.py"))
+        ours = Backbone(from_hugging_face(config.to_dict(), source="gpu.py"))
         ours.load_state_dict(weights)
         ours.bfloat16().to(device).eval()
         if name != "dewey":
@@ -163,7 +163,7 @@ def measure(
             if number >= 2:
                 seconds[name].append(taken)
     length, num_tokens = len(texts[0]), sum(map(len, texts))
-    backbone = BackboneConfig.from_hugging_face(config.to_dict(), source="gpu.py")
+    backbone = from_hugging_face(config.to_dict(), source="gpu.py")
     flops = Shape(backbone, None).flops_per_token(length) * num_tokens
     peak = peak_flops(arguments.device)
     best = statistics.median(seconds["dewey"]) if seconds["dewey"] else None

@@ -36,12 +36,12 @@ LAYERS = {
 GROUND = (
     "errors",
     "files",
+    "printable",
     "types",
     "single_vectors",
     "config",
     "quantization",
     "scoring",
-    "printable",
     "progress",
     "extras",
 )

@@ -1,12 +1,10 @@
-"""Frozen settings, checked when they are made: the model's shape, its head, how to encode.
+"""Settings, frozen and checked: a model's shape and head, and how documents are encoded.
 
-Unknown keys are errors, except in a Hugging Face `config.json`, which carries much that does not
-concern us: `BackboneConfig.from_hugging_face` picks what does and refuses what we cannot honour.
+Unknown keys are errors. `model/hugging_face.py` reads the shape from Hugging Face's `config.json`.
 """
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, SupportsIndex
 
@@ -19,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.errors import ConfigError
+from dewey_embed.printable import short_repr
 from dewey_embed.single_vectors import SingleVector
 from dewey_embed.types import Overflow, PooledOver, Precision, Splitter
 
@@ -82,12 +81,8 @@ def fault(item: Any) -> str:
     else:
         said = item["msg"].replace("Input should be", "must be").split(", unable to")[0]
         said = said[:1].lower() + said[1:]
-    return f"{said} (got {_SHORT.repr(item['input'])})"
+    return f"{said} (got {short_repr(item['input'])})"
 
-
-_SHORT = reprlib.Repr()
-"""Values as a message shows them: a file's fault may be a million characters long."""
-_SHORT.maxstring = _SHORT.maxother = 60
 
 Count = Annotated[int, Field(strict=True, gt=0, le=2**31)]
 """A whole number of something; the bound keeps a damaged config from filling the memory."""
@@ -148,134 +143,12 @@ class BackboneConfig(Settings):
         """Base of the rotary positions of one kind of layer."""
         return self.global_rope_theta if layer_type == "full_attention" else self.local_rope_theta
 
-    @classmethod
-    def from_hugging_face(cls, values: Mapping[str, Any], *, source: str) -> Self:
-        """The backbone that a Hugging Face `config.json` of either generation describes.
-
-        Early 2025 wrote `global_rope_theta`, `local_rope_theta` and `global_attn_every_n_layers`;
-        since transformers 5 it is `rope_parameters` and `layer_types`.
-
-        Raises:
-            CheckpointError: another `model_type`, an activation or a rotary scaling that we do
-                not compute.
-            ConfigError: a missing or impossible value.
-
-        """
-        if values.get("model_type") != "modernbert":
-            raise CheckpointError(
-                f"{source}: model_type is {values.get('model_type')!r}; "
-                "only ModernBERT models ('modernbert') can be loaded"
-            )
-        if values.get("quantization_config"):
-            raise CheckpointError(
-                f"{source}: quantization_config: a quantised model; use the one it was made from"
-            )
-        activation = values.get("hidden_activation", "gelu")
-        if activation != "gelu":
-            raise CheckpointError(
-                f"{source}: hidden_activation is {activation!r}; only 'gelu' is supported"
-            )
-        known = {key: values[key] for key in cls.model_fields if values.get(key) is not None}
-        known |= _rope_thetas(values, source=source)
-        known.setdefault("max_position_embeddings", 8192)
-        if "layer_types" not in known:
-            known["layer_types"] = _pattern_of(values, source=source)
-        # Older configs name the same tokens bos and eos only.
-        for key, older in (("cls_token_id", "bos_token_id"), ("sep_token_id", "eos_token_id")):
-            if key not in known and values.get(older) is not None:
-                known[key] = values[older]
-        return cls.parse(known, source=source)
-
-    def to_hugging_face(self) -> dict[str, Any]:
-        """A `config.json` that transformers 4 and 5 both read, with the keys of both."""
-        values = self.model_dump(mode="json")
-        theta = {
-            "full_attention": self.global_rope_theta,
-            "sliding_attention": self.local_rope_theta,
-        }
-        return {
-            "architectures": ["ModernBertModel"],
-            "model_type": "modernbert",
-            **values,
-            "bos_token_id": self.cls_token_id,
-            "eos_token_id": self.sep_token_id,
-            "hidden_activation": "gelu",
-            "global_attn_every_n_layers": self._global_every(),
-            "rope_parameters": {
-                kind: {"rope_type": "default", "rope_theta": base} for kind, base in theta.items()
-            },
-        }
-
-    def _global_every(self) -> int:
-        """The old config's period, when there is one; transformers 5 reads `layer_types`."""
-        for every in range(1, self.num_hidden_layers + 1):
-            if layer_pattern(self.num_hidden_layers, every) == self.layer_types:
-                return every
-        return 3
-
 
 def layer_pattern(num_layers: int, every: int) -> tuple[LayerType, ...]:
     """Kinds of layers where the first, and every `every`-th after it, attends globally."""
     return tuple(
         "sliding_attention" if layer % every else "full_attention" for layer in range(num_layers)
     )
-
-
-class _Layers(BaseModel):
-    """What an old config says of its layers."""
-
-    num_hidden_layers: Annotated[Count, Field(le=MAX_LAYERS)]
-    global_attn_every_n_layers: Count | None = None
-
-
-def _pattern_of(values: Mapping[str, Any], *, source: str) -> tuple[LayerType, ...]:
-    """The kinds of layers by an old config's period, which is 3 where it names none.
-
-    Raises:
-        ConfigError: the number of layers or their period is missing or impossible.
-
-    """
-    try:
-        found = _Layers.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {describe(error, _Layers)}") from None
-    return layer_pattern(found.num_hidden_layers, found.global_attn_every_n_layers or 3)
-
-
-def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
-    """`global_rope_theta` and `local_rope_theta`, whichever generation of keys holds them.
-
-    Where an old config has no local base, its layers all use ModernBERT's default of 10,000.
-
-    Raises:
-        CheckpointError: a rotary scaling that we do not compute, or values of another shape.
-
-    """
-    parameters = values.get("rope_parameters") or {}
-    thetas = {}
-    if not isinstance(parameters, dict) or not all(
-        isinstance(parameters.get(kind, {}), dict | None)
-        for kind in ("full_attention", "sliding_attention")
-    ):
-        raise CheckpointError(
-            f"{source}: rope_parameters is {_SHORT.repr(parameters)}; expected an object with "
-            "full_attention and sliding_attention; fetch the file again"
-        )
-    for key, kind, default in (
-        ("global_rope_theta", "full_attention", 160_000.0),
-        ("local_rope_theta", "sliding_attention", 10_000.0),
-    ):
-        nested = parameters.get(kind) or {}
-        rope_type = nested.get("rope_type", "default")
-        scaling = values.get("rope_scaling")
-        if rope_type != "default" or scaling:
-            raise CheckpointError(
-                f"{source}: rotary scaling {scaling or rope_type!r} is not supported; "
-                "only plain rotary positions with their own theta are"
-            )
-        theta = nested.get("rope_theta", values.get(key))
-        thetas[key] = default if theta is None else theta
-    return thetas
 
 
 MIN_TOKENS = 4

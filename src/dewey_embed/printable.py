@@ -1,22 +1,27 @@
-"""Text of users made harmless to show: what would act on a terminal is shown as an escape."""
+"""Users' texts and values as people may safely see them: without controls, and short."""
 
 from __future__ import annotations
 
 import json
+import reprlib
 from unicodedata import category
 
 _ACTS = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Controls, format characters, lone surrogates, separators of lines and paragraphs."""
 
 _KEPT = "\n\t\u00ad\u061c\u200c\u200d\u200e\u200f"
-"""Characters of those categories that writing needs: joiners, marks of direction, soft hyphens."""
+"""Characters of these categories that writing needs: joiners, marks of direction, soft hyphens."""
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxother = 60, 240
 
 
 def printable(text: str) -> str:
     r"""The text with every character that acts on a terminal as its JSON escape.
 
-    Those are escape and other control characters, overrides of direction, invisible characters
-    and lone surrogates. Line breaks and tabs stay.
+    Such characters are controls, overrides of direction, invisible characters and lone surrogates.
+    Line breaks and tabs stay.
 
     >>> printable("a title\x1b[2J")
     'a title\\u001b[2J'
@@ -27,10 +32,19 @@ def printable(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text made harmless, on one line: runs of white space are one space."""
+    """The printable text on one line: runs of white space become one space."""
     return printable(" ".join(text.split()))
 
 
+def short_repr(value: object) -> str:
+    """The `repr` of a value, shortened: a text may have millions of characters.
+
+    >>> len(short_repr("x" * 1_000_000))
+    60
+    """
+    return _SHORT.repr(value)
+
+
 def _acts(character: str) -> bool:
-    """Whether a terminal, or a reader of lines, would do something other than show it."""
+    """Whether a character does more on a terminal, or to a reader of lines, than be seen."""
     return category(character) in _ACTS and character not in _KEPT

@@ -10,7 +10,6 @@ H hidden width, Q queries.
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, NamedTuple, Protocol
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import StatesNotKeptError
+from dewey_embed.printable import short_repr
 
 SearchMode = Literal["multi", "single", "hybrid"]
 SimilarityMode = Literal["multi", "single"]
@@ -42,10 +42,6 @@ MetadataValue = str | int | float | bool | None
 
 Filter = Mapping[str, MetadataValue | Iterable[MetadataValue]]
 """Metadata that a hit must have: for each key a value, or several of which one must match."""
-
-_SHORT = reprlib.Repr()
-"""Texts as a `repr` shows them: a document may have millions of characters."""
-_SHORT.maxstring, _SHORT.maxother = 60, 240
 
 
 class Span(NamedTuple):
@@ -256,7 +252,7 @@ def _repr(value: Any) -> str:
     """A dataclass with long texts shortened, and empty texts and mappings left out."""
     values = {each.name: getattr(value, each.name) for each in fields(value)}
     shown = [
-        f"{name}={_SHORT.repr(content)}"
+        f"{name}={short_repr(content)}"
         for name, content in values.items()
         if content not in ("", {})
     ]

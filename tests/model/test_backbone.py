@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from dewey_embed.config import GLOBAL_THETA_128K, BackboneConfig
+from dewey_embed.config import GLOBAL_THETA_128K
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.model.backbone import Backbone, extend_context
 from dewey_embed.model.engine import hidden_states
+from dewey_embed.model.hugging_face import from_hugging_face, to_hugging_face
 from dewey_embed.model.packing import pack
 from tests.model.twins import hugging_face_config, twins
 
@@ -108,22 +109,20 @@ def test_both_generations_of_config_keys_mean_the_same():
     }
     old |= {"global_rope_theta": 160_000.0, "local_rope_theta": 10_000.0}
     old |= {"global_attn_every_n_layers": 3}
-    assert BackboneConfig.from_hugging_face(new, source="new") == BackboneConfig.from_hugging_face(
-        old, source="old"
-    )
+    assert from_hugging_face(new, source="new") == from_hugging_face(old, source="old")
 
 
 def test_what_we_write_transformers_reads_back(model_twins):
     transformers = pytest.importorskip("transformers")
-    config = BackboneConfig.from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
+    config = from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
     config = extend_context(config)
-    theirs = transformers.ModernBertConfig(**config.to_hugging_face())
+    theirs = transformers.ModernBertConfig(**to_hugging_face(config))
     assert theirs.rope_parameters["full_attention"]["rope_theta"] == GLOBAL_THETA_128K
-    assert BackboneConfig.from_hugging_face(theirs.to_dict(), source="y") == config
+    assert from_hugging_face(theirs.to_dict(), source="y") == config
 
 
 def test_extended_context_moves_the_global_base_and_nothing_else():
-    config = BackboneConfig.from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
+    config = from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
     extended = extend_context(config.model_copy(update={"max_position_embeddings": 8192}))
     assert extended.max_position_embeddings == 131_072
     assert extended.global_rope_theta == 73_780_400.0
@@ -131,7 +130,7 @@ def test_extended_context_moves_the_global_base_and_nothing_else():
 
 
 def test_a_sequence_past_the_positions_is_refused_with_both_numbers():
-    config = BackboneConfig.from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
+    config = from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
     short = Backbone(config.model_copy(update={"max_position_embeddings": 10}))
     with pytest.raises(ValueError, match=r"11 tokens.*10 positions"):
         hidden_states(short, pack(sequences([11])))
@@ -150,7 +149,7 @@ def test_a_sequence_past_the_positions_is_refused_with_both_numbers():
 def test_a_config_that_we_cannot_honour_is_refused(change, error, message):
     values = {**hugging_face_config("tiny").to_dict(), **change}
     with pytest.raises(error, match=message):
-        BackboneConfig.from_hugging_face(values, source="config.json")
+        from_hugging_face(values, source="config.json")
 
 
 @pytest.mark.gpu

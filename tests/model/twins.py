@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dewey_embed.config import BackboneConfig
 from dewey_embed.model.backbone import Backbone
+from dewey_embed.model.hugging_face import from_hugging_face
 
 SHAPES = {
     "tiny": dict(hidden_size=32, intermediate_size=48, num_hidden_layers=4, num_attention_heads=2),
@@ -43,6 +43,6 @@ def twins(shape: str, **changes):
     for name, weight in theirs.named_parameters():
         if "norm" not in name:
             weight.data.mul_(2.0)
-    ours = Backbone(BackboneConfig.from_hugging_face(config.to_dict(), source="test")).eval()
+    ours = Backbone(from_hugging_face(config.to_dict(), source="test")).eval()
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs

@@ -22,6 +22,7 @@ from dewey_embed.config import (
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, is_there, read_json
+from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.model.sentence_transformers import (
     SentenceTransformersFolder,
     max_length,
@@ -139,7 +140,7 @@ def _read_ours(folder: Path, config: Json) -> Checkpoint:
     path = folder / SETTINGS_FILE
     settings = read_json(path)
     settings.pop("format", None)
-    backbone = BackboneConfig.from_hugging_face(config, source=str(folder / "config.json"))
+    backbone = from_hugging_face(config, source=str(folder / "config.json"))
     dewey = DeweyConfig.parse({**settings, "backbone": backbone}, source=str(path))
     # The folders that `export` writes, numbered from the Transformer on.
     dense = [
@@ -229,7 +230,7 @@ def _backbone_of_any_ids(config: Json, source: str) -> BackboneConfig:
     """The backbone of a config that need not say which tokens are CLS and SEP."""
     ids = {key: config.get(key) for key in ("cls_token_id", "sep_token_id")}
     missing = {key: 0 for key, value in ids.items() if value is None}
-    return BackboneConfig.from_hugging_face({**config, **missing}, source=source)
+    return from_hugging_face({**config, **missing}, source=source)
 
 
 def _read_released(folder: Path, config: Json) -> Checkpoint:
@@ -239,7 +240,7 @@ def _read_released(folder: Path, config: Json) -> Checkpoint:
     one linear layer left over of shape vector_size × hidden is the head.
     """
     source = str(folder / "config.json")
-    backbone = BackboneConfig.from_hugging_face(config, source=source)
+    backbone = from_hugging_face(config, source=source)
     vector_size = config.get("vector_size")
     raw = read_weights(folder)
     body, rest = strip_prefix(raw)

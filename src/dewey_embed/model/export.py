@@ -17,6 +17,7 @@ from dewey_embed import files
 from dewey_embed.config import Dense, DeweyConfig
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, read_json
+from dewey_embed.model.hugging_face import to_hugging_face
 from dewey_embed.single_vectors import SINGLE_VECTORS
 
 FORMAT = 1
@@ -49,7 +50,7 @@ def write_model(model: DeweyModel, folder: Path) -> None:
     body = _tensors(model.backbone)
     _write_safetensors(body, folder / "model.safetensors")
     dtype = str(next(iter(body.values())).dtype).removeprefix("torch.")
-    write_json(folder / "config.json", {**config.backbone.to_hugging_face(), "dtype": dtype})
+    write_json(folder / "config.json", {**to_hugging_face(config.backbone), "dtype": dtype})
     kinds = ["Transformer", "Pooling"]
     for module, step in zip(model.steps, config.steps, strict=True):
         if isinstance(step, Dense):

@@ -17,6 +17,7 @@ import numpy as np
 
 from dewey_embed.config import BackboneConfig
 from dewey_embed.errors import ConfigError
+from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.train.recipe import Recipe
 
 BACKBONES: Mapping[str, tuple[int, int, int, int]] = {
@@ -164,7 +165,7 @@ def student_shape(recipe: Recipe) -> Shape:
         return Shape(config.backbone, config.vector_size)
     assert recipe.base is not None
     values = _checkpoint_values(recipe.base.checkpoint)
-    backbone = BackboneConfig.from_hugging_face(values, source=recipe.base.checkpoint)
+    backbone = from_hugging_face(values, source=recipe.base.checkpoint)
     return Shape(backbone, recipe.base.vector_size or values.get("vector_size"))
 
 
