@@ -34,7 +34,7 @@ fix: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Pages that are written from the code: docs/api.md and docs/environment.md.
+# Pages that are written from the code: docs/api.md, docs/environment.md, README's marked blocks.
 docs: $(READY)
 	$(BIN)/python docs/reference.py
 

@@ -1,12 +1,15 @@
-"""Write docs/api.md and docs/environment.md from the code: `make docs`.
+"""Write docs/api.md, docs/environment.md and the marked blocks of README: `make docs`.
 
-docs/api.md is the public names with their signatures and docstrings, docs/environment.md the
-environment variables of all commands. A test fails while either is out of date.
+docs/api.md has the public names with their signatures and docstrings, docs/environment.md the
+environment variables of all commands. README's blocks are the tree of files, from the modules' own
+first lines, and figures from benchmarks/results. A test fails while any of them is out of date.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +19,11 @@ import typer.main
 
 import dewey_embed
 from dewey_embed.cli.app import app
+from dewey_embed.eval.summary import DEVELOPMENT_TASKS
 
 DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+RESULTS = ROOT / "benchmarks/results"
 NARROW = 88
 """Signatures wider than this are written one parameter a line."""
 
@@ -29,6 +35,45 @@ BESIDE_OPTIONS = {
     "XDG_CACHE_HOME": "Where compiled kernels are kept; default: `~/.cache`.",
 }
 """Variables that are no option of a command, and what each does."""
+
+
+TOKENS_PER_MB = 220_000
+"""Tokens of mini in a megabyte of English text."""
+TIME_MB = 1.5
+"""Text of the corpus `time`, which `dewey audit baseline` measured, in megabytes."""
+CLONE_MB, INSTALLED_GB, TORCH_GB = 81, 1.6, 0.75
+"""Measured on 28 November 2026 under Linux and Python 3.11, `pip install .` after torch for CPUs."""
+
+MODELS = {
+    "mini hybrid": "**Dewey, `hybrid`**",
+    "bm25": "BM25",
+    "mini multi": "Dewey, `multi`",
+    "minilm-chunks": "MiniLM, the best of its chunks of 256 tokens",
+    "mini single": "Dewey, `single`",
+    "minilm": "MiniLM, the first 256 tokens",
+}
+"""Rows of README's table of results: a model's column in eval.json, and its label."""
+
+COLUMN = 28
+"""Width of the column of names in the tree."""
+OTHER_FOLDERS = {
+    "mini": "The weights of the embedded default, its tokenizer and its card.",
+    "models": "Models that ship in the package.",
+}
+BESIDE_PACKAGE = {
+    "benchmarks/": "Speed and accuracy beside other packages; benchmarks/results/ has a file each.",
+    "docs/": "These pages; reference.py writes those that come from the code.",
+    "examples/": "python_reference.py: `make demo`.",
+    "recipes/": "Training runs as TOML, and scripts that make texts for them.",
+    "tests/": "Mirrors the package; a file for each module, and for what users rely on.",
+    "CHANGELOG.md": "What changed, by version.",
+    "CONTRIBUTING.md": "How to add a format, a single vector, a loss, a splitter and more.",
+    "LICENSE": "Apache-2.0.",
+    "Makefile": "install, demo, quickstart, test, docs, dist and the rest.",
+    "constraints.txt": "Versions that the project is developed with.",
+    "pyproject.toml": "Dependencies, the distributions, and the settings of the checks.",
+}
+"""Files and folders beside the package, and what each holds."""
 
 
 class Literally(str):
@@ -192,13 +237,124 @@ def cell(words: str) -> str:
     return " ".join(words.split()).replace("|", "\\|")
 
 
-PAGES = {"api.md": api, "environment.md": environment}
+def readme() -> str:
+    """README.md with its marked blocks as they are now."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    for name, block in {"costs": costs, "results": results, "tree": tree}.items():
+        page = replaced(page, name, f"\n{block()}\n")
+    figures = json.loads((RESULTS / "mini_training.json").read_text(encoding="utf-8"))["figures"]
+    for name in ("chunk_cosine", "cls_cosine"):
+        page = replaced(page, f"figure {name}", f"{figures[name]:.2f}", end="figure")
+    return page
+
+
+def replaced(page: str, name: str, block: str, end: str = "") -> str:
+    """A page with the text between two markers replaced."""
+    before, _, rest = page.partition(f"<!-- {name} -->")
+    _, _, after = rest.partition(f"<!-- /{end or name} -->")
+    return f"{before}<!-- {name} -->{block}<!-- /{end or name} -->{after}"
+
+
+def tables(name: str) -> dict[str, dict[str, Any]]:
+    """The tables of a result file by their titles."""
+    page = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return {table["title"]: table for table in page["tables"]}
+
+
+def costs() -> str:
+    """What installing, indexing and searching cost, as a list."""
+    mini = next(
+        row
+        for row in tables("audits/baseline.json")["Side by side"]["rows"]
+        if row[:2] == ["mini", "hybrid"]
+    )
+    query_ms, tokens_per_second, index_bytes = mini[7], mini[10], mini[11]
+    start = re.search(
+        r"^\| `dewey search` \| ([\d.]+)", (RESULTS / "start.md").read_text(), re.MULTILINE
+    )
+    assert start is not None
+    return "\n".join(
+        [
+            f"- **Time**: {tokens_per_second:,.0f} tokens a second on two cores, so "
+            f"{TOKENS_PER_MB / tokens_per_second:.0f} seconds for a megabyte of English "
+            f"(some {TOKENS_PER_MB:,} tokens). A processor without AVX512-BF16 takes about twice as "
+            "long. (`dewey audit baseline`)",
+            f"- **Index**: {index_bytes / 1e6:.1f} MB for {TIME_MB} MB of text, "
+            f"{index_bytes / 1e6 / TIME_MB:.1f} times the text, a copy of the text included. "
+            "(`dewey audit baseline`)",
+            f"- **Search**: {query_ms:.0f} ms in an open index, {float(start[1]):.1f} seconds for "
+            "`dewey search` from the shell. (`dewey audit baseline`, `benchmarks/start.py`)",
+            f"- **Installation**: {CLONE_MB} MB for the shallow clone, {INSTALLED_GB} GB for the "
+            f"environment, of which torch for CPUs takes {TORCH_GB}. (`du -sm`)",
+        ]
+    )
+
+
+def results() -> str:
+    """Mean scores over development tasks and other tasks, as a table."""
+    table = tables("eval.json")["Main scores"]
+    models = [column["name"] for column in table["columns"]]
+    scores = {row[0]: row for row in table["rows"] if row[1] == "nDCG@10"}
+    groups = {
+        "development": [task for task in scores if task in DEVELOPMENT_TASKS],
+        "other": [task for task in scores if task not in DEVELOPMENT_TASKS],
+    }
+    heads = [
+        f"{len(tasks)} {name} task{'s' if len(tasks) > 1 else f' ({tasks[0]})'}"
+        for name, tasks in groups.items()
+    ]
+    rows = [f"| | {' | '.join(heads)} |", "|---|---:|---:|"]
+    for model, label in MODELS.items():
+        column = models.index(model)
+        means = [
+            f"{sum(scores[task][column] for task in tasks) / len(tasks):.3f}"
+            for tasks in groups.values()
+        ]
+        rows.append(f"| {label} | {' | '.join(means)} |")
+    return "\n".join(rows)
+
+
+def tree() -> str:
+    """Every file of the package by its module's first line, and the folders beside it."""
+    lines = ["src/dewey_embed/"]
+    lines += branch(ROOT / "src/dewey_embed", "  ")
+    lines += [f"{name:<{COLUMN}}{meaning}" for name, meaning in BESIDE_PACKAGE.items()]
+    return "\n".join(["```", *lines, "```"])
+
+
+def branch(folder: Path, indent: str) -> Iterator[str]:
+    """The lines of a folder: its modules, then its folders with theirs."""
+    entries = [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "__p"))]
+    for path in sorted(entries, key=Path.is_dir):
+        if path.is_dir():
+            below = list(branch(path, indent + "  "))
+            module = path / "__init__.py"
+            meaning = first_line(module) if module.exists() else OTHER_FOLDERS.get(path.name, "")
+            if below or meaning:
+                yield entry(f"{indent}{path.name}/", meaning)
+                yield from below
+        elif path.suffix == ".py" and path.name != "__init__.py":
+            yield entry(f"{indent}{path.name}", first_line(path))
+
+
+def first_line(module: Path) -> str:
+    """The first line of a module's docstring."""
+    described = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+    return described.partition("\n")[0]
+
+
+def entry(name: str, meaning: str) -> str:
+    """A name and what it holds, in two columns."""
+    return f"{name:<{COLUMN}}{meaning}".rstrip()
+
+
+PAGES = {DOCS / "api.md": api, DOCS / "environment.md": environment, ROOT / "README.md": readme}
 
 
 def main() -> None:
     """Write every page."""
-    for name, page in PAGES.items():
-        (DOCS / name).write_text(page().rstrip() + "\n", encoding="utf-8")
+    for path, page in PAGES.items():
+        path.write_text(page().rstrip() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
