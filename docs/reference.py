@@ -42,7 +42,7 @@ TOKENS_PER_MB = 220_000
 TIME_MB = 1.5
 """Text of the corpus `time`, which `dewey audit baseline` measured, in megabytes."""
 CLONE_MB, INSTALLED_GB, TORCH_GB = 81, 1.6, 0.75
-"""Measured on 28 November 2026 under Linux and Python 3.11, `pip install .` after torch for CPUs."""
+"""Measured on 28 November 2026: Linux, Python 3.11, `pip install .` after torch for CPUs."""
 
 MODELS = {
     "mini hybrid": "**Dewey, `hybrid`**",
@@ -64,7 +64,7 @@ BESIDE_PACKAGE = {
     "benchmarks/": "Speed and accuracy beside other packages; benchmarks/results/ has a file each.",
     "docs/": "These pages; reference.py writes those that come from the code.",
     "examples/": "python_reference.py: `make demo`.",
-    "recipes/": "Training runs as TOML, and scripts that make texts for them.",
+    "recipes/": "Training runs as TOML, and scripts that write the texts for them.",
     "tests/": "Mirrors the package; a file for each module, and for what users rely on.",
     "CHANGELOG.md": "What changed, by version.",
     "CONTRIBUTING.md": "How to add a format, a single vector, a loss, a splitter and more.",
@@ -277,8 +277,8 @@ def costs() -> str:
         [
             f"- **Time**: {tokens_per_second:,.0f} tokens a second on two cores, so "
             f"{TOKENS_PER_MB / tokens_per_second:.0f} seconds for a megabyte of English "
-            f"(some {TOKENS_PER_MB:,} tokens). A processor without AVX512-BF16 takes about twice as "
-            "long. (`dewey audit baseline`)",
+            f"(some {TOKENS_PER_MB:,} tokens). Without AVX512-BF16 it takes about twice as long. "
+            "(`dewey audit baseline`)",
             f"- **Index**: {index_bytes / 1e6:.1f} MB for {TIME_MB} MB of text, "
             f"{index_bytes / 1e6 / TIME_MB:.1f} times the text, a copy of the text included. "
             "(`dewey audit baseline`)",

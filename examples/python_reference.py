@@ -1,8 +1,8 @@
 """The Python language reference, searched: `make demo`.
 
 The text lies inside CPython itself (`pydoc_data.topics`): 79 topics, 465,000 characters. They are
-indexed twice: as one document a topic, and as a single document of over 100,000 tokens, which the
-model reads in one pass. Both indexes answer the same three questions.
+indexed twice: as one document a topic, in about half a minute, and as a single document of over
+100,000 tokens, which the model reads in one pass of some minutes. Both answer the same queries.
 """
 
 import pydoc_data.topics
@@ -13,30 +13,30 @@ from pathlib import Path
 
 from dewey_embed import Document, Index
 
-QUESTIONS = (
-    "how do I make an object work in a with statement?",
-    "in which order are the operands of an expression evaluated?",
-    "what happens when a name is used in a nested function before it is assigned?",
+QUERIES = (
+    "how can a class customise attribute access?",
+    "which exception is raised when a name is not found?",
+    "how are strings formatted with a width and precision?",
 )
 INDEXES = Path("demo.index")
 
 
 def main() -> None:
-    """Index the reference both ways and answer the questions from each index."""
+    """Index the reference both ways and search each index."""
     shutil.rmtree(INDEXES, ignore_errors=True)
     topics = {name: text.strip() for name, text in sorted(pydoc_data.topics.topics.items())}
     by_topic = [Document(id=name, title=name, text=text) for name, text in topics.items()]
-    whole = Document(
+    reference = Document(
         id="reference", title="The Python Language Reference", text="\n\n".join(topics.values())
     )
     search(build("topics", by_topic), documents=3, passages=1)
-    search(build("whole", [whole]), documents=1, passages=3)
-    say(f"\nThe indexes are in {INDEXES}/. Ask your own question:\n"
+    search(build("reference", [reference]), documents=1, passages=3)
+    say(f"\nThe indexes are in {INDEXES}/. Search them:\n"
         f'  dewey search {INDEXES}/topics "how are decorators applied?"')  # fmt: skip
 
 
 def build(name: str, documents: list[Document]) -> Index:
-    """An index of the documents, new or brought up to date."""
+    """An index of the documents."""
     started = time.perf_counter()
     index = Index.open(INDEXES / name)
     index.add(documents, progress=True)
@@ -48,10 +48,10 @@ def build(name: str, documents: list[Document]) -> Index:
 
 
 def search(index: Index, *, documents: int, passages: int) -> None:
-    """Print each question's best documents, and their passages with the characters they span."""
-    for question in QUESTIONS:
-        say(f"\n? {question}")
-        for hit in index.search(question, documents, passages=passages):
+    """Print each query's best documents, and their passages with the characters they span."""
+    for query in QUERIES:
+        say(f"\n? {query}")
+        for hit in index.search(query, documents, passages=passages):
             say(f"  {hit.score:.3f}  {hit.title}")
             for passage in hit.passages:
                 line = " ".join(passage.text.split())

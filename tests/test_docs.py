@@ -1,0 +1,164 @@
+"""The documents are true: pages written from the code are current, commands and numbers exist."""
+
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from dewey_embed.cli.app import app
+
+ROOT = Path(__file__).parents[1]
+WRITTEN_BY_PEOPLE = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *(
+        path
+        for path in sorted((ROOT / "docs").glob("*.md"))
+        if path.name not in {"results.md", "performance.md", "api.md", "environment.md"}
+    ),
+]
+RECORDS = {"results.md", "performance.md", "log.md", "encode.md"}
+"""Pages with commands as they were when they ran."""
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """docs/reference.py as a module."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "docs/reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["docs/api.md", "docs/environment.md", "README.md"])
+def test_pages_written_from_the_code_are_current(reference, name):
+    page = reference.PAGES[ROOT / name]().rstrip() + "\n"
+    assert (ROOT / name).read_text(encoding="utf-8") == page, "run `make docs`"
+
+
+def test_every_environment_variable_in_the_code_is_documented(reference):
+    documented = (ROOT / "docs/environment.md").read_text(encoding="utf-8")
+    for path in (ROOT / "src").rglob("*.py"):
+        for name in re.findall(r"\"(DEWEY_[A-Z_]+)\"", path.read_text(encoding="utf-8")):
+            assert f"`{name}`" in documented or name == "DEWEY_EN_BETA", f"{path.name}: {name}"
+
+
+def commands_in(text: str) -> list[str]:
+    """The `dewey` commands in the code of a page or a recipe, comments and prompts removed."""
+    text = text.replace("\\\n", " ")
+    blocks = re.findall(r"```(?:sh|console)?\n(.*?)```", text, flags=re.DOTALL)
+    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"`(dewey [a-z][^`]*)`", text)
+    lines += re.findall(r"^# +(dewey [a-z]+ .*)$", text, flags=re.MULTILINE)
+    return [re.split(r"  +#|   ", line)[0] for line in lines if line.startswith("dewey ")]
+
+
+def options_of(words: list[str]) -> tuple[set[str], str]:
+    """The options of the command that the words begin with, and its name."""
+    command = typer.main.get_command(app)
+    name = ""
+    while hasattr(command, "commands") and words and words[0] in command.commands:
+        name = f"{name} {words[0]}".strip()
+        command = command.commands[words.pop(0)]
+    names = {each for parameter in command.params for each in parameter.opts}
+    return names | {"-h", "--help"}, name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in WRITTEN_BY_PEOPLE if path.name not in RECORDS]
+    + sorted((ROOT / "recipes").rglob("*.toml"))
+    + [ROOT / "Makefile"],
+    ids=lambda path: path.name,
+)
+def test_every_command_of_the_docs_exists_with_its_options(path):
+    text = path.read_text(encoding="utf-8")
+    if path.name == "Makefile":
+        joined = text.replace("\\\n", " ").replace("|| exit 1; ", "")
+        found = [line.split("$(BIN)/", 1)[1] for line in joined.splitlines() if "/dewey " in line]
+    else:
+        found = commands_in(text)
+    for line in found:
+        words = [word for word in shlex.split(line.replace("…", ""))[1:] if word != "\\"]
+        known, name = options_of(words)
+        assert name, f"`{line}` is no command"
+        for word in words:
+            if re.fullmatch(r"-{1,2}[a-z][a-z-]*(=.*)?", word):
+                assert word.partition("=")[0] in known, f"`dewey {name}` has no {word}: {line}"
+
+
+@pytest.mark.parametrize("path", WRITTEN_BY_PEOPLE, ids=lambda path: path.name)
+def test_every_file_and_target_that_a_page_names_is_there(path):
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert "://" in target or (path.parent / target).exists(), target
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in set(re.findall(r"(?:`|^)make ([a-z][a-z-]*)", text, flags=re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
+    for module in set(re.findall(r"`((?:tests|recipes|benchmarks)/[\w/.]+\.(?:py|toml))`", text)):
+        if path.name not in RECORDS:
+            assert (ROOT / module).exists(), module
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in WRITTEN_BY_PEOPLE if path.name not in RECORDS]
+    + sorted((ROOT / "recipes").rglob("*.*")),
+    ids=lambda path: path.name,
+)
+def test_nothing_points_outside_the_repository(path):
+    if path.suffix in {".md", ".toml", ".py"}:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"\.\./shared|\bthe issue\b|\bShow \d|DESIGN\.md|HOUSE\.md", text)
+
+
+def test_the_tree_has_every_file_and_folder_of_the_root(reference):
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
+    if not tracked:
+        pytest.skip("not a git checkout")
+    top = {name.split("/")[0] for name in tracked.splitlines()} - {"src", "README.md"}
+    described = {name.rstrip("/") for name in reference.BESIDE_PACKAGE}
+    assert {name for name in top if not name.startswith(".")} == described
+
+
+def test_the_version_stands_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert "version" not in project
+    assert project["dynamic"] == ["version"]
+
+
+def test_distributions_hold_the_package_and_its_weights_and_nothing_else():
+    sdist = pytest.importorskip("hatchling.builders.sdist")
+    wheel = pytest.importorskip("hatchling.builders.wheel")
+    packed = {
+        file.distribution_path for file in sdist.SdistBuilder(str(ROOT)).recurse_included_files()
+    }
+    assert "src/dewey_embed/models/mini/model.safetensors" in packed
+    assert not [name for name in packed if name.startswith(("tests", "benchmarks", "docs"))]
+    installed = {
+        file.distribution_path for file in wheel.WheelBuilder(str(ROOT)).recurse_included_files()
+    }
+    assert "dewey_embed/models/mini/model.safetensors" in installed
+    assert "dewey_embed/model/native/linear.cpp" in installed
+    assert all(name.startswith("dewey_embed/") for name in installed)
+
+
+def test_the_package_imports_under_its_own_version():
+    shown = subprocess.run(
+        [sys.executable, "-c", "import dewey_embed; print(dewey_embed.__version__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert re.fullmatch(r"\d+\.\d+\.\d+\S*\n", shown)
