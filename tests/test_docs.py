@@ -55,7 +55,8 @@ def test_every_environment_variable_in_the_code_is_documented(reference):
 def commands_in(text: str) -> list[str]:
     """The `dewey` commands in the code of a page or a recipe, comments and prompts removed."""
     text = text.replace("\\\n", " ")
-    blocks = re.findall(r"```(?:sh|console)?\n(.*?)```", text, flags=re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if language in {"", "sh", "console"}]
     lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`(dewey [a-z][^`]*)`", text)
     lines += re.findall(r"^# +(dewey [a-z]+ .*)$", text, flags=re.MULTILINE)
