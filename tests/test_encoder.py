@@ -1,4 +1,4 @@
-"""What `Dewey` promises: its vectors against naive pooling, its spans against the text."""
+"""`Dewey`: its vectors against naive pooling, its spans against the text."""
 
 import shutil
 import subprocess
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.utils import counters
 
-from dewey_embed import Dewey, DeweyError
+from dewey_embed import Dewey, DeweyError, files
 from dewey_embed.errors import (
     CheckpointError,
     ConfigError,
@@ -104,7 +104,7 @@ def test_any_range_can_be_pooled_later_from_kept_states(model):
         document.pool([(5, 5)])
 
 
-def test_windows_read_all_of_a_long_text_and_say_so(model):
+def test_a_long_text_is_read_in_windows_and_the_result_says_so(model):
     short = Dewey.load(dtype="float32", max_tokens=100)
     document = short.encode_document(TEXTS[3], chunk_tokens=24, chunk_overlap=6, keep_states=True)
     assert document.overflow == "windows"
@@ -125,7 +125,7 @@ def test_a_range_longer_than_any_window_is_pooled_from_several(model):
     np.testing.assert_allclose(document.chunks[0], document.vector, atol=1e-6)
 
 
-def test_truncation_keeps_to_the_limit_and_says_how_much_was_used():
+def test_a_truncated_text_keeps_to_the_limit_and_counts_used_tokens():
     short = Dewey.load(max_tokens=100)
     document = short.encode_document(TEXTS[3], chunk_tokens=30, overflow="truncate")
     assert (document.overflow, document.used_tokens) == ("truncate", 98)
@@ -135,7 +135,7 @@ def test_truncation_keeps_to_the_limit_and_says_how_much_was_used():
         short.encode_document(TEXTS[3], spans=[(0, len(TEXTS[3]))], overflow="truncate")
 
 
-def test_a_text_past_the_limit_is_an_error_when_asked_for():
+def test_overflow_error_refuses_a_text_past_the_limit():
     short = Dewey.load(max_tokens=100)
     with pytest.raises(TextTooLongError, match=r"text 1: .* the limit is 98"):
         short.encode_document(["fits", TEXTS[3]], overflow="error")
@@ -158,7 +158,7 @@ def test_a_blank_text_gets_a_vector_no_chunks_and_a_warning(model):
     np.testing.assert_allclose(documents[0].vector, documents[2].vector, atol=1e-6)
 
 
-def test_what_is_no_string_is_refused_with_its_position(model):
+def test_items_other_than_strings_are_refused_by_position(model):
     with pytest.raises(TypeError, match=r"1.*int"):
         model.encode_document(["fine", 7])
     with pytest.raises(TypeError, match=r"0.*bytes"):
@@ -211,7 +211,7 @@ def test_every_precision_ranks_alike_and_has_its_size(model, precision):
     np.testing.assert_allclose(scores, exact, atol=tolerance)
 
 
-def test_similarity_multi_is_mostly_the_best_chunk_and_single_the_whole(model):
+def test_similarity_multi_is_mostly_the_best_chunk_and_single_the_document_vector(model):
     documents = model.encode_document(TEXTS, chunk_tokens=20)
     queries = model.encode_query(["closing paragraph", "greetings"])
     multi = model.similarity(queries, documents)
@@ -237,7 +237,7 @@ def test_single_vector_is_chosen_at_load(model, kind):
     )
 
 
-def test_prompts_are_seen_by_the_model_but_never_pooled(model):
+def test_the_model_reads_prompts_but_chunks_leave_them_out(model):
     plain = model.encode_document(TEXTS[0], chunk_tokens=30)
     prompted = model.encode_document(TEXTS[0], chunk_tokens=30, prompt="Candidate document: ")
     assert plain.spans == prompted.spans
@@ -255,7 +255,25 @@ def test_truncated_dimensions_are_the_first_ones_at_unit_length(model):
     assert short.fingerprint != model.fingerprint
 
 
-def test_encode_is_what_sentence_transformers_users_expect(model):
+def test_the_fingerprint_hashes_weights_once_until_their_file_changes(tmp_path, monkeypatch, model):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(files, "_SETTLED_NS", -1)
+    hashed = []
+    plain = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or plain(path))
+    folder = tmp_path / "model"
+    Dewey.load(single_vector="cls").save(folder)
+    first, again = Dewey.load(folder).fingerprint, Dewey.load(folder).fingerprint
+    assert first == again
+    assert len(hashed) == len(list(folder.rglob("*.safetensors")))
+    weights = folder / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert Dewey.load(folder).fingerprint != first
+
+
+def test_encode_has_the_shapes_of_sentence_transformers(model):
     assert model.encode("one string").shape == (384,)
     assert model.encode(["a", "b", "c"]).shape == (3, 384)
     assert model.encode([]).shape == (0, 384)
@@ -272,14 +290,14 @@ def test_encode_makes_no_chunks(model, monkeypatch):
         model.encode(TEXTS, overflow="drop")
 
 
-def test_progress_is_told_every_token_once(model):
+def test_progress_counts_every_token_once(model):
     seen = []
     documents = model.encode_document(TEXTS, batch_tokens=64, progress=seen.append)
     assert sum(seen) == sum(document.num_tokens for document in documents)
     assert len(seen) > 1
 
 
-def test_batches_that_memory_does_not_hold_are_made_smaller(model, monkeypatch):
+def test_batches_larger_than_memory_are_halved(model, monkeypatch):
     """No GPU is needed to run out of its memory: the model says so, as torch would."""
     expected = [model.encode_document(text) for text in TEXTS]
     forward, tried, seen = model.model.forward, [], []
@@ -343,7 +361,7 @@ def test_for_any_text_a_chunks_characters_hold_its_tokens(model, text, size, spl
     assert np.isfinite(document.chunks).all()
 
 
-def test_loading_a_model_and_asking_do_not_import_torchs_compiler():
+def test_loading_a_model_and_encoding_a_query_do_not_import_torchs_compiler():
     code = (
         "import sys; from dewey_embed import Dewey; Dewey.load().encode_query('x'); "
         "sys.exit('torch._dynamo' in sys.modules)"

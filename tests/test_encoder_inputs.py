@@ -1,4 +1,4 @@
-"""What `Dewey` is given and what it gives back: right vectors, or an error that names the fault."""
+"""Inputs of `Dewey`: each gives right vectors, or an error that names the fault."""
 
 import multiprocessing
 import os
@@ -56,7 +56,7 @@ def test_a_document_stands_for_its_text(model):
         ([Path("file.txt")], r"texts\[0\] is PosixPath"),
     ],
 )
-def test_what_is_no_text_is_named(model, method, texts, said):
+def test_texts_of_another_type_are_refused_by_name(model, method, texts, said):
     with pytest.raises(TypeError, match=said):
         getattr(model, method)(texts)
 
@@ -86,7 +86,7 @@ def test_impossible_options_are_refused_by_name(model, options, said):
         model.encode_document(TEXTS, **options)
 
 
-def test_a_prompt_that_is_no_text_is_refused(model):
+def test_a_prompt_of_another_type_is_refused(model):
     with pytest.raises(TypeError, match="prompt is int"):
         model.encode_query(TEXTS, prompt=3)
 
@@ -108,13 +108,13 @@ def test_a_prompt_that_is_no_text_is_refused(model):
         ({"single_vector": "last"}, "single_vector"),
     ],
 )
-def test_a_model_is_not_loaded_with_impossible_options(options, said):
+def test_impossible_options_of_load_are_refused_by_name(options, said):
     with pytest.raises(ConfigError, match=said):
         Dewey.load(**options)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is CUDA")
-def test_cuda_where_there_is_none_says_what_to_do():
+def test_without_cuda_the_error_names_the_remedy():
     with pytest.raises(ConfigError, match=r"device 'cuda' cannot be used .*CPU"):
         Dewey.load(device="cuda")
 

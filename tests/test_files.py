@@ -146,7 +146,7 @@ def test_a_file_that_may_change_within_a_tick_of_the_clock_is_not_remembered(has
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"state": 3, "sha256": 4}', b"\xff"])
-def test_a_damaged_cache_is_as_none(hashed, tmp_path, content):
+def test_a_damaged_cache_is_passed_over(hashed, tmp_path, content):
     path, _ = hashed
     cached_sha256(path)
     (entry,) = (tmp_path / "cache").rglob("*.json")

@@ -1,4 +1,4 @@
-"""What only one system has is not needed to import any part of the package."""
+"""The package imports on every supported system."""
 
 import ast
 import subprocess
@@ -33,7 +33,7 @@ ONLY_SOME = {
 }  # fmt: skip
 
 
-def test_what_encodes_and_searches_is_imported_without_what_only_unix_has():
+def test_encoding_and_searching_import_no_module_that_only_unix_has():
     result = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True, check=False
     )
@@ -41,7 +41,7 @@ def test_what_encodes_and_searches_is_imported_without_what_only_unix_has():
     assert int(result.stdout.split()[-1]) > 50
 
 
-def test_no_module_imports_at_its_top_what_only_unix_has(repository):
+def test_modules_that_only_unix_has_are_imported_in_functions_only(repository):
     for path in (repository / "src").rglob("*.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
@@ -49,7 +49,7 @@ def test_no_module_imports_at_its_top_what_only_unix_has(repository):
             assert not ONLY_UNIX & set(names), path
 
 
-def test_what_only_some_systems_have_is_asked_for_first(repository):
+def test_names_that_only_some_systems_have_are_looked_up_first(repository):
     """As by `getattr(os, "fork", None)`, or after `hasattr` in the same function."""
     for path in (repository / "src").rglob("*.py"):
         source = path.read_text(encoding="utf-8")

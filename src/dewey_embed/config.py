@@ -40,7 +40,7 @@ PAPER_PROMPTS: Mapping[str, str] = {
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused, errors of one kind."""
+    """Base of all settings: frozen, without unknown keys, with errors of one kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,7 +49,7 @@ class Settings(BaseModel):
         """Settings from plain values; `source` names where they came from.
 
         Raises:
-            ConfigError: naming each bad key, what was got, and what is accepted.
+            ConfigError: a key is unknown or has a bad value; names each, and what is accepted.
 
         """
         try:
@@ -59,7 +59,7 @@ class Settings(BaseModel):
 
 
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """One line for all that pydantic found wrong, with the accepted keys for an unknown one."""
+    """All of pydantic's findings on one line, with the accepted keys for an unknown one."""
     parts = []
     for item in error.errors():
         where = ".".join(str(step) for step in item["loc"])
@@ -71,21 +71,21 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def fault(item: Any) -> str:
-    """What is wrong with one value, of pydantic's list, and what was got."""
+    """One of pydantic's findings, with the value."""
     if item["type"] == "missing":
         return "missing; it has no default"
     if item["type"] == "value_error":
-        said = str(item["ctx"]["error"])
+        message = str(item["ctx"]["error"])
         if not item["loc"]:
-            return said  # about several values: it names those that it is about
+            return message  # of a check of several values, which names them itself
     else:
-        said = item["msg"].replace("Input should be", "must be").split(", unable to")[0]
-        said = said[:1].lower() + said[1:]
-    return f"{said} (got {short_repr(item['input'])})"
+        message = item["msg"].replace("Input should be", "must be").split(", unable to")[0]
+        message = message[:1].lower() + message[1:]
+    return f"{message} (got {short_repr(item['input'])})"
 
 
 Count = Annotated[int, Field(strict=True, gt=0, le=2**31)]
-"""A whole number of something; the bound keeps a damaged config from filling the memory."""
+"""A number of things; the bound keeps a damaged config from filling the memory."""
 
 TokenId = Annotated[int, Field(strict=True, ge=0, le=2**31)]
 Flag = Annotated[bool, Field(strict=True)]
@@ -152,7 +152,7 @@ def layer_pattern(num_layers: int, every: int) -> tuple[LayerType, ...]:
 
 
 MIN_TOKENS = 4
-"""Least that a model may read at once: special tokens, and two of a text, which windows overlap."""
+"""The fewest tokens of one pass: special tokens, and two of a text, so that windows can overlap."""
 
 Activation = Literal["identity", "tanh", "relu", "gelu", "silu", "sigmoid"]
 
@@ -168,7 +168,7 @@ class Dense(Settings):
 
 
 class Normalize(Settings):
-    """To unit length."""
+    """A step that scales vectors to unit length."""
 
     kind: Literal["normalize"] = "normalize"
 
@@ -179,8 +179,8 @@ Step = Annotated[Dense | Normalize, Field(discriminator="kind")]
 class DeweyConfig(Settings):
     """How a backbone becomes an embedder: its head, its single vector, its prompts.
 
-    `vector_size` is `None` where there is no head and vectors have the width of what stands before
-    it: the last of `steps`, or the backbone. `steps` run on pooled states before the head.
+    `vector_size` is `None` without a head: vectors then have the width of the last of `steps`, or
+    of the backbone. `steps` run on pooled states before the head.
     `max_tokens` counts everything the backbone sees: special tokens, the prompt, the text.
     `before_ids` and `after_ids` are the special tokens around a text; `None` stands for CLS, SEP.
     """
@@ -214,7 +214,7 @@ class DeweyConfig(Settings):
         return self
 
     def override(self, *, single_vector: SingleVector | None, max_tokens: int | None) -> Self:
-        """The settings with the caller's in place of the model's own, where they are given.
+        """The settings with those of the caller, where they are given.
 
         Raises:
             ConfigError: an unknown `single_vector`, or more tokens than the model has positions.
@@ -247,20 +247,20 @@ class DeweyConfig(Settings):
 
     @property
     def pooled_dim(self) -> int:
-        """Width of what the head is given: pooled states after all steps."""
+        """Width of pooled states after all steps, which the head receives."""
         dense = [step.out_features for step in self.steps if isinstance(step, Dense)]
         return dense[-1] if dense else self.backbone.hidden_size
 
     @property
     def embedding_dim(self) -> int:
-        """Width of the vectors that come out."""
+        """Width of the model's vectors."""
         return self.vector_size or self.pooled_dim
 
     def unused(self) -> set[str]:
-        """Names of the later settings that this model leaves at their defaults.
+        """Names of the settings of later versions that this model leaves at their defaults.
 
-        They are left out where settings are written or hashed: a model that needs none of them
-        has the file and the fingerprint that it had before they were there.
+        They are left out where settings are written or hashed, so that older models keep their
+        files and fingerprints.
         """
         return {
             name for name in LATER if getattr(self, name) == type(self).model_fields[name].default
@@ -271,11 +271,11 @@ LATER = ("steps", "pooled_over", "before_ids", "after_ids", "default_prompt_name
 
 
 CHUNK_TOKENS = 128
-"""Tokens of a chunk unless another size is asked for. Small chunks find more: docs/log.md."""
+"""Default number of tokens of a chunk. Small chunks find more: docs/log.md."""
 
 
 MAX_CHUNK_TOKENS = 2**24
-"""More than any model reads: a chunk this long is the whole document."""
+"""More than any model reads: a chunk of this size is the complete document."""
 
 
 class EncodeOptions(Settings):

@@ -1,4 +1,4 @@
-"""Packages of the extras: imported where they are used, and named with what installs them."""
+"""Packages of the extras: imported where they are used; an error names the command to install."""
 
 from __future__ import annotations
 
@@ -19,58 +19,58 @@ EXTRAS = {
         "openai", "matplotlib",
     ),
 }  # fmt: skip
-"""The extras of pyproject.toml, each with its packages as they are imported."""
+"""The extras of pyproject.toml, each with the names under which its packages are imported."""
 
 
 @contextmanager
 def needs(extra: str, purpose: str) -> Iterator[None]:
-    """Import packages of an extra within this block.
+    """Name the extra to install when an import within the block fails.
 
     Raises:
-        MissingDependencyError: one is missing or broken; names it and what installs it.
+        MissingDependencyError: a package is missing or broken; names the command to install it.
 
     """
     try:
         yield
     except ImportError as error:
-        raise MissingDependencyError(_said(error, extra, purpose)) from None
+        raise MissingDependencyError(_message(error, extra, purpose)) from None
 
 
 def require(extra: str, purpose: str, *packages: str) -> None:
-    """Refuse to begin what could not be finished: look for packages of an extra.
+    """Look for packages of an extra before long work begins.
 
     Raises:
-        MissingDependencyError: some are missing; names them and what installs them.
+        MissingDependencyError: some are missing; names the command to install them.
 
     """
     if missing := [name for name in packages if not _is_installed(name)]:
         raise MissingDependencyError(
-            f'{purpose} needs {_named(missing)}: pip install "dewey-embed[{extra}]"'
+            f'{purpose} needs {_in_words(missing)}: pip install "dewey-embed[{extra}]"'
         )
 
 
 def explained(error: ImportError) -> str | None:
-    """What to say of a failed import, where the package is one of an extra's; else `None`."""
+    """The message for a failed import of an extra's package; `None` for any other package."""
     package = (error.name or "").split(".")[0]
     extra = next((extra for extra, packages in EXTRAS.items() if package in packages), None)
-    return None if extra is None else _said(error, extra, "this")
+    return None if extra is None else _message(error, extra, "this")
 
 
-def _said(error: ImportError, extra: str, purpose: str) -> str:
-    """The package that is missing, or cannot be imported though it is there, and the remedy."""
+def _message(error: ImportError, extra: str, purpose: str) -> str:
+    """The package that is missing or broken, and the command to install it."""
     install = f'pip install "dewey-embed[{extra}]"'
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{purpose} needs {_named([error.name.split('.')[0]])}: {install}"
+        return f"{purpose} needs {_in_words([error.name.split('.')[0]])}: {install}"
     return f"{purpose} needs a package that cannot be imported ({error}): {install}"
 
 
-def _named(packages: Sequence[str]) -> str:
-    """Packages, for people."""
+def _in_words(packages: Sequence[str]) -> str:
+    """Packages as words of a sentence."""
     return f"the package{'s' if len(packages) > 1 else ''} {', '.join(packages)}"
 
 
 def _is_installed(package: str) -> bool:
-    """Whether a package is there to be imported."""
+    """Whether a package is installed."""
     try:
         return find_spec(package) is not None
     except (ImportError, ValueError):

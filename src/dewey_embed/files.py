@@ -1,8 +1,7 @@
-"""Files that appear whole or not at all, one writer at a time, and what tells two apart.
+"""Writing files: complete or not at all, one writer at a time; digests of files.
 
-Every room writes through this module, so that a killed run, a full disk or two writers at once
-leave the old file or the new one, never half of either. Reading and its errors stay where a format
-is known.
+All of the package writes through this module, so that after a killed run, a full disk or two
+writers at once there is the old file or the new one, never half of either.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _SETTLED_NS = 2 * 10**9
 
 @contextmanager
 def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """A draft beside `path`, which takes its place when the block ends without an error.
+    """A draft beside `path`, which replaces it when the block ends without an error.
 
-    With `sync` the draft and then its folder are flushed to the disk, so that the file survives a
-    loss of power, too.
+    With `sync` the draft and its folder are flushed to the disk, so that the file also survives a
+    loss of power.
 
     Raises:
-        OSError: the draft cannot be written or renamed; what was at `path` is as it was.
+        OSError: the draft cannot be written or renamed; `path` is unchanged.
 
     """
     draft = draft_of(path)
@@ -51,12 +50,12 @@ def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
 
 
 def draft_of(path: Path) -> Path:
-    """A new hidden name beside `path`, to write to before it is renamed."""
+    """A new hidden name beside `path`, for a file that will be renamed to it."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
 
 
 def remove_drafts(path: Path) -> None:
-    """Remove the drafts of `path` that killed runs have left; for the holder of its lock."""
+    """Remove the drafts of `path` that killed runs left; only the holder of its lock may."""
     ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(draft|tmp)")
     for each in path.parent.iterdir():
         if ours.fullmatch(each.name):
@@ -64,24 +63,24 @@ def remove_drafts(path: Path) -> None:
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:
-    """Write a file in UTF-8 with the text's own line ends, whole or not at all."""
+    """Write a text file in UTF-8, with the text's own line ends, complete or not at all."""
     with atomic_file(path, sync=sync) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None, sync: bool = False) -> None:
-    """Write a value as a JSON file, whole or not at all."""
+    """Write a value as a JSON file, complete or not at all."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", sync=sync)
 
 
 def flush(path: Path) -> None:
-    """Wait until a file's bytes are on the disk, so that no rename overtakes them."""
+    """Wait until a file's bytes are on the disk; a rename may come before them otherwise."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
 def flush_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where the system can (not on Windows)."""
+    """Wait until the names in a folder are on the disk; Windows cannot, and does not wait."""
     if not hasattr(os, "O_DIRECTORY"):
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -93,11 +92,11 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Hold the lock on a file beside it; remove the drafts of killed runs, and the lock at the end.
+    """Be the only process that writes a file; drafts of killed runs are removed first.
 
     Raises:
         ConfigError: another process is writing the file.
-        OSError: its folder is not there or cannot be written.
+        OSError: its folder is missing or cannot be written.
 
     """
     from filelock import FileLock, Timeout
@@ -122,7 +121,7 @@ def only_writer(path: Path) -> Iterator[None]:
 
 
 def crc32(path: Path) -> int:
-    """The CRC-32 of a file's bytes, for finding damage."""
+    """The CRC-32 of a file's bytes, which finds damage."""
     checksum = 0
     with path.open("rb") as file:
         while block := file.read(_BLOCK):
@@ -131,7 +130,7 @@ def crc32(path: Path) -> int:
 
 
 def sha256(path: Path) -> bytes:
-    """The SHA-256 of a file's bytes, for telling files apart."""
+    """The SHA-256 of a file's bytes, which tells files apart."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").digest()
 

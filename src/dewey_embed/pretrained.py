@@ -1,4 +1,4 @@
-"""A model folder → the model and its tokenizer, each checked against the other."""
+"""A model folder → the model and its tokenizer, checked against each other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dewey_embed.text.tokenizer import Tokenizer
 
 
 def read_pretrained(folder: Path) -> tuple[Checkpoint, DeweyConfig, Tokenizer]:
-    """What a model folder holds: weights, the settings with the tokenizer's special tokens, it.
+    """A folder's weights, settings (with the tokenizer's special tokens) and tokenizer.
 
     Raises:
         CheckpointError: a file is missing, damaged or foreign, or they do not belong together.

@@ -1,4 +1,4 @@
-"""A bar with rate and time left on standard error, for all long work; silent off a terminal."""
+"""A progress bar on standard error with rate and time left; shown on a terminal only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Advance = Callable[[int], None]
 
 @contextmanager
 def progress_bar(label: str, total: int | None, unit: str, *, show: bool) -> Iterator[Advance]:
-    """A function to call with how much more is done; the bar goes when the block ends."""
+    """A function to call with each amount of finished work; the bar disappears after the block."""
     if not (show and sys.stderr and sys.stderr.isatty()):
         yield lambda _: None
         return
