@@ -256,6 +256,23 @@ class DeweyConfig(Settings):
         """Width of the model's vectors."""
         return self.vector_size or self.pooled_dim
 
+    def kept_dimensions(self, truncate_dim: int | None) -> int | None:
+        """Number of dimensions to keep: the caller's or else the model's own; None for all.
+
+        Raises:
+            ConfigError: `truncate_dim` is not an integer, or not within the model's width.
+
+        """
+        if truncate_dim is None:
+            own = self.truncate_dim
+            return own if own is not None and own < self.embedding_dim else None
+        is_integer = isinstance(truncate_dim, int) and not isinstance(truncate_dim, bool)
+        if not is_integer or not 0 < truncate_dim <= self.embedding_dim:
+            raise ConfigError(
+                f"truncate_dim is {truncate_dim!r}; vectors have {self.embedding_dim} dimensions"
+            )
+        return truncate_dim
+
     def unused(self) -> set[str]:
         """Names of the settings of later versions that this model leaves at their defaults.
 

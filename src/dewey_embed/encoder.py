@@ -129,7 +129,7 @@ class Dewey:
         name, folder = locate_model(model)
         checkpoint, config, tokenizer = read_pretrained(folder)
         config = config.override(single_vector=single_vector, max_tokens=max_tokens)
-        dim = _kept_dimensions(truncate_dim, config)
+        dim = config.kept_dimensions(truncate_dim)
         built = build_model(checkpoint)
         built.config = config
         built = placed(built, device=device, dtype=dtype, compile_layers=compile_layers)
@@ -297,7 +297,7 @@ class Dewey:
         requests = [each.request for each in chunked]
         embedded = self._embed(requests, batch_tokens, progress, keep_states=keep_states)
         documents = [
-            self._document(each, vectors, precision)
+            self._document(each, vectors, options.precision)
             for each, vectors in zip(chunked, embedded, strict=True)
         ]
         return documents[0] if single else documents
@@ -498,16 +498,3 @@ class Dewey:
             granularity=chunked.granularity,
             states=TextStates(self.model, chunked, kept, self.truncate_dim) if kept else None,
         )
-
-
-def _kept_dimensions(truncate_dim: int | None, config: DeweyConfig) -> int | None:
-    """Number of dimensions to keep: the caller's or else the model's own; None for all."""
-    if truncate_dim is None:
-        own = config.truncate_dim
-        return own if own is not None and own < config.embedding_dim else None
-    is_integer = isinstance(truncate_dim, int) and not isinstance(truncate_dim, bool)
-    if not is_integer or not 0 < truncate_dim <= config.embedding_dim:
-        raise ConfigError(
-            f"truncate_dim is {truncate_dim!r}; vectors have {config.embedding_dim} dimensions"
-        )
-    return truncate_dim
