@@ -1,5 +1,6 @@
 """Inputs of `Dewey`: each gives right vectors, or an error that names the fault."""
 
+import inspect
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from dewey_embed import Dewey, Document, Hit, Passage
+from dewey_embed.encoder import DocumentOptions
 from dewey_embed.errors import ConfigError, InputError
 from tests.model.random_folders import make_folder
 
@@ -146,6 +148,12 @@ def test_vectors_that_are_not_finite_are_not_compared(model, bad):
 def test_vectors_of_another_width_are_not_compared(model, shape):
     with pytest.raises(ConfigError, match=f"width {shape[-1]}"):
         model.similarity(np.zeros(shape, np.float32), model.encode_document(TEXTS))
+
+
+def test_the_typed_options_are_those_of_encode_document():
+    parameters = inspect.signature(Dewey.encode_document).parameters.values()
+    names = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
+    assert set(DocumentOptions.__annotations__) == names
 
 
 def test_reprs_are_short(model):
