@@ -118,6 +118,7 @@ def hashed(tmp_path, monkeypatch):
     """A file that changed a while ago, and a list of the files hashed since."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(files, "_SETTLED_NS", -1)
+    monkeypatch.setattr(files, "_LARGE", 0)
     paths = []
     monkeypatch.setattr(files, "sha256", lambda path: paths.append(path) or sha256(path))
     path = tmp_path / "model.safetensors"
@@ -129,6 +130,13 @@ def test_a_file_that_has_not_changed_is_hashed_once(hashed):
     path, paths = hashed
     assert cached_sha256(path) == cached_sha256(path) == sha256(path)
     assert paths == [path]
+
+
+def test_small_files_are_not_kept(hashed, tmp_path, monkeypatch):
+    path, _ = hashed
+    monkeypatch.setattr(files, "_LARGE", 2**24)
+    assert cached_sha256(path) == sha256(path)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_changed_file_of_the_same_size_is_hashed_again(hashed):

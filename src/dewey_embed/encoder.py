@@ -27,7 +27,7 @@ from dewey_embed.chunking import (
 )
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError
-from dewey_embed.files import cached_sha256, sha256
+from dewey_embed.files import cached_sha256
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.device import Dtype, sizes_of
 from dewey_embed.model.dewey import DeweyModel, placed
@@ -208,14 +208,13 @@ class Dewey:
     def fingerprint(self) -> str:
         """16 hex digits that change with the weights, the settings or the tokenizer.
 
-        The hash of weights is kept in the user's cache until their file changes.
+        Hashes of large files are kept in the user's cache until the files change.
         """
         config = self.config.model_dump_json(exclude=self.config.unused())
         digest = hashlib.sha256(config.encode())
         digest.update(str(self.truncate_dim).encode())
         for path in sorted((*self.folder.rglob("*.safetensors"), self._tokenizer_file)):
-            is_large = path.suffix == ".safetensors"
-            digest.update(cached_sha256(path) if is_large else sha256(path))
+            digest.update(cached_sha256(path))
         return digest.hexdigest()[:16]
 
     @property

@@ -22,6 +22,9 @@ from dewey_embed.errors import ConfigError
 
 _BLOCK = 2**22
 
+_LARGE = 2**24
+"""Bytes of a file that takes longer to hash than its digest takes to look up."""
+
 _SETTLED_NS = 2 * 10**9
 """A file that changed less long ago may change again within one tick of its file system's clock."""
 
@@ -146,13 +149,13 @@ def cache_folder() -> Path | None:
 
 
 def cached_sha256(path: Path) -> bytes:
-    """The SHA-256 of a large file, read from the user's cache while the file has not changed.
+    """The SHA-256 of a file; a large one's is kept in the user's cache until the file changes.
 
     A file has changed when its size, its identity on the disk or one of its times is another.
     Where the cache cannot be read or written, the file is hashed each time.
     """
     folder, found = cache_folder(), path.stat()
-    if folder is None:
+    if folder is None or found.st_size < _LARGE:
         return sha256(path)
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     entry = folder / "digests" / f"{name}.json"
