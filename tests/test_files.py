@@ -16,6 +16,7 @@ from dewey_embed.files import (
     cached_sha256,
     crc32,
     draft_of,
+    locked,
     only_writer,
     sha256,
     write_json,
@@ -94,6 +95,18 @@ def test_a_second_process_is_refused_while_a_file_is_written(tmp_path: Path) -> 
     assert run.returncode != 0
     assert "is being written by another process" in run.stderr
     with only_writer(path):  # free again
+        pass
+
+
+def test_a_lock_is_held_by_one_and_stays_or_goes(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked(path), pytest.raises(BlockingIOError), locked(path):
+        pass
+    assert path.exists()
+    with locked(path, remove=True):
+        pass
+    assert not path.exists()
+    with locked(path):
         pass
 
 

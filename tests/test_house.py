@@ -21,6 +21,7 @@ P90_LINES = 27
 
 WRITERS = {
     "files.py": "is the one home of files that appear at once",
+    "index/layout.py": "replaces a damaged folder, but not one that another reader has just made",
     "model/folder.py": "replaces the files of a model in a folder that holds others, too",
     "model/native/build.py": "moves a compiled library into a cache that others may write to",
 }

@@ -14,7 +14,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,24 +102,43 @@ def only_writer(path: Path) -> Iterator[None]:
         OSError: its folder is missing or cannot be written.
 
     """
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), remove=True))
+        except BlockingIOError:
+            raise ConfigError(f"{path}: is being written by another process; wait for it") from None
+        remove_drafts(path)
+        yield
+
+
+@contextmanager
+def locked(path: Path, *, remove: bool = False) -> Iterator[None]:
+    """Hold the lock on a file, which the system releases when the process ends, however it ends.
+
+    With `remove` the file is removed afterwards.
+
+    Raises:
+        BlockingIOError: another process holds it.
+        OSError: the file's folder is missing or cannot be written.
+
+    """
     from filelock import FileLock, Timeout
 
-    lock_path = path.with_name(f".{path.name}.lock")
     next(path.parent.iterdir(), None)  # filelock would make a folder that is missing
-    lock = FileLock(lock_path, timeout=0)
+    lock = FileLock(path, timeout=0)
     try:
         lock.acquire()
-        while not lock_path.exists():  # the last writer removed it between our opening and locking
+        while not path.exists():  # its last holder removed it between our opening and locking
             lock.release()
             lock.acquire()
     except Timeout:
-        raise ConfigError(f"{path}: is being written by another process; wait for it") from None
+        raise BlockingIOError(f"{path} is locked by another process") from None
     try:
-        remove_drafts(path)
         yield
     finally:
-        with suppress(OSError):  # Windows keeps a file that is open
-            lock_path.unlink()
+        if remove:
+            with suppress(OSError):  # Windows keeps a file that is open
+                path.unlink()
         lock.release()
 
 
