@@ -158,9 +158,9 @@ def cost(
         "dims": several("--dims", dims, int) if dims else None,
         "clusters": several("--clusters", clusters, int) if clusters else (),
     }
-    from dewey_embed.eval.audits.ways import Choices
+    from dewey_embed.eval.audits.storage import StorageChoices
 
-    choices = Choices(**values)
+    choices = StorageChoices(**values)
     from dewey_embed.encoder import Dewey
     from dewey_embed.eval.audits.cost import audit_cost
 

@@ -10,7 +10,7 @@ from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, InputError, ReadError, TaskError, TeacherError
 from dewey_embed.eval.audits.alignment import audit_alignment, named_teacher
 from dewey_embed.eval.audits.angles import (
-    Measured,
+    Alignment,
     by_document,
     by_length,
     by_place,
@@ -101,7 +101,7 @@ def made(chunks, targets, owners, *, places=None, lengths=None):
         texts=owners, chunk_tokens=np.full(len(chunks), 16),
         text_tokens=np.full(num, 100) if lengths is None else np.asarray(lengths),
     )  # fmt: skip
-    return Measured(size=16, held=held, places=np.zeros(len(chunks)) if places is None else places)
+    return Alignment(size=16, held=held, places=np.zeros(len(chunks)) if places is None else places)
 
 
 class TestAngles:
@@ -183,7 +183,7 @@ class TestPage:
             assert row["chunks"] == 4
             assert row["angle"] == pytest.approx(angle, abs=0.1)
             assert row["cosine"] == pytest.approx(np.cos(np.radians(angle)), abs=1e-4)
-            assert row["own vector nearest"] == 1.0
+            assert row["own target nearest"] == 1.0
 
     def test_mini_is_near_its_teacher(self, found):
         for row in rows(found, "By size of chunks"):
@@ -198,7 +198,7 @@ class TestPage:
 
     def test_tenths_of_documents_that_have_ten_chunks(self, found):
         tenths = rows(found, "By place in the document")
-        assert [row["part of the document"] for row in tenths][::9] == ["0–10%", "90–100%"]
+        assert [row["place in the document"] for row in tenths][::9] == ["0–10%", "90–100%"]
         assert all(row["chunks of 16"] > 0 for row in tenths)
 
     def test_tightness_is_the_difference_of_its_columns(self, found):

@@ -68,7 +68,7 @@ class TestPage:
 
     def test_speeds_and_bytes_are_measured(self, found):
         for row in rows(found):
-            assert 0 < row["query, median ms"] <= row["query, 95% ms"]
+            assert 0 < row["query, median ms"] <= row["query, 95th percentile ms"]
             assert row["indexing documents/s"] > 0
             assert row["indexing tokens/s"] > row["indexing documents/s"]
             assert row["index bytes"] > 0
@@ -165,7 +165,7 @@ class TestRefusals:
     def test_a_corpus_of_one_document_says_that_recall_says_nothing(self, tmp_path):
         folder = write_corpus(tmp_path / "alone", answers=1, others=0)
         found = audit_baseline(folder, ["bm25"], device="cpu", cache=tmp_path)
-        assert any("recall@10 says nothing" in note for note in found.tables[0].notes)
+        assert any("recall@10 means nothing" in note for note in found.tables[0].notes)
 
 
 class TestKills:

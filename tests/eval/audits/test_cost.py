@@ -9,18 +9,17 @@ import torch
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, InputError, TaskError
-from dewey_embed.eval.audits import cuts, encode_time
-from dewey_embed.eval.audits.cost import audit_cost, measure
-from dewey_embed.eval.audits.cuts import Cut, CutCache
-from dewey_embed.eval.audits.encode_time import encode_times
-from dewey_embed.eval.audits.ways import Choices
+from dewey_embed.eval.audits import cost, document_vectors
+from dewey_embed.eval.audits.cost import audit_cost, encode_times, measure
+from dewey_embed.eval.audits.document_vectors import ChunkSize, DocumentVectorCache
+from dewey_embed.eval.audits.storage import StorageChoices
 from dewey_embed.eval.beir import read_beir
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import query_scores
 from tests.eval.audits.commands import refused, start
 from tests.eval.audits.conftest import write_corpus
 
-CHOICES = Choices(
+CHOICES = StorageChoices(
     chunk_tokens=(16, 32), overlaps=(0.25, 0.5), precisions=("float32", "binary"),
     dims=(384, 64), clusters=(1, 50),
 )  # fmt: skip
@@ -34,7 +33,7 @@ NUM_DOCUMENTS = 20
 @pytest.fixture(scope="module", autouse=True)
 def _few_timed_tokens():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode_time, "TIMED_TOKENS", 256)
+        patch.setattr(cost, "TIMED_TOKENS", 256)
         yield
 
 
@@ -48,14 +47,14 @@ def found(mini, corpus, cache):
     return audit_cost(mini, corpus, choices=CHOICES, cache=cache)
 
 
-def rows(findings, title="All ways"):
+def rows(findings, title="All variants"):
     [table] = [table for table in findings.tables if table.title == title]
     names = [column.name for column in table.columns]
     return [dict(zip(names, row, strict=True)) for row in table.rows]
 
 
 class TestPage:
-    def test_a_row_for_each_way(self, found):
+    def test_a_row_for_each_variant(self, found):
         assert len(rows(found)) == 4 * (1 + 2 + 2) + 2
 
     def test_figures_are_those_of_the_encoder(self, found, mini, corpus):
@@ -96,12 +95,12 @@ class TestPage:
             assert clusters[name] == chunks[name]
 
     def test_the_front_is_marked_in_the_table_and_named_in_the_plot(self, found):
-        marked = [row for row in rows(found) if row["on the front"] == "yes"]
-        front = rows(found, "On the front")
+        marked = [row for row in rows(found) if row["Pareto front"] == "yes"]
+        front = rows(found, "Pareto front")
         assert sorted(row["index"] for row in marked) == [row["index"] for row in front]
         assert found.plots[0].kind == "points"
         last = found.plots[0].series[-1]
-        assert last.name == "on the front"
+        assert last.name == "Pareto front"
         assert last.x == tuple(row["index"] / 1e6 for row in front)
         assert last.y == tuple(row["nDCG@10"] for row in front)
         assert last.labels[-1]
@@ -126,7 +125,9 @@ class TestPage:
 class TestEncodeTimes:
     def test_chunks_come_with_the_same_tokens(self, mini, corpus):
         task = read_beir(corpus)
-        times = encode_times(mini, task, [Cut(16, 0.25), Cut(32, 0.25)], seed=0, progress=False)
+        times = encode_times(
+            mini, task, [ChunkSize(16, 0.25), ChunkSize(32, 0.25)], seed=0, progress=False
+        )
         assert [each.name for each in times] == [
             "one vector a document", "and chunks of 16", "and chunks of 32",
             "and chunks of all 2 sizes",
@@ -146,20 +147,20 @@ class TestCache:
         assert [each.ndcg for each in points] == [row["nDCG@10"] for row in rows(found)]
         assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")} == before
 
-    def test_cuts_come_from_one_pass_as_from_their_own(self, mini, tmp_path):
+    def test_sizes_come_from_one_pass_as_from_their_own(self, mini, tmp_path):
         text = "The grass is green, and the sky is blue. " * 20
-        both = [Cut(16, 0.0), Cut(32, 0.5)]
-        [made] = CutCache(mini, tmp_path, both).encode([text])
-        for number, cut in enumerate(both):
+        both = [ChunkSize(16, 0.0), ChunkSize(32, 0.5)]
+        [made] = DocumentVectorCache(mini, tmp_path, both).encode([text])
+        for number, size in enumerate(both):
             alone = mini.encode_document(
-                text, chunk_tokens=cut.chunk_tokens, chunk_overlap=cut.overlap_tokens
+                text, chunk_tokens=size.tokens, chunk_overlap=size.overlap_tokens
             )
             assert np.allclose(made.at(number)[0], alone.chunks, atol=1e-5)
             assert made.at(number)[1] == alone.spans
 
     def test_texts_come_back_in_their_order_and_equal_ones_twice(self, mini, tmp_path, monkeypatch):
-        monkeypatch.setattr(cuts, "GROUP_CHARS", 30)
-        vectors = CutCache(mini, tmp_path, [Cut(16, 0.0)])
+        monkeypatch.setattr(document_vectors, "GROUP_CHARS", 30)
+        vectors = DocumentVectorCache(mini, tmp_path, [ChunkSize(16, 0.0)])
         texts = ["The sky is blue today.", "Grass.", "The sky is blue today."]
         again = [vectors.encode(texts), vectors.encode(texts)]
         for made in again:
@@ -181,10 +182,10 @@ class TestRefusals:
         with pytest.raises(TaskError, match=r"corpus\.jsonl: is not there"):
             audit_cost(mini, tmp_path, cache=tmp_path)
 
-    @pytest.mark.parametrize("cut", [Cut(0, 0.0), Cut(16, 1.0), Cut(16, -0.5)])
-    def test_cuts_that_cannot_be(self, mini, tmp_path, cut):
+    @pytest.mark.parametrize("size", [ChunkSize(0, 0.0), ChunkSize(16, 1.0), ChunkSize(16, -0.5)])
+    def test_sizes_that_cannot_be(self, mini, tmp_path, size):
         with pytest.raises(ConfigError, match="need at least 1 token and an overlap from 0"):
-            CutCache(mini, tmp_path, [cut])
+            DocumentVectorCache(mini, tmp_path, [size])
 
     def test_a_corpus_of_one_document_says_that_it_says_nothing(self, mini, tmp_path):
         alone = write_corpus(tmp_path / "alone", answers=1, others=0)
@@ -201,15 +202,15 @@ class TestRefusals:
         with (folder / "corpus.jsonl").open("a") as lines:
             lines.write('{"_id": "blank", "text": " "}\n')
         found = audit_cost(mini, folder, choices=CHOICES, cache=tmp_path / "cache")
-        assert any("1 documents hold no token" in note for note in found.tables[0].notes)
+        assert any("Documents without tokens: 1" in note for note in found.tables[0].notes)
 
 
 class TestCommand:
-    def test_a_killed_run_goes_on_with_what_it_had(self, tmp_path):
+    def test_a_killed_run_resumes_with_what_it_had(self, tmp_path):
         # Blanks make each document too long to be encoded together with another.
         corpus = write_corpus(tmp_path / "towns")
         path = corpus / "corpus.jsonl"
-        path.write_text(path.read_text().replace('"}', " " * cuts.GROUP_CHARS + '"}'))
+        path.write_text(path.read_text().replace('"}', " " * document_vectors.GROUP_CHARS + '"}'))
         cache, output = tmp_path / "cache", tmp_path / "out" / "cost.json"
         words = ("cost", "--data", corpus, "--cache", cache, "-o", output, *OPTIONS)
         killed = start(*words)

@@ -86,5 +86,5 @@ class TestRefusals:
 
     def test_a_corpus_with_nothing_to_join(self, tmp_path, mini):
         data = read_beir(write_corpus(tmp_path / "alone", others=0))
-        with pytest.raises(TaskError, match="alone: all 10 documents are asked for"):
+        with pytest.raises(TaskError, match="alone: all 10 documents answer a query"):
             JoinedTasks(data, mini.tokenizer, lengths=(62,), num_documents=10, seed=0)

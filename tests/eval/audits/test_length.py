@@ -12,9 +12,8 @@ import torch
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, InputError, TaskError
-from dewey_embed.eval.audits.length import audit_length
-from dewey_embed.eval.audits.length_findings import Point, first_fall
-from dewey_embed.eval.audits.vectors import VectorCache
+from dewey_embed.eval.audits.document_vectors import ChunkSize, DocumentVectorCache
+from dewey_embed.eval.audits.length import LengthScores, audit_length, first_fall
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import Interval
 from tests.eval.audits.conftest import write_corpus
@@ -112,7 +111,7 @@ class TestFigures:
 
 def points(*accuracies):
     return [
-        Point(
+        LengthScores(
             task="t", mode="single", length=2**number, num_documents=8, num_queries=8,
             num_tokens=1.0, in_windows=False, ndcg=Interval(1, 1, 1),
             accuracy=Interval(value, value, value),
@@ -150,8 +149,10 @@ class TestCache:
 
     def test_vectors_come_back_as_they_were(self, mini, tmp_path):
         told = []
-        vectors = VectorCache(mini, tmp_path, chunk_tokens=32)
-        first, second = (vectors.encode("The grass is green. " * 20, told.append) for _ in "ab")
+        vectors = DocumentVectorCache(mini, tmp_path, [ChunkSize(32)])
+        first, second = (
+            vectors.encode(["The grass is green. " * 20], told.append)[0] for _ in "ab"
+        )
         for name in ("vector", "chunks", "granularity"):
             assert np.array_equal(getattr(first, name), getattr(second, name))
         assert first.spans == second.spans
@@ -160,15 +161,17 @@ class TestCache:
         assert told[-1] == 100
 
     def test_a_damaged_file_is_made_again(self, mini, tmp_path):
-        vectors = VectorCache(mini, tmp_path, chunk_tokens=32)
-        made = vectors.encode("The sky is blue.", lambda _: None)
+        vectors = DocumentVectorCache(mini, tmp_path, [ChunkSize(32)])
+        [made] = vectors.encode(["The sky is blue."])
         path = vectors.path("The sky is blue.")
         path.write_bytes(path.read_bytes()[:200])
-        again = vectors.encode("The sky is blue.", lambda _: None)
+        [again] = vectors.encode(["The sky is blue."])
         assert np.array_equal(made.vector, again.vector)
 
     def test_other_chunks_are_other_vectors(self, mini, tmp_path):
-        paths = {VectorCache(mini, tmp_path, chunk_tokens=size).path("a") for size in (32, 64)}
+        paths = {
+            DocumentVectorCache(mini, tmp_path, [ChunkSize(size)]).path("a") for size in (32, 64)
+        }
         assert len(paths) == 2
 
 
@@ -206,7 +209,7 @@ def command(corpus, cache, output, *options):
 
 
 class TestCommand:
-    def test_a_killed_run_goes_on_with_what_it_had(self, corpus, found, tmp_path):
+    def test_a_killed_run_resumes_with_what_it_had(self, corpus, found, tmp_path):
         cache, output = tmp_path / "cache", tmp_path / "out" / "length.json"
         killed = command(corpus, cache, output)
         while killed.poll() is None and len(list(cache.rglob("*.npz"))) < 7:

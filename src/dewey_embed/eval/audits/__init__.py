@@ -1,1 +1,1 @@
-"""The paper's experiments as commands: each takes a model and data, and ends in a `ResultPage`."""
+"""The paper's experiments as commands: each measures a model on data and returns a `ResultPage`."""

@@ -1,13 +1,13 @@
 """`dewey audit alignment`: how far a student's vectors are from its teacher's, and where.
 
-The student reads whole documents and gives the vectors of chunks of several sizes from one pass;
-the teacher reads the text of each chunk alone. What differs is what the pass adds or loses.
+The student reads complete documents and gives the vectors of chunks of several sizes from one pass;
+the teacher reads the text of each chunk alone. The difference is what the pass adds or loses.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -16,16 +16,30 @@ import numpy as np
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, TaskError
-from dewey_embed.eval.audits.alignment_findings import to_findings
-from dewey_embed.eval.audits.angles import Measured
-from dewey_embed.eval.audits.cuts import Cut, CutCache
+from dewey_embed.eval.audits.angles import (
+    DECILES,
+    Alignment,
+    Angles,
+    Doubles,
+    Tightness,
+    by_document,
+    by_length,
+    by_place,
+    degrees,
+    length_bins,
+    pair_cosines,
+    tightness,
+)
+from dewey_embed.eval.audits.document_vectors import CACHE, ChunkSize, DocumentVectorCache
 from dewey_embed.eval.beir import is_beir_folder
 from dewey_embed.eval.models import OPENAI, ST
-from dewey_embed.eval.result_page import ResultPage
+from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
+from dewey_embed.eval.scores import Interval
 from dewey_embed.eval.vector_cache import VectorCache
+from dewey_embed.progress import progress_bar
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource
-from dewey_embed.train.diagnostics import Floats, HeldOut
+from dewey_embed.train.diagnostics import HeldOut, alignment_figures, rank_figures
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.teachers.recipe import (
     EndpointTeacher,
@@ -35,15 +49,20 @@ from dewey_embed.train.teachers.recipe import (
 )
 from dewey_embed.train.teachers.teacher import Teacher, embed_unique, open_teacher
 from dewey_embed.train.wholes import whole_vectors
-from dewey_embed.types import DocumentVectors
+from dewey_embed.types import DocumentVectors, Floats
 
-CACHE = Path("~/.cache/dewey-embed/audits")
 CHUNK_TOKENS = (64, 128, 256, 500)
-"""Sizes of chunks, from the least to the most that the paper's recipe trains on."""
+"""Chunk sizes, from the smallest to the largest that the paper's recipe trains on."""
 
 NUM_DOCUMENTS = 60
 MAX_TOKENS = 8192
 TEACHER_TOKENS = 256
+BARS = 40
+PAIR_CHUNKS = 1500
+"""Chunks of which all pairs are counted."""
+
+TightnessPair = tuple[Tightness, Tightness]
+"""The student's and the teacher's."""
 
 
 def audit_alignment(
@@ -64,14 +83,16 @@ def audit_alignment(
     """Angles between student and teacher by chunk size, place and document length; and clusters.
 
     `data` are files, folders or globs of texts, JSON lines or Parquet, or folders in BEIR's
-    layout; of them `num_documents` texts of 200 characters or more are drawn by seed and cut at
+    layout; `num_documents` texts of 200 characters or more are drawn from them by seed and cut at
     `max_tokens`. With `held_out` they are texts that a recipe with that `corpus.held_out` does not
-    train on. `teacher_tokens` is what the teacher reads of a text. Vectors are kept in `cache`.
+    train on. The teacher reads the first `teacher_tokens` of a text. Vectors are kept in `cache`.
 
     Raises:
         ConfigError: impossible sizes, or a teacher whose vectors have another width.
-        ReadError: a file cannot be read. TaskError: it holds no text to measure on.
-        TeacherError: the teacher does not answer with vectors. InputError: the model makes NaN.
+        ReadError: a file cannot be read.
+        TaskError: the files hold no text to measure on.
+        TeacherError: the teacher does not return vectors.
+        InputError: the model makes NaN.
 
     """
     if num_documents < 1 or max_tokens < 1:
@@ -83,30 +104,32 @@ def audit_alignment(
     if teacher.dim != model.embedding_dim:
         raise ConfigError(
             f"vectors of {model.name} have {model.embedding_dim} dimensions and those of "
-            f"{teacher.name} {teacher.dim}; there are angles between vectors of one width only"
+            f"{teacher.name} {teacher.dim}; only vectors of one width have angles between them"
         )
     sizes = sorted(set(chunk_tokens))
-    student = CutCache(model, cache, [Cut(size, 0.0) for size in sizes])
+    student = DocumentVectorCache(model, cache, [ChunkSize(size, 0.0) for size in sizes])
     corpus = _corpus(data, text_field=text_field, held_out=held_out, seed=seed)
     drawn = _drawn(corpus, num_documents, only=held_out is not None)
     texts = _beginnings(model, drawn, max_tokens)
-    documents = student.encode(texts, progress=progress)
-    answers = _answers(
+    total = sum(map(len, model.tokenizer.encode(texts))) if progress else 0
+    with progress_bar("encoding", total, "tokens", show=progress) as advance:
+        documents = student.encode(texts, advance)
+    targets = _chunk_targets(
         teacher, _teacher_file(teacher, teacher_tokens, cache), texts, documents, len(sizes)
     )
-    # The largest chunks that the teacher reads whole stand for documents that it does not.
+    # Documents past the teacher's limit are compared with their largest chunks within it.
     number = max((n for n, size in enumerate(sizes) if size <= teacher_tokens), default=0)
     samples = _samples(texts, documents, number)
-    whole = whole_vectors(
+    document_targets = whole_vectors(
         teacher,
         samples,
-        np.split(answers[number], np.cumsum([len(each.spans) for each in samples])[:-1]),
+        np.split(targets[number], np.cumsum([len(each.spans) for each in samples])[:-1]),
         model.tokenizer,
         TeacherRecipe(max_tokens=teacher_tokens, long_texts="mean_of_chunks"),
     )
-    return to_findings(
+    return _page(
         model,
-        [_measured(size, documents, place, answers[place], whole)
+        [_alignment(size, documents, place, targets[place], document_targets)
          for place, size in enumerate(sizes)],
         teacher_name=teacher.name,
         teacher_tokens=teacher_tokens,
@@ -150,49 +173,39 @@ def _corpus(data: Sequence[Path], *, text_field: str, held_out: float | None, se
 
 
 def _drawn(corpus: Corpus, num: int, *, only: bool) -> list[CorpusText]:
-    """The first texts of a corpus, `only` those that are held out.
-
-    Raises:
-        TaskError: there is none.
-
-    """
-    found = list(islice((text for text in corpus if text.held_out or not only), num))
-    if not found:
+    """The first texts of a corpus, with `only` those that are held out."""
+    texts = list(islice((text for text in corpus if text.held_out or not only), num))
+    if not texts:
         left_out = ", ".join(f"{count} {why}" for why, count in corpus.left_out.items()) or "none"
         raise TaskError(
             f"{', '.join(source.path for source in corpus.recipe.sources)}: no text to measure on "  # type: ignore[union-attr]
             f"(left out: {left_out}{'; all others are trained on' if only else ''})"
         )
-    return found
+    return texts
 
 
 def _beginnings(model: Dewey, drawn: Sequence[CorpusText], max_tokens: int) -> list[str]:
-    """The texts cut at so many tokens, without those that hold no token.
-
-    Raises:
-        TaskError: none holds a token.
-
-    """
+    """The texts, cut at `max_tokens`, without those that hold no token."""
     texts = []
     for each in drawn:
         offsets = model.tokenizer.encode([each.text])[0].offsets
         if len(offsets):
-            whole = len(offsets) <= max_tokens
-            texts.append(each.text if whole else each.text[: offsets[max_tokens - 1, 1]])
+            fits = len(offsets) <= max_tokens
+            texts.append(each.text if fits else each.text[: offsets[max_tokens - 1, 1]])
     if not texts:
         raise TaskError(f"none of {len(drawn)} texts holds a token; nothing can be measured")
     return texts
 
 
 def _teacher_file(teacher: Teacher, teacher_tokens: int, cache: Path) -> Path:
-    """Where a teacher's vectors are kept; another file if it answers otherwise than before."""
-    answer = teacher.embed(["What does the teacher say of this?"])
+    """Where a teacher's vectors are kept; another file if its vectors are not as before."""
+    vector = teacher.embed(["What does the teacher say of this?"])
     digest = hashlib.sha256(f"{teacher.name} {teacher_tokens}".encode())
-    digest.update(np.round(answer, 4).tobytes())
+    digest.update(np.round(vector, 4).tobytes())
     return cache.expanduser() / "teachers" / f"{digest.hexdigest()[:16]}.sqlite"
 
 
-def _answers(
+def _chunk_targets(
     teacher: Teacher,
     file: Path,
     texts: Sequence[str],
@@ -201,12 +214,12 @@ def _answers(
 ) -> list[Floats]:
     """(C, D) by size: the teacher's vectors of the texts of all chunks."""
     vectors = VectorCache(file, partial(embed_unique, teacher))
-    asked = [
+    chunks = [
         [chunk for sample in _samples(texts, documents, number) for chunk in sample.chunks()]
         for number in range(num_sizes)
     ]
-    flat = vectors.embed([text for some in asked for text in some], label="teacher")
-    return np.split(flat, np.cumsum([len(some) for some in asked])[:-1])
+    flat = vectors.embed([text for own in chunks for text in own], label="teacher")
+    return np.split(flat, np.cumsum([len(own) for own in chunks])[:-1])
 
 
 def _samples(
@@ -220,26 +233,350 @@ def _samples(
     ]
 
 
-def _measured(
+def _alignment(
     size: int,
     documents: Sequence[DocumentVectors],
     number: int,
-    answers: Floats,
-    whole: Floats,
-) -> Measured:
+    chunk_targets: Floats,
+    document_targets: Floats,
+) -> Alignment:
     """Student and teacher on the chunks of one size."""
     chunks, spans = zip(*(each.at(number) for each in documents), strict=True)
     lengths = np.array([each.num_tokens for each in documents])
-    owners = np.repeat(np.arange(len(documents)), [len(some) for some in spans])
-    flat = [span for some in spans for span in some]
+    owners = np.repeat(np.arange(len(documents)), list(map(len, spans)))
+    flat = [span for own in spans for span in own]
     middles = np.array([(span.token_start + span.token_end) / 2 for span in flat])
     held = HeldOut(
         cls=np.stack([each.vector for each in documents]),
-        cls_targets=whole,
+        cls_targets=document_targets,
         chunks=np.concatenate(chunks),
-        chunk_targets=answers,
+        chunk_targets=chunk_targets,
         texts=owners,
         chunk_tokens=np.array([span.num_tokens for span in flat]),
         text_tokens=lengths,
     )
-    return Measured(size=size, held=held, places=middles / lengths[owners])
+    return Alignment(size=size, held=held, places=middles / lengths[owners])
+
+
+def _page(
+    model: Dewey,
+    alignments: Sequence[Alignment],
+    *,
+    teacher_name: str,
+    teacher_tokens: int,
+    max_tokens: int,
+    sources: Sequence[str],
+) -> ResultPage:
+    """The page of a student and a teacher; the smallest chunk size comes first."""
+    places, lengths = by_place(alignments), by_length(alignments)
+    bins = length_bins(alignments[0])
+    tight = [
+        (
+            tightness(each.held.chunks, each.held.texts),
+            tightness(each.held.chunk_targets, each.held.texts),
+        )
+        for each in alignments
+    ]
+    notes = _notes(alignments, teacher_name, teacher_tokens, max_tokens, sources)
+    label = Path(model.name).name
+    names = [f"chunks of {each.size}" for each in alignments]
+    return ResultPage(
+        kind="alignment",
+        name=f"alignment-{label}",
+        title=f"Alignment of {label} with {Path(teacher_name).name}",
+        summary=_summary(alignments, places, tight),
+        machine=Machine.here(
+            device=model.device.type, dtype=str(model.dtype).removeprefix("torch.")
+        ),
+        tables=(
+            _size_table(alignments, notes),
+            _place_table(alignments, places),
+            _length_table(alignments, bins, lengths),
+            _tightness_table(alignments, tight),
+        ),
+        plots=(
+            _cosine_histogram(alignments),
+            _angle_plot(
+                "Angle by place in the document", "middle of the chunk (% of the document)",
+                [100 * (place + 0.5) / DECILES for place in range(DECILES)],
+                dict(zip(names, places, strict=True)),
+            ),
+            _angle_plot(
+                "Angle by length of the document", "tokens of the document",
+                [float(middle) for _, _, middle in bins],
+                dict(zip([*names, "the document's vector"], lengths, strict=True)), log_x=True,
+            ),
+            _tightness_plot(alignments, tight),
+            _pair_histogram(alignments),
+        ),
+    )  # fmt: skip
+
+
+def _notes(
+    alignments: Sequence[Alignment],
+    teacher_name: str,
+    teacher_tokens: int,
+    max_tokens: int,
+    sources: Sequence[str],
+) -> list[str]:
+    lengths = alignments[0].held.text_tokens
+    notes = [
+        f"{len(lengths):,} documents with {int(lengths.sum()):,} tokens from {', '.join(sources)}, "
+        f"cut at {max_tokens:,} tokens. The student reads complete documents; {teacher_name} "
+        "reads the text of each chunk alone. Chunks do not overlap.",
+        "Means over documents of the means of their chunks, with 95% bootstrap intervals over "
+        "documents.",
+    ]
+    cut = [str(each.size) for each in alignments if each.size > teacher_tokens]
+    if cut:
+        notes.append(
+            f"The teacher reads {teacher_tokens} tokens: of chunks of {', '.join(cut)} tokens it "
+            "sees the beginning only."
+        )
+    if len(lengths) == 1:
+        notes.append("One document: no chunks of two documents can be compared.")
+    return notes
+
+
+def _summary(
+    alignments: Sequence[Alignment],
+    places: Angles,
+    tight: Sequence[TightnessPair],
+) -> str:
+    angles = [
+        f"{angle.mean:.1f}° at {each.size} tokens"
+        for each in alignments
+        if (angle := each.angle()) is not None
+    ]
+    summary = f"Mean angle to the teacher: {', '.join(angles)}."
+    middle = len(alignments) // 2
+    known = [angle.mean for angle in places[middle] if angle is not None]
+    if known:
+        summary += (
+            f" Along documents (chunks of {alignments[middle].size}) it lies between "
+            f"{min(known):.1f}° and {max(known):.1f}°."
+        )
+    ours, theirs = tight[middle]
+    if ours.difference is not None and theirs.difference is not None:
+        summary += (
+            f" The cosine of two chunks of one document is higher than that of two documents by "
+            f"{ours.difference:.3f} for the student, {theirs.difference:.3f} for the teacher."
+        )
+    return summary
+
+
+def _size_table(alignments: Sequence[Alignment], notes: Sequence[str]) -> Table:
+    """Cosine and angle of chunks of each size."""
+    rows: list[tuple[Cell, ...]] = []
+    for each in alignments:
+        cosine = by_document(each.cosines, each.held.texts)
+        angle = by_document(degrees(each.cosines), each.held.texts)
+        assert cosine is not None
+        assert angle is not None
+        figures = alignment_figures(each.held)
+        rows.append(
+            (
+                each.size, len(each.cosines), *cosine, *angle,
+                float(np.quantile(degrees(each.cosines), 0.9)),
+                figures.get("similarity_correlation"), figures["own_target_first"],
+            )
+        )  # fmt: skip
+    return Table(
+        title="By size of chunks",
+        columns=(
+            Column(name="chunk", unit="tokens", digits=0),
+            Column(name="chunks", digits=0),
+            Column(name="cosine", best="highest", digits=3),
+            Column(name="cosine low", digits=3),
+            Column(name="cosine high", digits=3),
+            Column(name="angle", unit="°", best="lowest", digits=1),
+            Column(name="angle low", unit="°", digits=1),
+            Column(name="angle high", unit="°", digits=1),
+            Column(name="90th percentile", unit="°", best="lowest", digits=1),
+            Column(name="correlation of similarities", best="highest", digits=3),
+            Column(name="own target nearest", best="highest", digits=3),
+        ),
+        rows=tuple(rows),
+        notes=(
+            *notes,
+            "Correlation of similarities: between the student's and the teacher's cosines of "
+            "pairs of chunks. Own target nearest: the share of chunks whose nearest teacher "
+            "vector is that of their own text. Both over the first 2,000 chunks.",
+        ),
+    )
+
+
+def _place_table(alignments: Sequence[Alignment], places: Angles) -> Table:
+    return Table(
+        title="By place in the document",
+        columns=(Column(name="place in the document"), *_angle_columns(alignments)),
+        rows=tuple(
+            (f"{10 * place}–{10 * place + 10}%", *(_mean(angles[place]) for angles in places))
+            for place in range(DECILES)
+        ),
+        notes=("Over documents with at least ten chunks of the size.",),
+    )
+
+
+def _length_table(
+    alignments: Sequence[Alignment], bins: Sequence[tuple[int, int, int]], lengths: Angles
+) -> Table:
+    tokens = alignments[0].held.text_tokens
+    return Table(
+        title="By length of the document",
+        columns=(
+            Column(name="over", unit="tokens", digits=0),
+            Column(name="up to", unit="tokens", digits=0),
+            Column(name="documents", digits=0),
+            *_angle_columns(alignments),
+            Column(name="the document's vector", unit="°", best="lowest", digits=1),
+        ),
+        rows=tuple(
+            (
+                low, high, int(((tokens > low) & (tokens <= high)).sum()),
+                *(_mean(angles[row]) for angles in lengths),
+            )
+            for row, (low, high, _) in enumerate(bins)
+        ),
+        notes=(
+            "The document's vector is compared with the mean of the teacher's vectors of its "
+            "chunks, weighted by length; that of a short document with the teacher's vector of it.",
+        ),
+    )  # fmt: skip
+
+
+def _angle_columns(alignments: Sequence[Alignment]) -> list[Column]:
+    return [
+        Column(name=f"chunks of {each.size}", unit="°", best="lowest", digits=1)
+        for each in alignments
+    ]
+
+
+def _mean(angle: Interval | None) -> float | None:
+    return None if angle is None else angle.mean
+
+
+def _tightness_table(alignments: Sequence[Alignment], tight: Sequence[TightnessPair]) -> Table:
+    """How chunks of one document cluster, to the student and to the teacher."""
+    rows: list[tuple[Cell, ...]] = []
+    for each, (ours, theirs) in zip(alignments, tight, strict=True):
+        excess = None
+        if ours.difference is not None and theirs.difference is not None:
+            excess = ours.difference - theirs.difference
+        ranks = rank_figures(each.held)
+        rows.append(
+            (
+                each.size, *ours, ours.difference, *theirs, theirs.difference, excess,
+                ranks["effective_rank"], ranks["rank_ratio"],
+            )
+        )  # fmt: skip
+    return Table(
+        title="How tightly a document's chunks cluster",
+        columns=(
+            Column(name="chunk", unit="tokens", digits=0),
+            *(
+                Column(name=f"{who}: {what}", digits=3)
+                for who in ("student", "teacher")
+                for what in ("within", "between", "difference")
+            ),
+            Column(name="excess of the student", digits=3, best="lowest"),
+            Column(name="effective rank", digits=1, best="highest"),
+            Column(name="share of the teacher's rank", digits=3, best="highest"),
+        ),
+        rows=tuple(rows),
+        notes=(
+            "Within: mean cosine of two chunks of one document; between: of two documents. A "
+            "dash: there are no two.",
+        ),
+    )
+
+
+def _cosine_histogram(alignments: Sequence[Alignment]) -> Plot:
+    """Cosines of student and teacher, for each size of chunks."""
+    return _histogram(
+        "Cosine of student and teacher",
+        {f"chunks of {each.size}": each.cosines for each in alignments},
+        "share of the chunks",
+    )
+
+
+def _pair_histogram(alignments: Sequence[Alignment]) -> Plot:
+    """Cosines of two chunks of one document and of two, to the student and to the teacher."""
+    chosen = alignments[len(alignments) // 2]
+    held = chosen.held
+    values: dict[str, Doubles] = {}
+    for who, vectors in (("student", held.chunks), ("teacher", held.chunk_targets)):
+        same, other = pair_cosines(vectors, held.texts, PAIR_CHUNKS)
+        values |= {f"{who}, one document": same, f"{who}, two": other}
+    return _histogram(
+        f"Cosines of two chunks of {chosen.size} tokens", values, "share of the pairs"
+    )
+
+
+def _histogram(title: str, values: Mapping[str, Doubles], y_label: str) -> Plot:
+    """Shares by cosine, in the same bars for all; series without values are left out."""
+    known = {name: each for name, each in values.items() if len(each)}
+    both = np.concatenate([*known.values(), np.empty(0)])
+    low = float(np.floor(both.min(initial=1.0) * 10) / 10)
+    edges = np.linspace(min(low, 0.9), 1.0, BARS + 1)
+    series = []
+    for name, each in known.items():
+        counts, _ = np.histogram(np.clip(each, edges[0], 1.0), edges)
+        series.append(
+            Series(
+                name=name,
+                x=tuple(edges[:-1].tolist()),
+                y=tuple((counts / len(each)).tolist()),
+            )
+        )
+    return Plot(
+        title=title, kind="histogram", x_label="cosine", y_label=y_label, series=tuple(series)
+    )
+
+
+def _angle_plot(
+    title: str,
+    x_label: str,
+    x: Sequence[float],
+    lines: Mapping[str, Sequence[Interval | None]],
+    *,
+    log_x: bool = False,
+) -> Plot:
+    """Angles with their intervals along an axis, with gaps where there are none."""
+    return Plot(
+        title=title,
+        kind="line",
+        x_label=x_label,
+        y_label="angle to the teacher (°)",
+        log_x=log_x,
+        series=tuple(
+            Series(
+                name=name,
+                x=tuple(x),
+                y=tuple(None if each is None else each.mean for each in angles),
+                low=tuple(None if each is None else each.low for each in angles),
+                high=tuple(None if each is None else each.high for each in angles),
+            )
+            for name, angles in lines.items()
+            if any(angles)
+        ),
+    )
+
+
+def _tightness_plot(alignments: Sequence[Alignment], tight: Sequence[TightnessPair]) -> Plot:
+    """How much more alike a document's chunks are, by their size, to each of the two."""
+    return Plot(
+        title="How tightly a document's chunks cluster",
+        kind="line",
+        x_label="tokens of a chunk",
+        y_label="cosine within a document − between documents",
+        log_x=True,
+        series=tuple(
+            Series(
+                name=who,
+                x=tuple(float(each.size) for each in alignments),
+                y=tuple(pair[number].difference for pair in tight),
+            )
+            for number, who in enumerate(("student", "teacher"))
+        ),
+    )

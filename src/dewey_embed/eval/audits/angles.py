@@ -12,18 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.eval.scores import Interval, interval
-from dewey_embed.train.diagnostics import Floats, HeldOut, Int, mean_pairwise_cosine
+from dewey_embed.train.diagnostics import HeldOut, mean_pairwise_cosine
+from dewey_embed.types import Floats
 
 DECILES = 10
+MIN_CHUNKS = 10
+"""Fewer chunks than this make a document too short for a chunk's place in it to mean anything."""
+
 LENGTH_EDGES = (0, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 Doubles = NDArray[np.float64]
+Integers = NDArray[np.int64]
 Angles = list[list[Interval | None]]
-"""By what was measured, then along an axis; None where there is nothing."""
+"""A list for each chunk size, along an axis; None where there is no chunk."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Measured:
+class Alignment:
     """Student and teacher on chunks of one size; `places` (C,) are their middles, from 0 to 1."""
 
     size: int
@@ -36,9 +41,13 @@ class Measured:
         return row_cosines(self.held.chunks, self.held.chunk_targets)
 
     @cached_property
-    def num_chunks(self) -> Int:
+    def num_chunks(self) -> Integers:
         """(B,) chunks of each document."""
         return np.bincount(self.held.texts, minlength=len(self.held.text_tokens))
+
+    def angle(self, mask: NDArray[np.bool_] | slice = slice(None)) -> Interval | None:
+        """The mean angle of all chunks, or of those in a mask."""
+        return by_document(degrees(self.cosines[mask]), self.held.texts[mask])
 
 
 class Tightness(NamedTuple):
@@ -67,61 +76,52 @@ def degrees(cosines: Doubles) -> Doubles:
     return angles
 
 
-def by_document(values: Doubles, owners: Int) -> Interval | None:
-    """The mean over documents of the means of their values, with its interval; None of nothing.
+def by_document(values: Doubles, owners: Integers) -> Interval | None:
+    """The mean over documents of the means of their values, with its interval; None without values.
 
     So a long document, whose chunks are alike, counts no more than a short one.
     """
     if not len(values):
         return None
     sums, counts = np.bincount(owners, values), np.bincount(owners)
-    some = counts > 0
-    return interval(sums[some] / counts[some])
+    owning = counts > 0
+    return interval(sums[owning] / counts[owning])
 
 
-def by_place(measured: Sequence[Measured]) -> Angles:
-    """Angles of each size by tenth of the document; of documents of ten chunks or more.
-
-    In shorter ones the place says only how short they are.
-    """
-    found: Angles = []
-    for each in measured:
+def by_place(alignments: Sequence[Alignment]) -> Angles:
+    """Angles of each size by tenth of the document, over documents of ten chunks or more."""
+    angles: Angles = []
+    for each in alignments:
         tenth = np.minimum((each.places * DECILES).astype(np.int64), DECILES - 1)
-        long = each.num_chunks[each.held.texts] >= DECILES
-        found.append([angle_of(each, long & (tenth == place)) for place in range(DECILES)])
-    return found
+        long = each.num_chunks[each.held.texts] >= MIN_CHUNKS
+        angles.append([each.angle(long & (tenth == place)) for place in range(DECILES)])
+    return angles
 
 
-def by_length(measured: Sequence[Measured]) -> Angles:
+def by_length(alignments: Sequence[Alignment]) -> Angles:
     """Angles of each size by length of the document; at last those of documents' own vectors."""
-    found: Angles = []
-    bins = length_bins(measured[0])
-    for each in measured:
+    bins = length_bins(alignments[0])
+    angles: Angles = []
+    for each in alignments:
         lengths = each.held.text_tokens[each.held.texts]
-        found.append([angle_of(each, (lengths > low) & (lengths <= high)) for low, high, _ in bins])
-    held = measured[0].held
+        angles.append([each.angle((lengths > low) & (lengths <= high)) for low, high, _ in bins])
+    held = alignments[0].held
     own = degrees(row_cosines(held.cls, held.cls_targets))
-    lengths = held.text_tokens
-    inside = [(lengths > low) & (lengths <= high) for low, high, _ in bins]
-    found.append([by_document(own[some], np.arange(some.sum())) for some in inside])
-    return found
+    inside = [(held.text_tokens > low) & (held.text_tokens <= high) for low, high, _ in bins]
+    angles.append([by_document(own[mask], np.arange(mask.sum())) for mask in inside])
+    return angles
 
 
-def angle_of(measured: Measured, some: NDArray[np.bool_]) -> Interval | None:
-    """The mean angle of some chunks, which are marked."""
-    return by_document(degrees(measured.cosines[some]), measured.held.texts[some])
-
-
-def length_bins(measured: Measured) -> list[tuple[int, int, int]]:
+def length_bins(alignment: Alignment) -> list[tuple[int, int, int]]:
     """Lengths that occur: over, up to, and the mean of the documents between."""
-    lengths = measured.held.text_tokens
+    lengths = alignment.held.text_tokens
     edges = (*LENGTH_EDGES, int(max(lengths.max(), LENGTH_EDGES[-1]) + 1))
     inside = [(low, high, lengths[(lengths > low) & (lengths <= high)])
               for low, high in pairwise(edges)]  # fmt: skip
-    return [(low, high, round(float(some.mean()))) for low, high, some in inside if len(some)]
+    return [(low, high, round(float(own.mean()))) for low, high, own in inside if len(own)]
 
 
-def tightness(chunks: Floats, owners: Int) -> Tightness:
+def tightness(chunks: Floats, owners: Integers) -> Tightness:
     """How alike unit vectors (C, D) are within their documents and between them.
 
     Within: the mean over documents of two chunks or more. Between: over all pairs of chunks of two
@@ -138,10 +138,10 @@ def tightness(chunks: Floats, owners: Int) -> Tightness:
     )
 
 
-def pair_cosines(chunks: Floats, owners: Int, most: int) -> tuple[Doubles, Doubles]:
-    """Cosines of pairs of chunks: those of one document, and those of two; of the first `most`."""
-    some, of = chunks[:most].astype(np.float64), owners[:most]
-    first, second = np.triu_indices(len(some), 1)
-    cosines = (some @ some.T)[first, second]
-    same = of[first] == of[second]
+def pair_cosines(chunks: Floats, owners: Integers, limit: int) -> tuple[Doubles, Doubles]:
+    """Cosines of pairs of the first `limit` chunks: those of one document, and those of two."""
+    vectors, owners = chunks[:limit].astype(np.float64), owners[:limit]
+    first, second = np.triu_indices(len(vectors), 1)
+    cosines = (vectors @ vectors.T)[first, second]
+    same = owners[first] == owners[second]
     return cosines[same], cosines[~same]

@@ -12,18 +12,17 @@ from dewey_embed.text.tokenizer import Tokenizer
 
 SEPARATOR = "\n\n"
 
-
 MIN_DOCUMENTS = 8
-"""Fewer candidates than these tell nothing; lengths that so few documents fit into are left out."""
+"""A length into which fewer documents fit is left out: their figures would mean nothing."""
 
 
 class JoinedTasks:
     """A corpus → one task for each length, with the same answering documents and queries.
 
-    An answering document is the only relevant one of some query and fits into the shortest of
-    `lengths`: those of the lengths asked for into which at least eight fit. Around it stand
-    documents that are relevant to none of the queries, in an order and with the answer at a depth
-    that its id and the seed decide, for all lengths alike.
+    An answering document is the only relevant one of a query and fits into the shortest of
+    `lengths`, which are the requested lengths into which at least eight documents fit. The
+    documents around it are relevant to none of the queries. Its id and the seed decide their order
+    and its depth, for all lengths alike.
     """
 
     def __init__(
@@ -55,8 +54,8 @@ class JoinedTasks:
                 f"{data.name}: {len(fitting[max(lengths)])} documents are the only relevant one of "
                 f"a query and have at most {max(lengths):,} tokens; {MIN_DOCUMENTS} are needed"
             )
-        found = fitting[self.lengths[0]]
-        kept = Random(seed).sample(found, min(num_documents, len(found)))
+        shortest = fitting[self.lengths[0]]
+        kept = Random(seed).sample(shortest, min(num_documents, len(shortest)))
         self.answers = kept
         self.qrels = {
             query: dict(gains)
@@ -66,8 +65,8 @@ class JoinedTasks:
         self.others = sorted(set(data.documents) - set(kept))
         if not self.others:
             raise TaskError(
-                f"{data.name}: all {len(kept)} documents are asked for; there is none to join them "
-                "with. Ask for fewer (--tokens-per-length), or take a larger corpus"
+                f"{data.name}: all {len(kept)} documents answer a query; there is none to join "
+                "them with. Take fewer (--tokens-per-length), or take a larger corpus"
             )
 
     def at(self, length: int) -> RetrievalData:

@@ -1,44 +1,64 @@
-"""`dewey audit length`: how well documents are found as they grow from 1K to 128K tokens.
+"""`dewey audit length`: retrieval by document length, from 1K to 128K tokens.
 
-The same questions at every length, about the same few documents; what grows is the text around
-the answer. So a fall is the length's doing: that of the pass, and that of the other text, with
-which an answer can be confused.
+The queries and the documents that answer them are the same at every length; only the text around
+the answer grows. So a fall has two causes: the pass over a longer text, and the other text, which
+can be confused with the answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError
+from dewey_embed.eval.audits.document_vectors import CACHE, ChunkSize, DocumentVectorCache
 from dewey_embed.eval.audits.joined import MIN_DOCUMENTS, JoinedTasks
-from dewey_embed.eval.audits.length_findings import MODES, Point, to_findings
-from dewey_embed.eval.audits.vectors import VectorCache
 from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.generated import passkey
-from dewey_embed.eval.result_page import ResultPage
-from dewey_embed.eval.scores import interval, query_scores
+from dewey_embed.eval.result_page import Column, Machine, Plot, ResultPage, Series, Table
+from dewey_embed.eval.scores import Interval, interval, query_scores
 from dewey_embed.progress import Advance, progress_bar
+from dewey_embed.types import SimilarityMode
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 MIN_LENGTH = 64
 TOKENS_PER_LENGTH = 2**20
-CACHE = Path("~/.cache/dewey-embed/audits")
+FALL = 0.05
+MODES: tuple[SimilarityMode, ...] = ("single", "multi")
 
 
 class LengthTask(NamedTuple):
-    """What is retrieved at each of some lengths, and what a reader must know of it."""
+    """A task that exists at several lengths, with a note on its documents."""
 
     name: str
     lengths: Sequence[int]
     at: Callable[[int], RetrievalData]
     note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthScores:
+    """The scores at one length in one mode; `num_tokens` is the mean of the documents."""
+
+    task: str
+    mode: SimilarityMode
+    length: int
+    num_documents: int
+    num_queries: int
+    num_tokens: float
+    in_windows: bool
+    ndcg: Interval
+    accuracy: Interval
+
+
+Lines = dict[tuple[str, SimilarityMode], list[LengthScores]]
 
 
 def audit_length(
@@ -55,16 +75,16 @@ def audit_length(
 ) -> ResultPage:
     """nDCG@10 and accuracy@1 by document length, with one vector and with one a chunk.
 
-    On each BEIR folder of `data`, its documents joined to the length, and on generated pass keys.
-    `lengths` are whole passes, CLS and SEP included; for pass keys they are LongEmbed's tokens.
-    Every length has the same number of documents, at least eight: as many as `tokens_per_length`
-    tokens hold at the longest. Pass keys go up to `longest_passkey`; they cost as much as real
-    documents, and say less. Vectors are kept in `cache`: a run that was killed goes on with
-    the document it was in.
+    The tasks are the BEIR folders of `data`, their documents joined to each length, and generated
+    pass keys. `lengths` are complete passes, CLS and SEP included; for pass keys they are
+    LongEmbed's tokens. Every length has the same number of documents, at least eight: as many as
+    `tokens_per_length` tokens hold at the longest. Pass keys go up to `longest_passkey`; they cost
+    as much as real documents, and say less. Vectors are kept in `cache`: a run that was killed
+    resumes with the document it was in.
 
     Raises:
-        ConfigError: lengths that do not ascend from 64 or more, too few tokens, or nothing to do.
-        TaskError: a folder is no task, or holds too few documents.
+        ConfigError: lengths that do not ascend from 64 or more, too few tokens, or no task.
+        TaskError: a folder is not a task, or holds too few documents.
         InputError: the model makes NaN.
 
     """
@@ -75,41 +95,53 @@ def audit_length(
     if tokens_per_length < 1:
         raise ConfigError(f"tokens_per_length is {tokens_per_length}; it must be 1 or more")
     num_documents = max(MIN_DOCUMENTS, tokens_per_length // lengths[-1])
-    tasks = [_joined(model, folder, lengths, num_documents, seed) for folder in data]
+    tasks = [_joined_task(model, folder, lengths, num_documents, seed) for folder in data]
     keyed = [each for each in lengths if longest_passkey is None or each <= longest_passkey]
     if keyed:
-        tasks.append(_passkeys(keyed, num_documents, seed))
+        tasks.append(_passkey_task(keyed, num_documents, seed))
     if not tasks:
         raise ConfigError(
             f"longest_passkey is {longest_passkey}, the shortest length {lengths[0]}, and no data "
             "is named: nothing to measure; name a folder, or allow longer pass keys"
         )
-    vectors = VectorCache(model, cache.expanduser(), chunk_tokens=chunk_tokens)
-    points: list[Point] = []
+    vectors = DocumentVectorCache(model, cache, [ChunkSize(chunk_tokens)])
+    scores: list[LengthScores] = []
     total = sum(num_documents * length for task in tasks for length in task.lengths)
     with progress_bar("encoding", total, "tokens", show=progress) as advance:
         for task in tasks:
             for length in task.lengths:
-                points += measure(task, length, vectors, advance)
-    notes = [task.note for task in tasks]
-    return to_findings(model, points, notes, chunk_tokens=chunk_tokens)
+                scores += _measure(task, length, vectors, advance)
+    return _page(model, scores, [task.note for task in tasks], chunk_tokens=chunk_tokens)
 
 
-def measure(task: LengthTask, length: int, vectors: VectorCache, advance: Advance) -> list[Point]:
-    """A point for each mode at one length."""
+def first_fall(line: Sequence[LengthScores]) -> int | None:
+    """The first length whose accuracy is 5 points or more below the shortest's; else `None`.
+
+    `line` is of one task and mode, shortest first.
+    """
+    for scores in line[1:]:
+        if line[0].accuracy.mean - scores.accuracy.mean >= FALL - 1e-9:
+            return scores.length
+    return None
+
+
+def _measure(
+    task: LengthTask, length: int, vectors: DocumentVectorCache, advance: Advance
+) -> list[LengthScores]:
+    """The scores of each mode at one length."""
     data = task.at(length)
-    documents = [vectors.encode(text, advance) for text in data.documents.values()]
-    asked = vectors.model.encode_query(list(data.queries.values()))
-    points = []
+    documents = vectors.encode(list(data.documents.values()), advance)
+    queries = vectors.model.encode_query(list(data.queries.values()))
+    scores = []
     for mode in MODES:
-        cosines = vectors.model.similarity(asked, documents, mode=mode)
+        similarities = vectors.model.similarity(queries, documents, mode=mode)
         ranking = {
             query: dict(zip(data.documents, map(float, row), strict=True))
-            for query, row in zip(data.queries, cosines, strict=True)
+            for query, row in zip(data.queries, similarities, strict=True)
         }
-        scores = query_scores(data.qrels, ranking).values()
-        points.append(
-            Point(
+        by_query = query_scores(data.qrels, ranking).values()
+        scores.append(
+            LengthScores(
                 task=task.name,
                 mode=mode,
                 length=length,
@@ -117,33 +149,33 @@ def measure(task: LengthTask, length: int, vectors: VectorCache, advance: Advanc
                 num_queries=len(data.queries),
                 num_tokens=float(np.mean([each.num_tokens for each in documents])),
                 in_windows=any(each.overflow for each in documents),
-                ndcg=interval(np.array([each["ndcg_at_10"] for each in scores])),
-                accuracy=interval(np.array([each["ndcg_at_1"] for each in scores])),
+                ndcg=interval(np.array([each["ndcg_at_10"] for each in by_query])),
+                accuracy=interval(np.array([each["ndcg_at_1"] for each in by_query])),
             )
         )
-    return points
+    return scores
 
 
-def _joined(
+def _joined_task(
     model: Dewey, folder: Path, lengths: Sequence[int], num_documents: int, seed: int
 ) -> LengthTask:
     """A corpus, its documents joined to each length."""
     data = read_beir(folder)
     prompt = model.prompts.get("document", "")
     around = 2 + len(model.tokenizer.encode([""], prompt=prompt)[0].prompt_ids)
-    made = JoinedTasks(
+    joined = JoinedTasks(
         data,
         model.tokenizer,
         lengths=[length - around for length in lengths],
         num_documents=num_documents,
         seed=seed,
     )
-    left_out = [length for length in lengths if length - around not in made.lengths]
+    left_out = [length for length in lengths if length - around not in joined.lengths]
     note = (
-        f"{data.name}: {len(made.qrels)} queries about {len(made.answers)} documents of at most "
-        f"{made.lengths[0]:,} tokens, each joined with others of the corpus up to the length; "
-        f"the others have {made.num_other_tokens:,} tokens together, and come again where that "
-        "is less than a length."
+        f"{data.name}: {len(joined.qrels)} queries about {len(joined.answers)} documents of at "
+        f"most {joined.lengths[0]:,} tokens, each joined with other documents of the corpus up to "
+        f"the length. The others have {joined.num_other_tokens:,} tokens together, and are "
+        "repeated where that is less than a length."
     )
     if left_out:
         note += (
@@ -152,18 +184,147 @@ def _joined(
         )
     return LengthTask(
         data.name,
-        [length + around for length in made.lengths],
-        lambda length: made.at(length - around),
+        [length + around for length in joined.lengths],
+        lambda length: joined.at(length - around),
         note,
     )
 
 
-def _passkeys(lengths: Sequence[int], num_documents: int, seed: int) -> LengthTask:
-    """Generated pass keys, all of them asked for."""
+def _passkey_task(lengths: Sequence[int], num_documents: int, seed: int) -> LengthTask:
+    """Generated pass keys, with a query for each."""
     return LengthTask(
         "passkey",
         lengths,
         lambda length: passkey(length, num=num_documents, num_documents=num_documents, seed=seed),
         f"passkey: {num_documents} documents at each length, one query for each; lengths are "
         "LongEmbed's tokens of 0.75 words, the column of tokens holds the model's own.",
+    )
+
+
+def _page(
+    model: Dewey, scores: Sequence[LengthScores], task_notes: Sequence[str], *, chunk_tokens: int
+) -> ResultPage:
+    lines: Lines = {}
+    for each in scores:
+        lines.setdefault((each.task, each.mode), []).append(each)
+    notes = [
+        f"Model {model.name}, fingerprint {model.fingerprint}.",
+        *task_notes,
+        f"single: by the document's vector; multi: by chunks of {chunk_tokens} tokens, as `dewey "
+        "search` ranks them. Intervals: 95% bootstrap over queries. A random ranking has an "
+        "accuracy@1 of one over the number of documents.",
+    ]
+    windows = sorted({each.length for each in scores if each.in_windows})
+    if windows:
+        notes.append(
+            f"Longer than the model's {model.max_tokens:,} tokens, so read in overlapping windows: "
+            f"{', '.join(f'{length:,}' for length in windows)}."
+        )
+    label = Path(model.name).name
+    return ResultPage(
+        kind="length",
+        name=f"length-{label}",
+        title=f"Retrieval by document length: {label}",
+        summary=" ".join(_fall_in_words(*key, line) for key, line in lines.items()),
+        machine=Machine.here(
+            device=model.device.type, dtype=str(model.dtype).removeprefix("torch.")
+        ),
+        tables=(_falls_table(lines), _scores_table(scores, notes)),
+        plots=(
+            _plot("Accuracy@1", "accuracy", lines, notes),
+            _plot("nDCG@10", "ndcg", lines, notes),
+        ),
+    )
+
+
+def _fall_in_words(task: str, mode: SimilarityMode, line: Sequence[LengthScores]) -> str:
+    fall = first_fall(line)
+    first, last = line[0], line[-1]
+    start = f"{task}, {mode}: accuracy@1 is {first.accuracy.mean:.2f} at {first.length:,} tokens"
+    if fall is None:
+        return f"{start} and does not fall by 5 points up to {last.length:,}."
+    at = next(scores for scores in line if scores.length == fall)
+    return (
+        f"{start}; it has fallen by 5 points at {fall:,} ({at.accuracy.mean:.2f}) and is "
+        f"{last.accuracy.mean:.2f} at {last.length:,}."
+    )
+
+
+def _falls_table(lines: Lines) -> Table:
+    """Where each line falls by 5 points."""
+    return Table(
+        title="Where accuracy@1 falls by 5 points",
+        columns=(
+            Column(name="task"),
+            Column(name="mode"),
+            Column(name="shortest", unit="tokens", digits=0),
+            Column(name="accuracy@1 there"),
+            Column(name="5 points less at", unit="tokens", digits=0),
+            Column(name="longest", unit="tokens", digits=0),
+            Column(name="accuracy@1 at the longest", best="highest"),
+        ),
+        rows=tuple(
+            (
+                *key, line[0].length, line[0].accuracy.mean, first_fall(line), line[-1].length,
+                line[-1].accuracy.mean,
+            )
+            for key, line in lines.items()
+        ),
+        notes=("A dash under `5 points less at`: it does not fall so far at any length.",),
+    )  # fmt: skip
+
+
+def _scores_table(scores: Sequence[LengthScores], notes: Sequence[str]) -> Table:
+    """Every figure with its interval."""
+    figures = [
+        Column(name=f"{name}{end}", best=None if end else "highest")
+        for name in ("nDCG@10", "accuracy@1")
+        for end in ("", " low", " high")
+    ]
+    return Table(
+        title="By length",
+        columns=(
+            Column(name="task"),
+            Column(name="mode"),
+            Column(name="length", unit="tokens", digits=0),
+            Column(name="mean of documents", unit="tokens", digits=0),
+            Column(name="documents", digits=0),
+            Column(name="queries", digits=0),
+            *figures,
+        ),
+        rows=tuple(
+            (
+                each.task, each.mode, each.length, each.num_tokens, each.num_documents,
+                each.num_queries, *each.ndcg, *each.accuracy,
+            )
+            for each in scores
+        ),
+        notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _plot(
+    title: str, measure: Literal["accuracy", "ndcg"], lines: Lines, notes: Sequence[str]
+) -> Plot:
+    """A line for each task and mode over the length."""
+    series = []
+    for (task, mode), line in lines.items():
+        values: list[Interval] = [getattr(scores, measure) for scores in line]
+        series.append(
+            Series(
+                name=f"{task}, {mode}",
+                x=tuple(float(scores.length) for scores in line),
+                y=tuple(value.mean for value in values),
+                low=tuple(value.low for value in values),
+                high=tuple(value.high for value in values),
+            )
+        )
+    return Plot(
+        title=f"{title} by document length",
+        kind="line",
+        x_label="document length (tokens)",
+        y_label=title,
+        log_x=True,
+        series=tuple(series),
+        notes=tuple(notes),
     )

@@ -1,4 +1,4 @@
-"""What is measured side by side: Dewey's index in its modes, and peers behind mteb's protocols."""
+"""Models that the baseline audit ranks with: Dewey's index in its modes, and mteb's protocols."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
     from mteb.types import PromptType
 
-TOP = 10
+TOP_K = 10
 BATCH_TEXTS = 32
 
 
@@ -61,14 +61,14 @@ class Texts:
 
 
 class Ranker(Protocol):
-    """A model that indexes documents and answers one query at a time, in one mode or several."""
+    """A model that indexes documents and ranks them for one query at a time, in its modes."""
 
     name: str
     identity: str
     modes: Sequence[str]
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
-        """Nothing; the documents, by id, can then be searched. `folder` is for what is on disk."""
+        """Index documents by id; `folder` is for its files."""
         ...
 
     def rank(self, query: str, mode: str) -> dict[str, float]:
@@ -76,7 +76,7 @@ class Ranker(Protocol):
         ...
 
     def num_bytes(self) -> int | None:
-        """Bytes of the index on disk; None where that is not known."""
+        """Bytes of the index on disk; `None` if unknown."""
         ...
 
 
@@ -84,14 +84,17 @@ def open_ranker(name: str, *, device: str | None = None) -> Ranker:
     """The ranker of a name: a peer's, or a Dewey model's.
 
     Raises:
-        ConfigError, CheckpointError, TeacherError, MissingDependencyError: it cannot be opened.
+        ConfigError: the name is not one of a model.
+        CheckpointError: its folder cannot be loaded.
+        TeacherError: its endpoint does not respond.
+        MissingDependencyError: its package is not installed.
 
     """
     if not is_peer(name):
         return DeweyRanker(name, Dewey.load(name, device=device))
     from mteb.models.models_protocols import SearchProtocol
 
-    # Without a cache: what is timed must be done.
+    # Without a cache, so that each encoding is timed.
     peer = open_peer(name, device=device)
     if isinstance(peer, SearchProtocol):
         return SearchRanker(name, peer)
@@ -110,7 +113,7 @@ class DeweyRanker:
         self._index: Index | None = None
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
-        """Nothing; `folder` then holds the index."""
+        """Index documents in `folder`."""
         self._index = Index.open(folder, self._model)
         texts = (Document(id=name, text=text) for name, text in documents.items())
         self._index.add(texts, progress=progress)
@@ -118,7 +121,7 @@ class DeweyRanker:
     def rank(self, query: str, mode: str) -> dict[str, float]:
         """Scores of the ten best documents, whose passages are looked up too."""
         assert self._index is not None, "index() comes first"
-        hits = self._index.search(query, TOP, mode=cast(Mode, mode))
+        hits = self._index.search(query, TOP_K, mode=cast(Mode, mode))
         return {hit.document_id: hit.score for hit in hits}
 
     def num_bytes(self) -> int | None:
@@ -136,20 +139,24 @@ class SearchRanker:
         self.name = name
         self.identity = f"{name}-{peer.mteb_model_meta.revision}"
         self._peer = peer
-        self._told = _told(name)
+        self._arguments = _task_arguments(name)
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
-        """Nothing; the peer then holds the documents."""
-        with redirect_stderr(io.StringIO()):  # bars that do not know whether they are wanted
-            self._peer.index(_texts(documents), **self._told, encode_kwargs={}, num_proc=None)
+        """Give the documents to the peer."""
+        with redirect_stderr(io.StringIO()):  # its progress bars
+            self._peer.index(_texts(documents), **self._arguments, encode_kwargs={}, num_proc=None)
 
     def rank(self, query: str, mode: str) -> dict[str, float]:
         """Scores of the ten best documents."""
         with redirect_stderr(io.StringIO()):
-            found = self._peer.search(
-                _texts({"q": query}), **self._told, top_k=TOP, encode_kwargs={}, num_proc=None
+            hits = self._peer.search(
+                _texts({"q": query}),
+                **self._arguments,
+                top_k=TOP_K,
+                encode_kwargs={},
+                num_proc=None,
             )
-        return dict(found["q"])
+        return dict(hits["q"])
 
     def num_bytes(self) -> int | None:
         """Bytes of what bm25s saves; None for other peers, which save nothing."""
@@ -162,7 +169,7 @@ class SearchRanker:
 
 
 class EncoderRanker:
-    """A peer that gives vectors, which are compared one by one."""
+    """A peer that encodes texts; a query is compared with every document."""
 
     modes: Sequence[str] = ("",)
     _vectors: NDArray[Any]
@@ -172,10 +179,10 @@ class EncoderRanker:
         self.name = name
         self.identity = f"{name}-{peer.mteb_model_meta.revision}"
         self._peer = peer
-        self._told = _told(name)
+        self._arguments = _task_arguments(name)
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
-        """Nothing; the documents' vectors are then in memory."""
+        """Encode the documents."""
         from mteb.types import PromptType
 
         self._ids = list(documents)
@@ -191,29 +198,31 @@ class EncoderRanker:
         """Scores of the ten best documents by the peer's own similarity."""
         from mteb.types import PromptType
 
-        asked = self._encode([query], PromptType.query)
-        scores = np.asarray(self._peer.similarity(asked, self._vectors))[0]
-        best = np.argsort(-scores, kind="stable")[:TOP]
+        vector = self._encode([query], PromptType.query)
+        scores = np.asarray(self._peer.similarity(vector, self._vectors))[0]
+        best = np.argsort(-scores, kind="stable")[:TOP_K]
         return {self._ids[place]: float(scores[place]) for place in best}
 
     def num_bytes(self) -> int | None:
-        """Bytes of the vectors, which are all there is."""
+        """Bytes of the vectors."""
         return int(self._vectors.nbytes)
 
     def _encode(self, texts: Sequence[str], kind: PromptType) -> NDArray[Any]:
-        """(N, D) of texts, which are queries or documents."""
+        """(N, D) of texts, which are all queries or all documents."""
         import torch
         from torch.utils.data import DataLoader
 
         rows: Any = _texts({str(number): text for number, text in enumerate(texts)})
-        made = self._peer.encode(
+        vectors = self._peer.encode(
             DataLoader(rows, batch_size=BATCH_TEXTS),
-            **self._told,
+            **self._arguments,
             prompt_type=kind,
             batch_size=BATCH_TEXTS,
             show_progress_bar=False,
         )
-        return np.asarray(made.cpu() if isinstance(made, torch.Tensor) else made, np.float32)
+        return np.asarray(
+            vectors.cpu() if isinstance(vectors, torch.Tensor) else vectors, np.float32
+        )
 
 
 def finite(scores: dict[str, float], name: str, query: str) -> dict[str, float]:
@@ -237,8 +246,8 @@ def folder_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _told(name: str) -> dict[str, Any]:
-    """What mteb tells a model of the task."""
+def _task_arguments(name: str) -> dict[str, Any]:
+    """The arguments by which mteb names the task to a model."""
     about = retrieval_metadata(
         "Baseline", path=name, revision="1", description="A corpus of the user's own."
     )
@@ -246,5 +255,5 @@ def _told(name: str) -> dict[str, Any]:
 
 
 def _texts(texts: Mapping[str, str]) -> Any:
-    """A table of texts by id, of which mteb believes that it is one of `datasets`."""
+    """A table of texts by id that mteb accepts as one of `datasets`."""
     return Texts(id=list(texts), text=list(texts.values()), title=[""] * len(texts))

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.eval.audits.clusters import clustered
-from dewey_embed.eval.audits.cuts import Cut
-from dewey_embed.eval.audits.stored import Parts, Stored, flat_index
-from dewey_embed.eval.audits.ways import Choices, Point, Way, name_of, pareto_front, ways
+from dewey_embed.eval.audits.document_vectors import ChunkSize
+from dewey_embed.eval.audits.storage import (
+    CorpusVectors,
+    StorageChoices,
+    StorageCost,
+    StorageVariant,
+    StoredVectors,
+    cluster_centres,
+    flat_index,
+    pareto_front,
+)
 from dewey_embed.quantization import to_precision, to_unit_float
 from dewey_embed.scoring import similarity
 from dewey_embed.types import DocumentVectors
@@ -46,9 +53,9 @@ def documents(random):
 
 
 @pytest.fixture(scope="module")
-def parts(documents):
+def corpus(documents):
     whole = np.stack([each.vector for each in documents])
-    return Parts.of(whole, [each.chunks for each in documents])
+    return CorpusVectors.of(whole, [each.chunks for each in documents])
 
 
 def converted(documents, precision, dim):
@@ -66,23 +73,30 @@ def converted(documents, precision, dim):
 class TestScores:
     @pytest.mark.parametrize("precision", PRECISIONS)
     @pytest.mark.parametrize("dim", [WIDTH, 60])
-    def test_they_are_the_encoders(self, queries, documents, parts, precision, dim):
+    def test_scores_are_those_of_the_encoder(self, queries, documents, corpus, precision, dim):
         asked = to_unit_float(queries[:, :dim], dim)
         theirs = converted(documents, precision, dim)
-        ours = Stored(parts, precision, dim).scores(queries)
+        ours = StoredVectors(corpus, precision, dim).scores(queries)
         assert np.allclose(ours, similarity(asked, theirs, dim, mode="multi"), atol=1e-5)
-        single = Stored(Parts.without(parts.whole), precision, dim).scores(queries)
+        single = StoredVectors(
+            CorpusVectors.without_chunks(corpus.documents), precision, dim
+        ).scores(queries)
         assert np.allclose(single, similarity(asked, theirs, dim, mode="single"), atol=1e-5)
 
-    def test_as_many_clusters_as_chunks_are_exactly_the_chunks(self, queries, documents, parts):
-        kept = Parts.of(parts.whole, [clustered(each.chunks, 30) for each in documents])
-        ours, theirs = Stored(kept, "float32", WIDTH), Stored(parts, "float32", WIDTH)
+    def test_as_many_clusters_as_chunks_are_exactly_the_chunks(self, queries, documents, corpus):
+        kept = CorpusVectors.of(
+            corpus.documents, [cluster_centres(each.chunks, 30) for each in documents]
+        )
+        ours, theirs = (
+            StoredVectors(kept, "float32", WIDTH),
+            StoredVectors(corpus, "float32", WIDTH),
+        )
         assert np.array_equal(ours.scores(queries), theirs.scores(queries))
 
-    def test_a_corpus_without_any_chunk_is_compared_by_its_documents(self, queries, parts):
-        empty = Parts.of(parts.whole, [parts.parts[:0]] * len(parts.whole))
-        ours = Stored(empty, "float32", WIDTH).scores(queries)
-        assert np.allclose(ours, queries @ parts.whole.T, atol=1e-6)
+    def test_a_corpus_without_any_chunk_is_compared_by_its_documents(self, queries, corpus):
+        empty = CorpusVectors.of(corpus.documents, [corpus.chunks[:0]] * len(corpus.documents))
+        ours = StoredVectors(empty, "float32", WIDTH).scores(queries)
+        assert np.allclose(ours, queries @ corpus.documents.T, atol=1e-6)
 
 
 class TestBytes:
@@ -90,15 +104,18 @@ class TestBytes:
         ("precision", "a_vector"),
         [("float32", 4 * WIDTH), ("float16", 2 * WIDTH), ("int8", WIDTH), ("binary", 13)],
     )
-    def test_they_are_those_of_every_vector(self, parts, precision, a_vector):
-        stored = Stored(parts, precision, WIDTH)
+    def test_bytes_are_those_of_every_vector(self, corpus, precision, a_vector):
+        stored = StoredVectors(corpus, precision, WIDTH)
         assert stored.num_vectors == 5 + 30 + 1 + 12 + 7 + 6
         assert stored.num_bytes == a_vector * stored.num_vectors
-        alone = Stored(Parts.without(parts.whole), precision, WIDTH)
+        alone = StoredVectors(CorpusVectors.without_chunks(corpus.documents), precision, WIDTH)
         assert alone.num_bytes == a_vector * 6
 
-    def test_half_the_width_is_half_the_bytes(self, parts):
-        assert Stored(parts, "float32", 50).num_bytes * 2 == Stored(parts, "float32", 100).num_bytes
+    def test_half_the_width_is_half_the_bytes(self, corpus):
+        assert (
+            StoredVectors(corpus, "float32", 50).num_bytes * 2
+            == StoredVectors(corpus, "float32", 100).num_bytes
+        )
 
 
 class TestSearch:
@@ -114,45 +131,45 @@ class TestSearch:
         exact = vectors[0] @ to_unit_float(codes, WIDTH)[rows[0]].T
         assert np.corrcoef(products[0], exact)[0, 1] > 0.99
 
-    def test_the_index_holds_the_bytes_that_are_counted(self, parts):
+    def test_the_index_holds_the_bytes_that_are_counted(self, corpus):
         for precision in PRECISIONS:
-            stored = Stored(parts, precision, WIDTH)
+            stored = StoredVectors(corpus, precision, WIDTH)
             index = flat_index(stored.codes, precision, WIDTH)
             assert index.sa_code_size() * index.ntotal == stored.num_bytes
 
-    def test_seconds_are_those_of_something(self, queries, parts):
-        assert 0 < Stored(parts, "int8", WIDTH).seconds(queries[:5]) < 1
+    def test_seconds_are_those_of_something(self, queries, corpus):
+        assert 0 < StoredVectors(corpus, "int8", WIDTH).seconds(queries[:5]) < 1
 
 
 class TestClusters:
     def test_one_is_the_mean_direction(self, random):
         chunks = unit(random, 40, WIDTH)
         mean = chunks.sum(0) / np.linalg.norm(chunks.sum(0))
-        assert np.allclose(clustered(chunks, 1), mean[None], atol=1e-5)
+        assert np.allclose(cluster_centres(chunks, 1), mean[None], atol=1e-5)
 
     def test_two_far_groups_are_found(self, random):
         poles = unit(random, 2, WIDTH)
         chunks = np.repeat(poles, 20, axis=0) + 0.01 * random.normal(size=(40, WIDTH))
         chunks = (chunks / np.linalg.norm(chunks, axis=1, keepdims=True)).astype(np.float32)
-        found = clustered(chunks, 2)
+        found = cluster_centres(chunks, 2)
         assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
         assert sorted((found @ poles.T).argmax(1)) == [0, 1]
         assert (found @ poles.T).max(1).min() > 0.99
 
     def test_the_same_chunks_give_the_same_clusters(self, random):
         chunks = unit(random, 40, WIDTH)
-        assert np.array_equal(clustered(chunks, 8), clustered(chunks, 8))
+        assert np.array_equal(cluster_centres(chunks, 8), cluster_centres(chunks, 8))
 
     def test_few_chunks_are_kept(self, random):
         chunks = unit(random, 3, WIDTH)
-        assert clustered(chunks, 4) is chunks
-        assert len(clustered(chunks[:0], 4)) == 0
+        assert cluster_centres(chunks, 4) is chunks
+        assert len(cluster_centres(chunks[:0], 4)) == 0
 
 
 def point(num_bytes, ndcg):
-    return Point(
-        way=Way(kind="single", precision="float32", dim=4), scores=np.array([ndcg]), recall=ndcg,
-        num_vectors=1, num_bytes=num_bytes, seconds=1.0,
+    return StorageCost(
+        variant=StorageVariant(kind="single", precision="float32", dim=4),
+        ndcg_scores=np.array([ndcg]), recall=ndcg, num_vectors=1, num_bytes=num_bytes, seconds=1.0,
     )  # fmt: skip
 
 
@@ -171,32 +188,36 @@ class TestFront:
         assert pareto_front([]) == []
 
 
-class TestWays:
+class TestVariants:
     def test_other_overlaps_are_tried_at_full_precision_only(self):
-        tried = ways(Choices(clusters=(2, 1)), (384, 64))
+        tried = StorageChoices(clusters=(2, 1), dims=(384, 64)).variants(384)
         assert len(tried) == len(set(tried)) == 2 * 4 * (1 + 2 + 5) + 10
-        assert {each.cut.overlap for each in tried if each.precision == "int8" and each.cut} == {
+        assert {each.size.overlap for each in tried if each.precision == "int8" and each.size} == {
             0.25
         }
-        assert tried[0] == Way(kind="single", precision="float32", dim=384)
+        assert tried[0] == StorageVariant(kind="single", precision="float32", dim=384)
 
     def test_clusters_are_of_the_usual_chunks_or_the_smallest(self):
-        assert Choices().base == Cut(128, 0.25)
-        assert Choices(chunk_tokens=(512, 64), overlaps=(0.5,)).base == Cut(64, 0.5)
+        assert StorageChoices().base == ChunkSize(128, 0.25)
+        assert StorageChoices(chunk_tokens=(512, 64), overlaps=(0.5,)).base == ChunkSize(64, 0.5)
 
     @pytest.mark.parametrize(("width", "tried"), [
         (384, (384, 256, 128, 64)), (2048, (2048, 1024, 512, 256, 128, 64)), (32, (32,)),
     ])  # fmt: skip
     def test_widths_are_the_models_and_powers_of_two(self, width, tried):
-        assert Choices().widths(width) == tried
+        assert StorageChoices().widths(width) == tried
 
     def test_names_say_what_differs_from_the_usual_overlap(self):
-        assert [name_of(way) for way in (
-            Way(kind="single", precision="int8", dim=64),
-            Way(kind="clustered", clusters=1, cut=Cut(64, 0.25), precision="int8", dim=64),
-            Way(kind="multi", cut=Cut(64, 0.25), precision="binary", dim=64),
-            Way(kind="multi", cut=Cut(64, 0.5), precision="binary", dim=64),
-        )] == [
+        variants = [
+            StorageVariant(kind=kind, clusters=clusters, size=size, precision=precision, dim=64)
+            for kind, clusters, size, precision in (
+                ("single", None, None, "int8"),
+                ("clustered", 1, ChunkSize(64, 0.25), "int8"),
+                ("multi", None, ChunkSize(64, 0.25), "binary"),
+                ("multi", None, ChunkSize(64, 0.5), "binary"),
+            )
+        ]
+        assert [variant.name for variant in variants] == [
             "1 vector, int8, 64", "1 cluster, int8, 64", "chunks 64, binary, 64",
             "chunks 64/32, binary, 64",
         ]  # fmt: skip
@@ -204,15 +225,15 @@ class TestWays:
     @pytest.mark.parametrize(
         ("choices", "words"),
         [
-            ({"chunk_tokens": ()}, "chunk_tokens names nothing to try"),
+            ({"chunk_tokens": ()}, "chunk_tokens is empty"),
             ({"precisions": ("float64",)}, "precision float64 is unknown; accepted: float32"),
             ({"clusters": (0, 2)}, r"clusters are \[0, 2\]; need at least 1"),
         ],
     )
     def test_what_cannot_be_tried_is_refused(self, choices, words):
         with pytest.raises(ConfigError, match=words):
-            Choices(**choices)
+            StorageChoices(**choices)
 
     def test_a_width_that_vectors_do_not_have_is_refused(self):
         with pytest.raises(ConfigError, match=r"dims are \[500\]; .* have 384 dimensions"):
-            Choices(dims=(500,)).widths(384)
+            StorageChoices(dims=(500,)).widths(384)
