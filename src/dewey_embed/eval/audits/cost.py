@@ -169,7 +169,7 @@ def encode_times(
     texts = _timed_texts(model, data, seed)
     by_name = {f"and chunks of {size.tokens}": size for size in sizes}
     passes: dict[str, dict[str, Any]] = {
-        "one vector a document": {"splitter": [[] for _ in texts]},
+        "one vector a document": {"spans": [[] for _ in texts]},
         **{name: _size_options([size]) for name, size in by_name.items()},
     }
     if len(sizes) > 1:

@@ -182,7 +182,12 @@ class EncoderRanker:
         self._arguments = _task_arguments(name)
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
-        """Encode the documents."""
+        """Encode the documents.
+
+        Raises:
+            ResultsError: the peer makes a vector with NaN or infinity.
+
+        """
         from mteb.types import PromptType
 
         self._ids = list(documents)

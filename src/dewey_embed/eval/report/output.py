@@ -12,6 +12,7 @@ from dewey_embed.errors import ConfigError, ResultsError
 from dewey_embed.eval.report.markup import Key, to_html, to_markdown
 from dewey_embed.eval.report.pages import Group
 from dewey_embed.extras import needs
+from dewey_embed.files import atomic_file
 from dewey_embed.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -116,12 +117,10 @@ def _make_folder(folder: Path) -> None:
 def _write(path: Path, content: bytes) -> None:
     """Write a file that, if this is killed, holds its old content."""
     _make_folder(path.parent)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
+        with atomic_file(path) as draft:
+            draft.write_bytes(content)
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise _unwritable(path, error) from None
 
 
