@@ -11,6 +11,7 @@ import ast
 import inspect
 import json
 import re
+import runpy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -348,7 +349,32 @@ def entry(name: str, meaning: str) -> str:
     return f"{name:<{COLUMN}}{meaning}".rstrip()
 
 
-PAGES = {DOCS / "api.md": api, DOCS / "environment.md": environment, ROOT / "README.md": readme}
+def architecture() -> str:
+    """docs/architecture.md with the layers as tests/test_layers.py has them."""
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    return replaced(page, "layers", f"\n{layers()}\n")
+
+
+def layers() -> str:
+    """The layers as a picture, top first; of the ground, which may import those before them."""
+    names = runpy.run_path(str(ROOT / "tests/test_layers.py"))
+    by_layer: dict[int, list[str]] = {}
+    for room, layer in names["LAYERS"].items():
+        by_layer.setdefault(layer, []).append(room)
+    lines = [
+        f"{layer}  {'    '.join(rooms)}"
+        for layer, rooms in sorted(by_layer.items(), reverse=True)
+        if layer
+    ]
+    return "\n".join(["```", *lines, f"0  {' < '.join(names['GROUND'])}", "```"])
+
+
+PAGES = {
+    DOCS / "api.md": api,
+    DOCS / "architecture.md": architecture,
+    DOCS / "environment.md": environment,
+    ROOT / "README.md": readme,
+}
 
 
 def main() -> None:

@@ -1,5 +1,7 @@
 """The documents are true: pages written from the code are current, commands and numbers exist."""
 
+import ast
+import importlib
 import importlib.util
 import re
 import shlex
@@ -39,7 +41,9 @@ def reference():
     return module
 
 
-@pytest.mark.parametrize("name", ["docs/api.md", "docs/environment.md", "README.md"])
+@pytest.mark.parametrize(
+    "name", ["docs/api.md", "docs/architecture.md", "docs/environment.md", "README.md"]
+)
 def test_pages_written_from_the_code_are_current(reference, name):
     page = reference.PAGES[ROOT / name]().rstrip() + "\n"
     assert (ROOT / name).read_text(encoding="utf-8") == page, "run `make docs`"
@@ -135,6 +139,21 @@ def test_the_tree_has_every_file_and_folder_of_the_root(reference):
     top = {name.split("/")[0] for name in tracked.splitlines()} - {"src", "README.md"}
     described = {name.rstrip("/") for name in reference.BESIDE_PACKAGE}
     assert {name for name in top if not name.startswith(".")} == described
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "value"),
+    [
+        found
+        for path in WRITTEN_BY_PEOPLE
+        for found in re.findall(
+            r"`([\w/]+\.py): ([^`=]+) = ([^`]+)`", path.read_text(encoding="utf-8")
+        )
+    ],
+)
+def test_constants_in_the_docs_are_those_of_the_code(file, name, value):
+    module = importlib.import_module(f"dewey_embed.{file.removesuffix('.py').replace('/', '.')}")
+    assert eval(name, vars(module)) == ast.literal_eval(value)
 
 
 def test_the_version_stands_in_one_place():
