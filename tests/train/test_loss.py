@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dewey_embed.train.loss import AlignmentLoss, cosine_loss, similarity_loss
+from dewey_embed.train.loss import AlignmentLoss
+from dewey_embed.train.loss_terms import LOSS_TERMS, LossTerm, cosine_loss, similarity_loss
 from dewey_embed.train.recipe import LossRecipe
 
 
@@ -69,6 +70,18 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
         + 11 * cosine_loss(*vectors[4:])
     )
     assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_term_added_to_the_table_is_part_of_the_loss(monkeypatch) -> None:
+    angle = LossTerm(lambda batch: (batch.cls - batch.cls_targets).norm(dim=-1).mean(), "documents")
+    recipe = LossRecipe()
+    chunks, cls, target = unit([1, 0]), unit([0, 1]), unit([1, 0])
+    before = loss_of(recipe, chunks, target, cls, target)
+    monkeypatch.setitem(LOSS_TERMS, "distance_cls", angle)
+    object.__setattr__(recipe, "distance_cls", 3.0)
+    after = loss_of(recipe, chunks, target, cls, target)
+    assert after.terms["distance_cls"].item() == pytest.approx(math.sqrt(2))
+    assert (after.loss - before.loss).item() == pytest.approx(3 * math.sqrt(2))
 
 
 def test_dynamic_balance_follows_its_formula_and_rests_at_the_log_of_each_part() -> None:

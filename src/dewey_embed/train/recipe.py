@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from dewey_embed.config import (
     GLOBAL_THETA_128K,
@@ -23,6 +23,7 @@ from dewey_embed.config import (
 )
 from dewey_embed.single_vectors import SingleVector
 from dewey_embed.train.corpus_recipe import CorpusRecipe, Share, SplitRecipe
+from dewey_embed.train.loss_terms import LOSS_TERMS
 from dewey_embed.train.teachers.recipe import SPEED_KEYS, Teacher
 
 
@@ -103,19 +104,29 @@ class TargetsRecipe(Settings):
     part_tokens: int | None = Field(default=None, gt=0)
 
 
-class LossRecipe(Settings):
-    """Weights of the terms; see `loss.py` for their formulas.
+if TYPE_CHECKING:
+    _LossWeights = Settings
+else:
+    _LossWeights = create_model(
+        "_LossWeights",
+        __base__=Settings,
+        **{name: (float, Field(default=term.weight, ge=0)) for name, term in LOSS_TERMS.items()},
+    )
 
-    The paper adds its two losses and names no weights. `balance = "dynamic"` learns how global
-    (CLS) and local (chunk) alignment are weighed against each other.
+
+class LossRecipe(_LossWeights):
+    """A weight for each of `LOSS_TERMS`.
+
+    `balance = "dynamic"` learns how the alignment of documents (CLS) and that of chunks are weighed
+    against each other.
     """
 
-    cosine_chunks: float = Field(default=1.0, ge=0)
-    cosine_cls: float = Field(default=1.0, ge=0)
-    similarity_chunks: float = Field(default=1.0, ge=0)
-    similarity_cls: float = Field(default=1.0, ge=0)
-    cosine_parts: float = Field(default=0.0, ge=0)
     balance: Literal["fixed", "dynamic"] = "fixed"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weights of the terms by name."""
+        return {name: getattr(self, name) for name in LOSS_TERMS}
 
 
 class TrainingRecipe(Settings):
@@ -188,7 +199,7 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _has_one_start(self) -> Self:
-        if self.loss.cosine_parts and self.targets.part_tokens is None:
+        if self.loss.weights["cosine_parts"] and self.targets.part_tokens is None:
             raise ValueError("loss.cosine_parts needs targets.part_tokens, such as 16")
         if self.split.chunk_tokens[1] > self.teacher.max_tokens:
             raise ValueError(

@@ -66,11 +66,11 @@ class Student(nn.Module):
             chunks, parts = self.model.embed(spans).split((len(starts), len(part_starts)))
             if vectors_only:
                 return {"cls": cls, "chunks": chunks}
-            terms = self.alignment(
+            loss, terms = self.alignment(
                 chunks=chunks, chunk_targets=chunk_targets, cls=cls, cls_targets=cls_targets,
                 parts=parts, part_targets=part_targets,
             )  # fmt: skip
-            return dict(zip(terms._fields, terms, strict=True))
+            return {"loss": loss, **terms}
 
 
 def build_student(recipe: Recipe, start: Path) -> Student:
