@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from recording import write_findings
+from recording import write_page
 from workloads import one_document
 
 from dewey_embed import Dewey
@@ -41,7 +41,7 @@ def main() -> None:
     rows: list[tuple[Cell, ...]] = []
     for num_tokens in arguments.tokens:
         rows += measure(model, num_tokens, arguments.rounds)
-    found = ResultPage(
+    page = ResultPage(
         kind="speed",
         name="chunks",
         title="What chunk vectors cost",
@@ -66,7 +66,7 @@ def main() -> None:
             ),
         ),
     )
-    write_findings(found, arguments.output)
+    write_page(page, arguments.output)
 
 
 def measure(model: Dewey, num_tokens: int, rounds: int) -> list[tuple[Cell, ...]]:

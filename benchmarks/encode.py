@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from engines import CORPUS, ONE_DOCUMENT, SENTENCE_TRANSFORMERS, Engine
-from recording import write_rows
+from recording import versions_of_peers, write_rows
 from workloads import Workload, corpus, one_document
 
 SHAPES = {
@@ -134,9 +134,7 @@ def measure(engines: list[Engine], shape: str, work: Workload, rounds: int) -> l
 def to_markdown(about: dict, rows: list[dict]) -> str:
     lines = [
         f"`{about['command']}` on {about['cpu']}, {about['cores']} cores, {about['date']}, "
-        f"torch {about['versions']['torch']}, transformers {about['versions']['transformers']}, "
-        f"sentence-transformers {about['versions']['sentence-transformers']}, "
-        f"openvino {about['versions']['openvino']}",
+        f"{versions_of_peers(about)}",
         "",
         "| shape | texts | engine | seconds | tokens/s | Dewey bf16 is | peak GB | difference |",
         "|---|---|---|---|---|---|---|---|",

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from encode import SHAPES
-from recording import write_findings
+from recording import write_page
 
 from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.model.backbone import Backbone
@@ -59,7 +59,7 @@ def main() -> None:
         for length in arguments.lengths:
             texts = batch(length, arguments.batch_tokens)
             rows += measure(shape, config, engines, texts, arguments)
-    found = ResultPage(
+    page = ResultPage(
         kind="speed",
         name="gpu",
         title="Forward passes on a GPU",
@@ -82,7 +82,7 @@ def main() -> None:
             ),
         ),
     )
-    write_findings(found, arguments.output)
+    write_page(page, arguments.output)
 
 
 def hugging_face_config(shape: str) -> object:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from recording import write_findings
+from recording import write_page
 
 from dewey_embed import Dewey
 from dewey_embed.eval.beir import RetrievalData, read_beir
@@ -56,7 +56,7 @@ def main() -> None:
     rows: list[tuple[Cell, ...]] = []
     for folder in arguments.tasks:
         rows += measure(read_beir(folder))
-    found = ResultPage(
+    page = ResultPage(
         kind="speed",
         name="precision",
         title="What speed costs in exactness",
@@ -78,7 +78,7 @@ def main() -> None:
             ),
         ),
     )
-    write_findings(found, arguments.output)
+    write_page(page, arguments.output)
 
 
 def measure(data: RetrievalData) -> list[tuple[Cell, ...]]:

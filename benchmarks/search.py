@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from recording import write_rows
+from recording import versions_of_peers, write_rows
 from search_engines import ENGINES, NUM, Process
 from search_vectors import Chunks, extended, real_vectors
 
@@ -191,10 +191,9 @@ def say(line: str) -> None:
 
 
 def to_markdown(about: dict, rows: list[dict]) -> str:
-    versions = ", ".join(f"{package} {about['versions'][package]}" for package in PACKAGES[1:])
     lines = [
         f"`{about['command']}` on {about['cpu']}, {about['cores']} cores, {about['date']}, "
-        f"{versions}; load average of the last 15 minutes {about['load_average']:.1f}; "
+        f"{versions_of_peers(about)}; load average of the last 15 minutes {about['load_average']:.1f}; "
         f"{about['real_chunks']:,} real chunks, the others moved copies",
         "",
         "| chunks | engine | setting | recall@10 | p50 ms | p95 ms | Dewey is | build s (CPU s) "

@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from recording import write_rows
+from recording import versions_of_peers, write_rows
 
 LIMITS_S = {"import dewey_embed": 0.2, "dewey --help": 0.5, "dewey search": 2.0}
 PACKAGES = ("dewey-embed", "torch", "lancedb", "faiss-cpu", "typer", "rich")
@@ -97,10 +97,9 @@ def measure(commands: dict[str, list[str]], rounds: int) -> list[dict]:
 
 
 def to_markdown(about: dict, rows: list[dict]) -> str:
-    versions = ", ".join(f"{name} {about['versions'][name]}" for name in PACKAGES[1:])
     lines = [
         f"`{about['command']}` on {about['cpu']}, {about['cores']} cores, {about['date']}, "
-        f"Python {about['python']}, {versions}; load average of the last 5 minutes "
+        f"Python {about['python']}, {versions_of_peers(about)}; load average of the last 5 minutes "
         f"{about['load_average']:.1f}; searched: {about['searched']}",
         "",
         "| command | seconds | least to most | CPU seconds | limit | of the limit |",

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from encode import SHAPES
-from recording import write_findings
+from recording import write_page
 
 from dewey_embed.config import BackboneConfig, layer_pattern
 from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
@@ -56,7 +56,7 @@ def main() -> None:
             steps = engines(shape, device)
             for lengths in arguments.lengths:
                 rows += measure(shape, lengths, steps, arguments.rounds)
-    found = ResultPage(
+    page = ResultPage(
         kind="speed",
         name="train",
         title="Training steps, packed against padded",
@@ -77,7 +77,7 @@ def main() -> None:
             ),
         ),
     )
-    write_findings(found, arguments.output)
+    write_page(page, arguments.output)
 
 
 def engines(shape: str, device: str) -> dict[str, Step]:

@@ -86,3 +86,23 @@ def test_a_mean_needs_every_task():
     assert found.tables[0].rows[-1][2:] == (None, pytest.approx(0.5))
     assert found.plots[0].series[0].x == ("bm25",)
     assert np.isclose(found.plots[0].series[0].y[0], 0.5)
+
+
+def test_differences_are_from_the_default_mode_or_else_from_the_first_model():
+    for models, base in (
+        (("mini single", "mini hybrid", "bm25"), "mini hybrid"),
+        (("bm25", "minilm"), "bm25"),
+    ):
+        found = summarise(
+            "eval",
+            [scores(model, "unseen", 0.5) for model in models],
+            measures={"unseen": "ndcg_at_10"},
+            missing={},
+            machine=MACHINE,
+        )
+        [table] = [each for each in found.tables if "difference" in each.title]
+        assert table.title.startswith(f"{base} against the others")
+        assert [column.name for column in table.columns[1::2]] == [
+            f"{base} − {other}" for other in models if other != base
+        ]
+        assert found.plots[0].title == "Mean nDCG@10 over 1 retrieval task"

@@ -164,14 +164,15 @@ def _intervals_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]
 
 
 def _differences_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Table:
-    """The first model against each of the others, on the same queries."""
-    first, *others = models
+    """The default mode, else the first model, against each of the others on the same queries."""
+    base = next((model for model in models if model.endswith(" hybrid")), models[0])
+    others = [model for model in models if model != base]
     columns = [Column(name="task")]
     for other in others:
-        columns += [Column(name=f"{first} − {other}"), Column(name="p", digits=3)]
+        columns += [Column(name=f"{base} − {other}"), Column(name="p", digits=3)]
     rows = []
     for task in tasks:
-        ours = _ndcg(scores, task, first)
+        ours = _ndcg(scores, task, base)
         cells: list[Cell] = [task]
         for other in others:
             theirs = _ndcg(scores, task, other)
@@ -181,7 +182,7 @@ def _differences_table(scores: Scores, tasks: Sequence[str], models: Sequence[st
                 cells += [float((ours - theirs).mean()), paired_p_value(ours, theirs)]
         rows.append(tuple(cells))
     return Table(
-        title=f"{first} against the others: difference of nDCG@10",
+        title=f"{base} against the others: difference of nDCG@10",
         columns=tuple(columns),
         rows=tuple(rows),
         notes=("p: paired randomisation test over the queries, two-sided, 2,000 resamples.",),
@@ -194,7 +195,7 @@ def _means_plot(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> 
         _means_series(name, scores, own, models) for name, own in groups_of(tasks).items()
     )
     return Plot(
-        title=f"Mean nDCG@10 over {len(tasks)} retrieval tasks",
+        title=f"Mean nDCG@10 over {_counted(tasks, 'retrieval task')}",
         kind="bars",
         x_label="",
         y_label="nDCG@10",

@@ -9,9 +9,10 @@ import torch
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, InputError, TaskError
-from dewey_embed.eval.audits import cost, document_vectors
-from dewey_embed.eval.audits.cost import audit_cost, encode_times, measure
+from dewey_embed.eval.audits import document_vectors, encode_time
+from dewey_embed.eval.audits.cost import audit_cost, measure
 from dewey_embed.eval.audits.document_vectors import ChunkSize, DocumentVectorCache
+from dewey_embed.eval.audits.encode_time import encode_times
 from dewey_embed.eval.audits.storage import StorageChoices
 from dewey_embed.eval.beir import read_beir
 from dewey_embed.eval.result_page import ResultPage
@@ -33,7 +34,7 @@ NUM_DOCUMENTS = 20
 @pytest.fixture(scope="module", autouse=True)
 def _few_timed_tokens():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost, "TIMED_TOKENS", 256)
+        patch.setattr(encode_time, "TIMED_TOKENS", 256)
         yield
 
 

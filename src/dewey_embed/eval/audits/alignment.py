@@ -39,7 +39,7 @@ from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.progress import progress_bar
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource
-from dewey_embed.train.diagnostics import HeldOut, alignment_figures, rank_figures
+from dewey_embed.train.diagnostics import alignment_figures, rank_figures
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.teachers.recipe import (
     EndpointTeacher,
@@ -129,7 +129,7 @@ def audit_alignment(
     )
     return _page(
         model,
-        [_alignment(size, documents, place, targets[place], document_targets)
+        [Alignment.of(size, documents, place, targets[place], document_targets)
          for place, size in enumerate(sizes)],
         teacher_name=teacher.name,
         teacher_tokens=teacher_tokens,
@@ -231,31 +231,6 @@ def _samples(
         Sample("", "", text, [span[:2] for span in each.at(number)[1]], draw)
         for text, each in zip(texts, documents, strict=True)
     ]
-
-
-def _alignment(
-    size: int,
-    documents: Sequence[DocumentVectors],
-    number: int,
-    chunk_targets: Floats,
-    document_targets: Floats,
-) -> Alignment:
-    """Student and teacher on the chunks of one size."""
-    chunks, spans = zip(*(each.at(number) for each in documents), strict=True)
-    lengths = np.array([each.num_tokens for each in documents])
-    owners = np.repeat(np.arange(len(documents)), list(map(len, spans)))
-    flat = [span for own in spans for span in own]
-    middles = np.array([(span.token_start + span.token_end) / 2 for span in flat])
-    held = HeldOut(
-        cls=np.stack([each.vector for each in documents]),
-        cls_targets=document_targets,
-        chunks=np.concatenate(chunks),
-        chunk_targets=chunk_targets,
-        texts=owners,
-        chunk_tokens=np.array([span.num_tokens for span in flat]),
-        text_tokens=lengths,
-    )
-    return Alignment(size=size, held=held, places=middles / lengths[owners])
 
 
 def _page(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.eval.scores import Interval, interval
 from dewey_embed.train.diagnostics import HeldOut, mean_pairwise_cosine
-from dewey_embed.types import Floats
+from dewey_embed.types import DocumentVectors, Floats
 
 DECILES = 10
 MIN_CHUNKS = 10
@@ -34,6 +34,32 @@ class Alignment:
     size: int
     held: HeldOut
     places: Doubles
+
+    @classmethod
+    def of(
+        cls,
+        size: int,
+        documents: Sequence[DocumentVectors],
+        number: int,
+        chunk_targets: Floats,
+        document_targets: Floats,
+    ) -> Alignment:
+        """Documents' chunks of the size that stands at `number`, and the teacher's vectors."""
+        chunks, spans = zip(*(each.at(number) for each in documents), strict=True)
+        lengths = np.array([each.num_tokens for each in documents])
+        owners = np.repeat(np.arange(len(documents)), list(map(len, spans)))
+        flat = [span for own in spans for span in own]
+        middles = np.array([(span.token_start + span.token_end) / 2 for span in flat])
+        held = HeldOut(
+            cls=np.stack([each.vector for each in documents]),
+            cls_targets=document_targets,
+            chunks=np.concatenate(chunks),
+            chunk_targets=chunk_targets,
+            texts=owners,
+            chunk_tokens=np.array([span.num_tokens for span in flat]),
+            text_tokens=lengths,
+        )
+        return cls(size=size, held=held, places=middles / lengths[owners])
 
     @cached_property
     def cosines(self) -> Doubles:
