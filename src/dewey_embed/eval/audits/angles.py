@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.eval.scores import Interval, interval
 from dewey_embed.train.diagnostics import HeldOut, mean_pairwise_cosine
-from dewey_embed.types import DocumentVectors, Floats
+from dewey_embed.types import DocumentVectors, Floats, Mask, Rows
 
 DECILES = 10
 MIN_CHUNKS = 10
@@ -22,7 +22,6 @@ MIN_CHUNKS = 10
 LENGTH_EDGES = (0, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
 Doubles = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Angles = list[list[Interval | None]]
 """A list for each chunk size, along an axis; None where there is no chunk."""
 
@@ -67,11 +66,11 @@ class Alignment:
         return row_cosines(self.held.chunks, self.held.chunk_targets)
 
     @cached_property
-    def num_chunks(self) -> Integers:
+    def num_chunks(self) -> Rows:
         """(B,) chunks of each document."""
         return np.bincount(self.held.texts, minlength=len(self.held.text_tokens))
 
-    def angle(self, mask: NDArray[np.bool_] | slice = slice(None)) -> Interval | None:
+    def angle(self, mask: Mask | slice = slice(None)) -> Interval | None:
         """The mean angle of all chunks, or of those in a mask."""
         return by_document(degrees(self.cosines[mask]), self.held.texts[mask])
 
@@ -102,7 +101,7 @@ def degrees(cosines: Doubles) -> Doubles:
     return angles
 
 
-def by_document(values: Doubles, owners: Integers) -> Interval | None:
+def by_document(values: Doubles, owners: Rows) -> Interval | None:
     """The mean over documents of the means of their values, with its interval; None without values.
 
     So a long document, whose chunks are alike, counts no more than a short one.
@@ -147,7 +146,7 @@ def length_bins(alignment: Alignment) -> list[tuple[int, int, int]]:
     return [(low, high, round(float(own.mean()))) for low, high, own in inside if len(own)]
 
 
-def tightness(chunks: Floats, owners: Integers) -> Tightness:
+def tightness(chunks: Floats, owners: Rows) -> Tightness:
     """How alike unit vectors (C, D) are within their documents and between them.
 
     Within: the mean over documents of two chunks or more. Between: over all pairs of chunks of two
@@ -164,7 +163,7 @@ def tightness(chunks: Floats, owners: Integers) -> Tightness:
     )
 
 
-def pair_cosines(chunks: Floats, owners: Integers, limit: int) -> tuple[Doubles, Doubles]:
+def pair_cosines(chunks: Floats, owners: Rows, limit: int) -> tuple[Doubles, Doubles]:
     """Cosines of pairs of the first `limit` chunks: those of one document, and those of two."""
     vectors, owners = chunks[:limit].astype(np.float64), owners[:limit]
     first, second = np.triu_indices(len(vectors), 1)

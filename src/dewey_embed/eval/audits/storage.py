@@ -17,7 +17,7 @@ from dewey_embed.errors import ConfigError
 from dewey_embed.eval.audits.document_vectors import ChunkSize
 from dewey_embed.quantization import to_precision, to_unit_float, truncate
 from dewey_embed.scoring import multi_scores
-from dewey_embed.types import Floats, Precision
+from dewey_embed.types import Floats, Precision, Rows
 
 DIMS = (1024, 512, 256, 128, 64)
 
@@ -165,7 +165,7 @@ class CorpusVectors(NamedTuple):
 
     documents: Floats
     chunks: Floats
-    counts: NDArray[np.int64]
+    counts: Rows
 
     @classmethod
     def of(cls, documents: Floats, chunks: Sequence[Floats]) -> CorpusVectors:

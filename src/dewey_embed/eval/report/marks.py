@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.eval.report.markup import MISSING
 from dewey_embed.eval.result_page import Plot, Series
+from dewey_embed.types import Mask
 
 # Where a point's name may stand, the best places first: its anchor, and points to right and up.
 # Ours and not adjustText: there names touch their points, and no fewer lie on others.
@@ -107,7 +108,7 @@ class Numbers(NamedTuple):
         return bool((self.low < self.high).any())
 
     @property
-    def is_measured(self) -> NDArray[np.bool_]:
+    def is_measured(self) -> Mask:
         """Where there is a figure."""
         return np.isfinite(self.x) & np.isfinite(self.y)
 
