@@ -194,7 +194,8 @@ def to_markdown(about: dict, rows: list[dict]) -> str:
     lines = [
         f"`{about['command']}` on {about['cpu']}, {about['cores']} cores, {about['date']}, "
         f"{versions_of_peers(about)}; load average of the last 15 minutes "
-        f"{about['load_average']:.1f}; {about['real_chunks']:,} real chunks, the others moved copies",
+        f"{about['load_average']:.1f}; {about['real_chunks']:,} real chunks, the others moved "
+        "copies",
         "",
         "| chunks | engine | setting | recall@10 | p50 ms | p95 ms | Dewey is | build s (CPU s) "
         "| build peak MB | resident MB (not mapped) | index MB | cold start s (read MB) |",
