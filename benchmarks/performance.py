@@ -7,6 +7,7 @@ Nothing is measured here: each part is the table that a benchmark wrote, with it
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 from pathlib import Path
@@ -72,6 +73,7 @@ PICTURES = {"base": "ModernBERT-base's shape", "mini": "the mini's shape"}
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     folder = ROOT / "docs" / "performance"
     folder.mkdir(exist_ok=True)
     parts = [HEAD]
