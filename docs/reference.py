@@ -8,6 +8,7 @@ first lines, and figures from benchmarks/results. A test fails while any of them
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import json
 import re
@@ -104,6 +105,8 @@ def api() -> str:
 
 def section(name: str, thing: Any) -> str:
     """One public class or function under a heading of its own."""
+    if not (inspect.isclass(thing) or inspect.isfunction(thing)):
+        return alias(name)
     lines = [f"## `{name}`", code(signature(name, thing)), text(inspect.getdoc(thing) or "")]
     for member, value in members(thing):
         lines += [f"### `{name}.{member}`"]
@@ -112,6 +115,19 @@ def section(name: str, thing: Any) -> str:
             lines.append(code(signature(member, called)))
         lines.append(text(inspect.getdoc(called) or ""))
     return "\n\n".join(filter(None, lines))
+
+
+def alias(name: str) -> str:
+    """A public name of a type: its definition, and the string below it."""
+    home = importlib.import_module(f"dewey_embed.{dewey_embed._HOMES[name]}")
+    body = ast.parse(inspect.getsource(home)).body
+    for node, following in zip(body, [*body[1:], body[0]], strict=True):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            described = isinstance(following, ast.Expr) and ast.literal_eval(following.value)
+            return "\n\n".join(
+                [f"## `{name}`", code(ast.unparse(node)), inspect.cleandoc(described or "")]
+            ).rstrip()
+    raise LookupError(f"{home.__name__} does not define {name}")
 
 
 def members(thing: Any) -> Iterator[tuple[str, Any]]:
@@ -163,9 +179,8 @@ def shown(annotation: Any) -> Any:
     """An annotation that prints as it stands in the source."""
     if annotation is inspect.Parameter.empty:
         return annotation
-    return Literally(
-        annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    )
+    named = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return Literally(re.sub(r"ForwardRef\('(.*?)'\)", r"\1", named))
 
 
 def text(docstring: str) -> str:
