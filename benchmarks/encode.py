@@ -9,6 +9,8 @@ Engines take turns on the same real texts with the same random weights; a short 
 them up. The figure is the median of the rounds, and the first text's vector is compared with
 Sentence Transformers' float32 one, or the first engine's where that did not run. Results are
 written to benchmarks/results/ as JSON, with a table beside them.
+
+docs/data.md says what the data are and how to make them.
 """
 
 import argparse

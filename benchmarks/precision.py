@@ -5,6 +5,8 @@
 The shipped model, document and chunk vectors. `difference` is |v - r| / |r| of a vector to its
 float32 one, nDCG@10 that of ranking by the best chunk and the whole, as `multi` does. Results are
 written to benchmarks/results/ as JSON, with a table beside them.
+
+docs/data.md says what the data are and how to make them.
 """
 
 from __future__ import annotations

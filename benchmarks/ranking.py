@@ -5,6 +5,8 @@
 Each task is encoded once, at four chunk sizes in one pass, and every way of ranking is then a few
 array operations on the same scores. Of long corpora only `--tokens` tokens are taken, drawn by
 seed, with the queries that they answer. Encoded tasks are kept under `--cache`.
+
+docs/data.md says what the data are and how to make them.
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ found, for some chunks are the same text.
 
 A cold start is a new process, with nothing of vectors or index in the page cache, that opens the
 index and answers one query. Results are written to benchmarks/results/ as JSON, with a table.
+
+docs/data.md says what the data are and how to make them.
 """
 
 import argparse

@@ -7,6 +7,8 @@ seconds are without those of the process in which `dewey search` encodes the que
 An interpreter that does nothing shows what Python itself takes. The index that is searched holds
 the evaluation documents of one task, made by the embedded model. Results are written to
 benchmarks/results/ as JSON, with a table beside them.
+
+docs/data.md says what the data are and how to make them.
 """
 
 import argparse

@@ -6,6 +6,8 @@ A suite is a folder of documents, ranges of their characters (chunks), queries, 
 answers which query. All chunks of all documents are ranked, as `Index.search` scores its passages,
 once with the documents' titles and once without. Results are written to benchmarks/results/ as
 JSON, with a table.
+
+docs/data.md says what the data are and how to make them.
 """
 
 import argparse

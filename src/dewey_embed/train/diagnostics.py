@@ -1,7 +1,7 @@
 """The paper's signs of failure as figures, each with a threshold and the recipe value to change.
 
 Works on vectors alone. Shape suffixes: B texts, C chunks of all of them, D width. All vectors have
-unit length. Source: arXiv 2503.20376, and its open questions as ../shared/docs/PAPER.md lists them.
+unit length. Source: arXiv 2503.20376 and its open questions.
 """
 
 from __future__ import annotations
