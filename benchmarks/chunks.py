@@ -3,8 +3,9 @@
     python benchmarks/chunks.py
 
 The bare pass is the backbone on the same tokens, already cut into batches; all else that encoding
-does is counted: tokenising, splitting, pooling, the head. The ways take turns on the same texts;
-figures are medians. Results are written to benchmarks/results/ as JSON, with a table beside them.
+does is counted: tokenising, splitting, pooling, the head. The variants take turns on the same
+texts; figures are medians. Results are written to benchmarks/results/ as JSON, with a table
+beside them.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def measure(model: Dewey, num_tokens: int, rounds: int) -> list[tuple[Cell, ...]]:
-    """A row for each way at one length."""
+    """A row for each variant at one length."""
     [text] = one_document(num_tokens).texts
     ids = model.tokenizer.encode([text])[0].ids
     special = model.config.backbone
@@ -87,7 +88,7 @@ def measure(model: Dewey, num_tokens: int, rounds: int) -> list[tuple[Cell, ...]
         model.tokenizer.encode([text])
         return bare()
 
-    def whole() -> int:
+    def document() -> int:
         model.encode(text)
         return 1
 
@@ -97,27 +98,27 @@ def measure(model: Dewey, num_tokens: int, rounds: int) -> list[tuple[Cell, ...]
     def four_sizes() -> int:
         return 1 + len(model.encode_document(text, chunk_tokens=SIZES).chunks)
 
-    ways: dict[str, Callable[[], int]] = {
+    variants: dict[str, Callable[[], int]] = {
         BARE: bare,
         TOKENISED: tokenised,
-        "the document": whole,
+        "the document": document,
         "the document, its chunks of 128": one_size,
         f"the document, its chunks of {', '.join(map(str, SIZES))}": four_sizes,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    made = {name: way() for name, way in ways.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    num_vectors = {name: variant() for name, variant in variants.items()}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, variant in variants.items():
             started = time.perf_counter()
-            way()
+            variant()
             seconds[name].append(time.perf_counter() - started)
     rows: list[tuple[Cell, ...]] = []
-    for name, taken in seconds.items():
+    for name, times in seconds.items():
         more = [
-            100 * statistics.median(a / b - 1 for a, b in zip(taken, seconds[base], strict=True))
+            100 * statistics.median(a / b - 1 for a, b in zip(times, seconds[base], strict=True))
             for base in (BARE, TOKENISED)
         ]
-        rows.append((num_tokens, name, made[name], statistics.median(taken), *more))
+        rows.append((num_tokens, name, num_vectors[name], statistics.median(times), *more))
     return rows
 
 

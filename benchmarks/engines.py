@@ -34,7 +34,7 @@ def transformers(folder: Path, dtype: str, *, chunk_tokens: int | None = None) -
     """`ModernBertModel` with scaled_dot_product_attention; its CLS vectors, normalised.
 
     With `chunk_tokens` it is late chunking as jina-ai's example does it: one text at a time, and
-    the mean of the states of so many tokens for every chunk.
+    the mean of the states of every `chunk_tokens` tokens.
     """
     import torch
     from transformers import AutoModel, AutoTokenizer

@@ -1,9 +1,9 @@
-"""What speed costs in exactness: every way to encode against plain float32, on a real task.
+"""What speed costs in exactness: every variant of encoding against plain float32, on a real task.
 
     python benchmarks/precision.py data/eval/time data/eval/cranfield
 
 The shipped model, document and chunk vectors. `difference` is |v - r| / |r| of a vector to its
-float32 one, nDCG@10 that of ranking by the best chunk and the whole, as `multi` does. Results are
+float32 one, nDCG@10 that of ranking as `multi` does. Results are
 written to benchmarks/results/ as JSON, with a table beside them.
 
 docs/data.md says what the data are and how to make them.
@@ -30,19 +30,19 @@ from dewey_embed.model.native.kernels import kernels
 from dewey_embed.types import DocumentVectors
 
 
-class Way(NamedTuple):
-    """A way to encode: the type of the weights, and whether by our kernels."""
+class EncodeVariant(NamedTuple):
+    """A variant of encoding: the type of the weights, and whether by our kernels."""
 
     dtype: str
     native: bool
 
 
-WAYS = {
-    "float32, PyTorch": Way("float32", native=False),
-    "float32, kernels": Way("float32", native=True),
-    "bfloat16, PyTorch": Way("bfloat16", native=False),
-    "bfloat16, kernels": Way("bfloat16", native=True),
-    "int8, kernels": Way("int8", native=True),
+VARIANTS = {
+    "float32, PyTorch": EncodeVariant("float32", native=False),
+    "float32, kernels": EncodeVariant("float32", native=True),
+    "bfloat16, PyTorch": EncodeVariant("bfloat16", native=False),
+    "bfloat16, kernels": EncodeVariant("bfloat16", native=True),
+    "int8, kernels": EncodeVariant("int8", native=True),
 }
 
 
@@ -68,7 +68,7 @@ def main() -> None:
                 title="Against plain float32",
                 columns=(
                     Column(name="task"),
-                    Column(name="way"),
+                    Column(name="variant"),
                     Column(name="tokens/s", best="highest", digits=0),
                     Column(name="difference, mean"),
                     Column(name="difference, largest"),
@@ -84,18 +84,18 @@ def main() -> None:
 
 
 def measure(data: RetrievalData) -> list[tuple[Cell, ...]]:
-    """A row for each way, on one task."""
-    texts, asked = list(data.documents.values()), list(data.queries.values())
+    """A row for each variant, on one task."""
+    texts, queries = list(data.documents.values()), list(data.queries.values())
     rows: list[tuple[Cell, ...]] = []
     reference, best = np.empty(0), 0.0
-    for name, way in WAYS.items():
-        os.environ["DEWEY_NATIVE"] = str(int(way.native))
-        model = Dewey.load(dtype=way.dtype)
+    for name, variant in VARIANTS.items():
+        os.environ["DEWEY_NATIVE"] = str(int(variant.native))
+        model = Dewey.load(dtype=variant.dtype)
         model.encode_document(texts[:2])
         started = time.perf_counter()
         documents = model.encode_document(texts)
         seconds = time.perf_counter() - started
-        cosines = model.similarity(model.encode_query(asked), documents)
+        cosines = model.similarity(model.encode_query(queries), documents)
         ranking = {
             query: dict(zip(data.documents, map(float, row), strict=True))
             for query, row in zip(data.queries, cosines, strict=True)
@@ -114,7 +114,7 @@ def measure(data: RetrievalData) -> list[tuple[Cell, ...]]:
 
 
 def all_vectors(documents: list[DocumentVectors]) -> np.ndarray:
-    """(R, D): whole texts and chunks, in order."""
+    """(R, D): documents and chunks, in order."""
     return np.concatenate([np.vstack([each.vector, *each.chunks]) for each in documents])
 
 

@@ -1,9 +1,9 @@
-"""How the weights of `multi` and `hybrid` were found: ways of ranking, on the development tasks.
+"""How the weights of `multi` and `hybrid` were chosen: formulas, on the development tasks.
 
     python benchmarks/ranking.py --data data/eval
 
-Each task is encoded once, at four chunk sizes in one pass, and every way of ranking is then a few
-array operations on the same scores. Of long corpora only `--tokens` tokens are taken, drawn by
+Each task is encoded once, at four chunk sizes in one pass, and every formula is then a few
+array operations on the same scores. Of long corpora only `--tokens` tokens are read, drawn by
 seed, with the queries that they answer. Encoded tasks are kept under `--cache`.
 
 docs/data.md says what the data are and how to make them.
@@ -31,8 +31,8 @@ from dewey_embed.progress import progress_bar
 from dewey_embed.scoring import multi_scores
 
 SIZES = (64, 128, 256, 512)
-SHARES_OF_WHOLE = (0.0, 0.1, 0.25, 0.4)
-SHARES_OF_MEANING = (0.2, 0.25, 0.3, 1 / 3, 0.4, 0.5, 0.6)
+DOCUMENT_WEIGHTS = (0.0, 0.1, 0.25, 0.4)
+DENSE_WEIGHTS = (0.2, 0.25, 0.3, 1 / 3, 0.4, 0.5, 0.6)
 CHARS_PER_TOKEN = 4.5
 SEED = 0
 
@@ -41,11 +41,11 @@ Scores = np.ndarray  # (Q, N)
 
 @dataclass
 class Encoded:
-    """A task's gains and scores (Q, N): the wholes', the words', and by chunk size the chunks'."""
+    """A task's gains and scores (Q, N): of document vectors, of words, and of chunks by size."""
 
     name: str
     gains: Scores
-    whole: Scores
+    documents: Scores
     words: Scores
     best: dict[int, Scores]
     best_two: dict[int, Scores]
@@ -67,16 +67,16 @@ def main() -> None:
     names = arguments.tasks or sorted(p.parent.name for p in arguments.data.glob("*/corpus.jsonl"))
     tasks = []
     for name in names:
-        data = part_of(read_beir(arguments.data / name), arguments.tokens)
+        data = sample_of(read_beir(arguments.data / name), arguments.tokens)
         folder = arguments.cache.expanduser() / f"{model.fingerprint}-{name}-{data.digest}"
         tasks.append(scores_of(data, model, folder))
-    found = findings(tasks, model)
-    found.write(arguments.output)
-    sys.stdout.write(page_to_markdown(found))
+    page = result_page(tasks, model)
+    page.write(arguments.output)
+    sys.stdout.write(page_to_markdown(page))
 
 
-def part_of(data: RetrievalData, num_tokens: int) -> RetrievalData:
-    """The documents of about so many tokens, drawn by seed, and the queries that they answer."""
+def sample_of(data: RetrievalData, num_tokens: int) -> RetrievalData:
+    """Documents of about `num_tokens` tokens, drawn by seed, and the queries that they answer."""
     order = np.random.default_rng(SEED).permutation(list(data.documents))
     sizes = np.cumsum([len(data.documents[name]) for name in order]) / CHARS_PER_TOKEN
     kept = set(order[: max(1, int((sizes <= num_tokens).sum()))])
@@ -114,7 +114,7 @@ def scores_of(data: RetrievalData, model: Dewey, folder: Path) -> Encoded:
     return Encoded(
         name=data.name,
         gains=gains,
-        whole=kept["queries"] @ kept["wholes"].T,
+        documents=kept["queries"] @ kept["wholes"].T,
         words=word_scores(data, folder),
         best={size: each[0] for size, each in by_size.items()},
         best_two={size: each[1] for size, each in by_size.items()},
@@ -172,23 +172,23 @@ def word_scores(data: RetrievalData, folder: Path) -> Scores:
     return np.stack([words.scores(query) for query in data.queries.values()])
 
 
-def ways(task: Encoded) -> dict[str, Scores]:
-    """Every way of ranking by name."""
-    every: dict[str, Scores] = {"words (BM25)": task.words, "single": task.whole}
+def formulas(task: Encoded) -> dict[str, Scores]:
+    """The scores of every formula by name."""
+    every: dict[str, Scores] = {"words (BM25)": task.words, "single": task.documents}
     for size in SIZES:
-        for share in SHARES_OF_WHOLE:
+        for share in DOCUMENT_WEIGHTS:
             name = f"multi {size}" + (f", whole {share:.2f}" if share else "")
-            every[name] = (1 - share) * task.best[size] + share * task.whole
+            every[name] = (1 - share) * task.best[size] + share * task.documents
         every[f"multi {size}, mean of best 2"] = task.best_two[size]
         every[f"multi {size}, mean of best 5"] = task.best_five[size]
     every["multi, sum of four sizes"] = sum(task.best.values())
     every["multi, largest of four sizes"] = np.maximum.reduce(list(task.best.values()))
     for size in (128, 256):
-        meaning = multi_scores(task.best[size], task.whole)
+        meaning = multi_scores(task.best[size], task.documents)
         every[f"hybrid {size}, reciprocal ranks"] = reciprocal(meaning) + reciprocal(task.words)
         seen = top(meaning) | (top(task.words) & (task.words > 0))
         standard_meaning, standard_words = (within(x, top(meaning)) for x in (meaning, task.words))
-        for share in SHARES_OF_MEANING:
+        for share in DENSE_WEIGHTS:
             every[f"hybrid {size}, meaning {share:.2f}"] = np.where(
                 seen, share * standard_meaning + (1 - share) * standard_words, -np.inf
             )
@@ -202,7 +202,7 @@ def top(scores: Scores) -> np.ndarray:
 
 
 def within(scores: Scores, seen: np.ndarray) -> Scores:
-    """Scores in deviations from the mean of some."""
+    """Scores in deviations from the mean of the `seen` ones."""
     masked = np.where(seen, scores, np.nan)
     deviation = np.nanstd(masked, 1, keepdims=True)
     return (scores - np.nanmean(masked, 1, keepdims=True)) / np.maximum(deviation, 1e-9)
@@ -222,18 +222,20 @@ def ndcg(gains: Scores, scores: Scores) -> float:
     return float((got / ideal).mean())
 
 
-def findings(tasks: list[Encoded], model: Dewey) -> ResultPage:
-    """A table of nDCG@10 by way and task, with each way's mean and its worst loss to a half."""
-    by_task = {task.name: {w: ndcg(task.gains, s) for w, s in ways(task).items()} for task in tasks}
+def result_page(tasks: list[Encoded], model: Dewey) -> ResultPage:
+    """A table of nDCG@10 by formula and task, with each one's mean and its worst loss to a half."""
+    by_task = {
+        task.name: {w: ndcg(task.gains, s) for w, s in formulas(task).items()} for task in tasks
+    }
     rows: list[tuple[Cell, ...]] = []
-    for way in next(iter(by_task.values())):
-        scores = [found[way] for found in by_task.values()]
-        halves = [max(each["words (BM25)"], each[half_of(way)]) for each in by_task.values()]
+    for formula in next(iter(by_task.values())):
+        scores = [scores_of_task[formula] for scores_of_task in by_task.values()]
+        halves = [max(each["words (BM25)"], each[half_of(formula)]) for each in by_task.values()]
         worst = min(score - half for score, half in zip(scores, halves, strict=True))
-        hybrid = way.startswith("hybrid")
-        rows.append((way, float(np.mean(scores)), worst if hybrid else None, *scores))
+        hybrid = formula.startswith("hybrid")
+        rows.append((formula, float(np.mean(scores)), worst if hybrid else None, *scores))
     columns = [
-        Column(name="way of ranking"),
+        Column(name="formula"),
         Column(name="mean", best="highest"),
         Column(name="least lead over the better half", best="highest"),
         *(Column(name=f"{task.name} ({len(task.gains)})", best="highest") for task in tasks),
@@ -242,12 +244,12 @@ def findings(tasks: list[Encoded], model: Dewey) -> ResultPage:
     return ResultPage(
         kind="ranking",
         name="ranking",
-        title="Ways of ranking with one pass's vectors and the words",
+        title="Formulas of ranking with one pass's vectors and the words",
         summary=f"Development tasks, model {model.name}, {threads} threads; nDCG@10.",
         machine=Machine.here(dtype=str(model.dtype).removeprefix("torch.")),
         tables=(
             Table(
-                title="nDCG@10 by way of ranking",
+                title="nDCG@10 by formula",
                 columns=tuple(columns),
                 rows=tuple(rows),
                 notes=("In brackets the number of queries. Long corpora in part: --tokens.",),
@@ -256,9 +258,13 @@ def findings(tasks: list[Encoded], model: Dewey) -> ResultPage:
     )
 
 
-def half_of(way: str) -> str:
-    """The half of a hybrid way that ranks by meaning."""
-    return f"multi {way.split()[1].rstrip(',')}, whole 0.25" if way.startswith("hybrid") else way
+def half_of(formula: str) -> str:
+    """The part of a hybrid formula that ranks by vectors."""
+    return (
+        f"multi {formula.split()[1].rstrip(',')}, whole 0.25"
+        if formula.startswith("hybrid")
+        else formula
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The vectors that `search.py` searches: real chunks and real queries, and more like the chunks.
 
 The embedded model reads passages of the training corpus, and documents of the evaluation corpora
-that answer the queries, so that some questions are answered and others hardly. Its own chunk
-vectors are some tens of thousands. More are made from whole documents: every chunk is moved by
+that answer the queries, so that some queries have good hits and others hardly any. Its own chunk
+vectors are tens of thousands. More are made by copying documents: every chunk is moved by
 half the difference of two chunks of one other document, drawn at random. So a copy's chunks keep
 their neighbourhood, and are moved in the directions in which chunks differ.
 """
@@ -59,7 +59,7 @@ def real_vectors(data: Path, cache: Path) -> tuple[Chunks, np.ndarray]:
 
 
 def _tasks(folder: Path) -> tuple[list[str], list[str]]:
-    """Queries of every task, evenly taken, and the beginnings of documents that answer them."""
+    """Queries of every task, evenly spaced, and the beginnings of documents that answer them."""
     questions, answers = [], []
     for task in sorted(folder.glob("*/qrels.tsv")):
         rows = _json_lines(task.with_name("queries.jsonl"))

@@ -1,10 +1,10 @@
-"""Seconds from the shell to the answer: `import dewey_embed`, `dewey --help`, `dewey search`.
+"""Seconds from the shell to the hits: `import dewey_embed`, `dewey --help`, `dewey search`.
 
     python benchmarks/start.py --data data
 
 Each run is a new process on a warm disk; the commands take turns, and the figures are medians. CPU
-seconds are without those of the process in which `dewey search` encodes the question.
-An interpreter that does nothing shows what Python itself takes. The index that is searched holds
+seconds exclude the process in which `dewey search` encodes the query.
+An interpreter that does nothing shows the time of Python itself. The index that is searched holds
 the evaluation documents of one task, made by the embedded model. Results are written to
 benchmarks/results/ as JSON, with a table beside them.
 
@@ -51,7 +51,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="folder with eval/")
     parser.add_argument("--task", default="locomo", help="the task whose documents are indexed")
-    parser.add_argument("--limit", type=int, default=300, help="so many documents at most")
+    parser.add_argument("--limit", type=int, default=300, help="most documents that are indexed")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--output", default="start", help="name of the result files")
     return parser.parse_args()

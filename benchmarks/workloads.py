@@ -1,4 +1,4 @@
-"""What `encode.py` gives its engines: one document of so many tokens, or many of many lengths."""
+"""Texts that benchmarks encode: one document of a given length, or many of many lengths."""
 
 import json
 import pydoc_data.topics
@@ -19,7 +19,7 @@ class Workload:
 
 
 def one_document(num_tokens: int) -> Workload:
-    """The Python language reference, repeated, cut to so many tokens with CLS and SEP."""
+    """The Python language reference, repeated, cut to `num_tokens` with CLS and SEP."""
     tokenizer = Dewey.load().tokenizer
     text = "\n\n".join(text for _, text in sorted(pydoc_data.topics.topics.items()))
     tokens = tokenizer.encode([text])[0]
@@ -31,7 +31,7 @@ def one_document(num_tokens: int) -> Workload:
 
 
 def corpus(folder: Path, per_task: int) -> Workload:
-    """As many documents of every task in BEIR's layout under `folder`, drawn by a fixed seed."""
+    """`per_task` documents of every task in BEIR's layout under `folder`, drawn by a fixed seed."""
     texts: list[str] = []
     tasks = sorted(folder.glob("*/corpus.jsonl"))
     for path in tasks:

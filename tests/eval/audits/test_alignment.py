@@ -83,7 +83,7 @@ def audit(model, data, teacher, cache, **options):
 
 
 @pytest.fixture(scope="module")
-def found(mini, texts, minilm, cache):
+def result(mini, texts, minilm, cache):
     return audit(mini, texts, minilm, cache)
 
 
@@ -146,20 +146,20 @@ class TestTightness:
             for a in range(12) for b in range(a)
         ]  # fmt: skip
         each = [np.mean([c for same, o, c in pairs if same and o == n]) for n in (0, 2)]
-        found = tightness(chunks, owners)
-        assert found.within == pytest.approx(np.mean(each), abs=1e-5)
+        result = tightness(chunks, owners)
+        assert result.within == pytest.approx(np.mean(each), abs=1e-5)
         apart = [c for same, _, c in pairs if not same]
-        assert found.between == pytest.approx(np.mean(apart), abs=1e-5)
-        assert found.difference == pytest.approx(found.within - found.between)
+        assert result.between == pytest.approx(np.mean(apart), abs=1e-5)
+        assert result.difference == pytest.approx(result.within - result.between)
         same, other = pair_cosines(chunks, owners, 100)
         assert len(same) == 10 + 15
         assert other.mean() == pytest.approx(np.mean(apart), abs=1e-5)
 
     def test_equal_chunks_within_and_opposite_ones_between(self):
         pole = np.eye(1, DIM, dtype=np.float32)
-        found = tightness(np.concatenate([pole, pole, -pole, -pole]), np.array([0, 0, 1, 1]))
-        assert found == (1.0, -1.0)
-        assert found.difference == 2.0
+        result = tightness(np.concatenate([pole, pole, -pole, -pole]), np.array([0, 0, 1, 1]))
+        assert result == (1.0, -1.0)
+        assert result.difference == 2.0
 
     def test_what_has_no_pairs_has_no_figure(self, random):
         chunks = unit(random, 3, DIM)
@@ -176,48 +176,48 @@ class TestPage:
         ]
         (tmp_path / "short.jsonl").write_text("\n".join(lines) + "\n")
         for angle in (0, 30):
-            found = audit(
+            result = audit(
                 mini, tmp_path / "short.jsonl", Parrot(mini, angle), tmp_path, chunk_tokens=(500,)
             )
-            [row] = rows(found, "By size of chunks")
+            [row] = rows(result, "By size of chunks")
             assert row["chunks"] == 4
             assert row["angle"] == pytest.approx(angle, abs=0.1)
             assert row["cosine"] == pytest.approx(np.cos(np.radians(angle)), abs=1e-4)
             assert row["own target nearest"] == 1.0
 
-    def test_mini_is_near_its_teacher(self, found):
-        for row in rows(found, "By size of chunks"):
+    def test_mini_is_near_its_teacher(self, result):
+        for row in rows(result, "By size of chunks"):
             assert 10 < row["angle"] < 45
             assert row["angle low"] <= row["angle"] <= row["angle high"]
             assert row["cosine"] == pytest.approx(np.cos(np.radians(row["angle"])), abs=0.03)
 
-    def test_every_text_is_in_one_row_of_lengths(self, found):
-        lengths = rows(found, "By length of the document")
+    def test_every_text_is_in_one_row_of_lengths(self, result):
+        lengths = rows(result, "By length of the document")
         assert sum(row["documents"] for row in lengths) == 10
         assert all(row["over"] < row["up to"] for row in lengths)
 
-    def test_tenths_of_documents_that_have_ten_chunks(self, found):
-        tenths = rows(found, "By place in the document")
+    def test_tenths_of_documents_that_have_ten_chunks(self, result):
+        tenths = rows(result, "By place in the document")
         assert [row["place in the document"] for row in tenths][::9] == ["0–10%", "90–100%"]
         assert all(row["chunks of 16"] > 0 for row in tenths)
 
-    def test_tightness_is_the_difference_of_its_columns(self, found):
-        for row in rows(found, "How tightly a document's chunks cluster"):
+    def test_tightness_is_the_difference_of_its_columns(self, result):
+        for row in rows(result, "How tightly a document's chunks cluster"):
             for who in ("student", "teacher"):
                 assert row[f"{who}: difference"] == pytest.approx(
                     row[f"{who}: within"] - row[f"{who}: between"]
                 )
 
-    def test_histograms_hold_everything(self, found):
-        shares = [plot for plot in found.plots if plot.kind == "histogram"]
+    def test_histograms_hold_everything(self, result):
+        shares = [plot for plot in result.plots if plot.kind == "histogram"]
         assert len(shares) == 2
         for plot in shares:
             for series in plot.series:
                 assert sum(series.y) == pytest.approx(1)
 
-    def test_a_second_run_finds_the_same(self, mini, texts, minilm, cache, found):
-        assert audit(mini, texts, minilm, cache) == found
-        assert audit(mini, texts, minilm, cache, seed=1, num_documents=3) != found
+    def test_a_second_run_finds_the_same(self, mini, texts, minilm, cache, result):
+        assert audit(mini, texts, minilm, cache) == result
+        assert audit(mini, texts, minilm, cache, seed=1, num_documents=3) != result
 
     def test_notes_say_what_the_teacher_does_not_read_and_what_is_cut(
         self, mini, texts, minilm, cache
@@ -229,20 +229,20 @@ class TestPage:
         assert any("cut at 100 tokens" in note for note in notes)
 
     def test_one_document_has_no_likeness_between_documents(self, mini, texts, minilm, cache):
-        found = audit(mini, texts, minilm, cache, num_documents=1)
-        [row, _] = rows(found, "How tightly a document's chunks cluster")
+        result = audit(mini, texts, minilm, cache, num_documents=1)
+        [row, _] = rows(result, "How tightly a document's chunks cluster")
         assert row["student: between"] is None
         assert row["student: within"] is not None
-        assert any("One document" in note for note in found.tables[0].notes)
+        assert any("One document" in note for note in result.tables[0].notes)
 
 
 class TestCorpora:
     def test_text_files_and_a_beir_folder(self, mini, corpus, minilm, cache, tmp_path):
         (tmp_path / "a.txt").write_text(essay(200))
-        found = audit_alignment(
+        result = audit_alignment(
             mini, [tmp_path / "a.txt", corpus], teacher=minilm, cache=cache, chunk_tokens=SIZES
         )
-        [row, *_] = rows(found, "By length of the document")
+        [row, *_] = rows(result, "By length of the document")
         assert row["documents"] > 5
 
     def test_nothing_long_enough_is_an_error(self, mini, minilm, cache, tmp_path):
@@ -292,16 +292,16 @@ class TestRefusals:
 
 
 class TestCommand:
-    def test_it_writes_findings(self, texts, found, cache, tmp_path):
+    def test_the_command_writes_a_page(self, texts, result, cache, tmp_path):
         output = tmp_path / "out" / "alignment.json"
         done = start(
             "alignment", "--data", texts, "--chunk-tokens", "16,32", "--cache", cache, "-o", output
         )
-        said, errors = done.communicate()
+        printed, errors = done.communicate()
         assert done.returncode == 0, errors
-        assert ResultPage.read(output).tables == found.tables
-        assert said.strip() == found.summary
+        assert ResultPage.read(output).tables == result.tables
+        assert printed.strip() == result.summary
 
     def test_a_mistake_is_one_line(self, tmp_path):
-        said = refused("alignment", "--data", tmp_path, "--chunk-tokens", "many")
-        assert "--chunk-tokens is 'many'" in said
+        printed = refused("alignment", "--data", tmp_path, "--chunk-tokens", "many")
+        assert "--chunk-tokens is 'many'" in printed

@@ -26,7 +26,7 @@ from tests.eval.audits.conftest import write_corpus
 
 
 @pytest.fixture(scope="module")
-def found(corpus, tmp_path_factory):
+def result(corpus, tmp_path_factory):
     cache = tmp_path_factory.mktemp("baseline")
     made = audit_baseline(corpus, ["mini", "bm25", "minilm"], device="cpu", cache=cache)
     assert not list(cache.rglob("*.json"))
@@ -40,16 +40,16 @@ def rows(findings):
 
 
 class TestPage:
-    def test_a_row_for_each_model_and_mode(self, found):
-        assert [(row["model"], row["mode"]) for row in rows(found)] == [
+    def test_a_row_for_each_model_and_mode(self, result):
+        assert [(row["model"], row["mode"]) for row in rows(result)] == [
             ("mini", "single"), ("mini", "multi"), ("mini", "hybrid"), ("bm25", ""), ("minilm", ""),
         ]  # fmt: skip
 
-    def test_figures_are_those_of_the_index(self, found, mini, corpus, tmp_path):
+    def test_figures_are_those_of_the_index(self, result, mini, corpus, tmp_path):
         task = read_beir(corpus)
         index = Index.open(tmp_path / "index", mini)
         index.add(Document(id=name, text=text) for name, text in task.documents.items())
-        for row in rows(found)[:3]:
+        for row in rows(result)[:3]:
             asked = {query: index.search(words, 10, mode=row["mode"])
                      for query, words in task.queries.items()}  # fmt: skip
             places = {
@@ -62,22 +62,22 @@ class TestPage:
             gains = [1 / np.log2(2 + each.index(True)) if any(each) else 0
                      for each in places.values()]  # fmt: skip
             assert row["nDCG@10"] == pytest.approx(np.mean(gains))
-        assert rows(found)[0]["index bytes"] == pytest.approx(
+        assert rows(result)[0]["index bytes"] == pytest.approx(
             folder_bytes(tmp_path / "index"), rel=0.05
         )
 
-    def test_speeds_and_bytes_are_measured(self, found):
-        for row in rows(found):
+    def test_speeds_and_bytes_are_measured(self, result):
+        for row in rows(result):
             assert 0 < row["query, median ms"] <= row["query, 95th percentile ms"]
             assert row["indexing documents/s"] > 0
             assert row["indexing tokens/s"] > row["indexing documents/s"]
             assert row["index bytes"] > 0
-        assert rows(found)[-1]["index bytes"] == 4 * 384 * 20
+        assert rows(result)[-1]["index bytes"] == 4 * 384 * 20
 
-    def test_it_is_a_file_that_reads_back(self, found, tmp_path):
-        found.write(tmp_path / "baseline.json")
-        assert ResultPage.read(tmp_path / "baseline.json") == found
-        assert found.kind == "baseline"
+    def test_the_page_is_a_file_that_reads_back(self, result, tmp_path):
+        result.write(tmp_path / "baseline.json")
+        assert ResultPage.read(tmp_path / "baseline.json") == result
+        assert result.kind == "baseline"
 
 
 class TestScores:
@@ -162,10 +162,10 @@ class TestRefusals:
         with pytest.raises(TaskError, match="holds no text"):
             audit_baseline(folder, ["bm25"], cache=tmp_path)
 
-    def test_a_corpus_of_one_document_says_that_recall_says_nothing(self, tmp_path):
+    def test_a_corpus_of_one_document_has_a_note_that_recall_means_nothing(self, tmp_path):
         folder = write_corpus(tmp_path / "alone", answers=1, others=0)
-        found = audit_baseline(folder, ["bm25"], device="cpu", cache=tmp_path)
-        assert any("recall@10 means nothing" in note for note in found.tables[0].notes)
+        result = audit_baseline(folder, ["bm25"], device="cpu", cache=tmp_path)
+        assert any("recall@10 means nothing" in note for note in result.tables[0].notes)
 
 
 class TestKills:
@@ -183,17 +183,17 @@ class TestKills:
             audit_baseline(corpus, ["bm25", "minilm"], device="cpu", cache=tmp_path)
         [kept] = tmp_path.rglob("*.json")
         before = json.loads(kept.read_text())["figures"][0]["median_ms"]
-        found = audit_baseline(corpus, ["bm25", "minilm"], device="cpu", cache=tmp_path)
-        assert rows(found)[0]["query, median ms"] == before
+        result = audit_baseline(corpus, ["bm25", "minilm"], device="cpu", cache=tmp_path)
+        assert rows(result)[0]["query, median ms"] == before
         assert not list(tmp_path.rglob("*.json"))
 
 
 class TestCommand:
-    def test_it_writes_findings_and_says_them(self, corpus, tmp_path):
+    def test_the_command_writes_a_page_and_prints_its_summary(self, corpus, tmp_path):
         output = tmp_path / "out" / "baseline.json"
         done = start("baseline", corpus, "--model", "bm25", "--cache", tmp_path, "-o", output)
-        said, errors = done.communicate()
+        printed, errors = done.communicate()
         assert done.returncode == 0, errors
-        found = ResultPage.read(output)
-        assert said.strip() == found.summary
-        assert "Best by nDCG@10: bm25" in said
+        result = ResultPage.read(output)
+        assert printed.strip() == result.summary
+        assert "Best by nDCG@10: bm25" in printed

@@ -44,7 +44,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(mini, corpus, cache):
+def result(mini, corpus, cache):
     return audit_cost(mini, corpus, choices=CHOICES, cache=cache)
 
 
@@ -55,10 +55,10 @@ def rows(findings, title="All variants"):
 
 
 class TestPage:
-    def test_a_row_for_each_variant(self, found):
-        assert len(rows(found)) == 4 * (1 + 2 + 2) + 2
+    def test_a_row_for_each_variant(self, result):
+        assert len(rows(result)) == 4 * (1 + 2 + 2) + 2
 
-    def test_figures_are_those_of_the_encoder(self, found, mini, corpus):
+    def test_figures_are_those_of_the_encoder(self, result, mini, corpus):
         task = read_beir(corpus)
         asked = mini.encode_query(list(task.queries.values()))
         documents = mini.encode_document(list(task.documents.values()), chunk_tokens=16)
@@ -70,24 +70,24 @@ class TestPage:
             }
             values = query_scores(task.qrels, ranking).values()
             row = next(
-                row for row in rows(found)
+                row for row in rows(result)
                 if row["vectors"] == vectors and row["chunk"] in (None, 16)
                 and row["precision"] == "float32" and row["dimensions"] == 384
             )  # fmt: skip
             assert row["nDCG@10"] == pytest.approx(np.mean([v["ndcg_at_10"] for v in values]))
             assert row["recall@10"] == pytest.approx(np.mean([v["recall_at_10"] for v in values]))
 
-    def test_bytes_are_those_of_chunks_and_documents(self, found, mini, corpus):
+    def test_bytes_are_those_of_chunks_and_documents(self, result, mini, corpus):
         documents = mini.encode_document(
             list(read_beir(corpus).documents.values()), chunk_tokens=32, chunk_overlap=16
         )
         num = NUM_DOCUMENTS + sum(len(each.chunks) for each in documents)
-        [row] = [row for row in rows(found) if (row["chunk"], row["overlap"]) == (32, 16)]
+        [row] = [row for row in rows(result) if (row["chunk"], row["overlap"]) == (32, 16)]
         assert row["number of vectors"] == num
         assert row["index"] == 4 * 384 * num
 
-    def test_more_clusters_than_chunks_are_the_chunks(self, found):
-        plain = [row for row in rows(found) if (row["precision"], row["dimensions"]) ==
+    def test_more_clusters_than_chunks_are_the_chunks(self, result):
+        plain = [row for row in rows(result) if (row["precision"], row["dimensions"]) ==
                  ("float32", 384)]  # fmt: skip
         [clusters] = [row for row in plain if row["clusters a document"] == 50]
         [chunks] = [row for row in plain if (row["vectors"], row["chunk"], row["overlap"]) ==
@@ -95,20 +95,20 @@ class TestPage:
         for name in ("nDCG@10", "recall@10", "number of vectors", "index"):
             assert clusters[name] == chunks[name]
 
-    def test_the_front_is_marked_in_the_table_and_named_in_the_plot(self, found):
-        marked = [row for row in rows(found) if row["Pareto front"] == "yes"]
-        front = rows(found, "Pareto front")
+    def test_the_front_is_marked_in_the_table_and_named_in_the_plot(self, result):
+        marked = [row for row in rows(result) if row["Pareto front"] == "yes"]
+        front = rows(result, "Pareto front")
         assert sorted(row["index"] for row in marked) == [row["index"] for row in front]
-        assert found.plots[0].kind == "points"
-        last = found.plots[0].series[-1]
+        assert result.plots[0].kind == "points"
+        last = result.plots[0].series[-1]
         assert last.name == "Pareto front"
         assert last.x == tuple(row["index"] / 1e6 for row in front)
         assert last.y == tuple(row["nDCG@10"] for row in front)
         assert last.labels[-1]
-        assert sum(len(series.x) for series in found.plots[0].series) == len(rows(found))
+        assert sum(len(series.x) for series in result.plots[0].series) == len(rows(result))
 
-    def test_one_thing_changes_at_a_time(self, found):
-        changed = rows(found, "One thing changed")
+    def test_one_thing_changes_at_a_time(self, result):
+        changed = rows(result, "One thing changed")
         assert [row["changed"] for row in changed] == [
             "nothing", "vectors", "vectors", "vectors", "chunk size", "overlap", "precision",
             "dimensions",
@@ -117,10 +117,10 @@ class TestPage:
         assert changed[-2]["bytes"] == pytest.approx(1 / 32)
         assert changed[-1]["bytes"] == pytest.approx(1 / 6)
 
-    def test_it_is_a_file_that_reads_back(self, found, tmp_path):
-        found.write(tmp_path / "cost.json")
-        assert ResultPage.read(tmp_path / "cost.json") == found
-        assert found.kind == "cost"
+    def test_the_page_is_a_file_that_reads_back(self, result, tmp_path):
+        result.write(tmp_path / "cost.json")
+        assert ResultPage.read(tmp_path / "cost.json") == result
+        assert result.kind == "cost"
 
 
 class TestEncodeTimes:
@@ -141,11 +141,11 @@ class TestEncodeTimes:
 
 
 class TestCache:
-    def test_a_second_run_encodes_nothing_and_finds_the_same(self, mini, corpus, cache, found):
+    def test_a_second_run_encodes_nothing_and_finds_the_same(self, mini, corpus, cache, result):
         before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
         assert len(before) == NUM_DOCUMENTS
         points, _ = measure(mini, read_beir(corpus), CHOICES, cache, progress=False)
-        assert [each.ndcg for each in points] == [row["nDCG@10"] for row in rows(found)]
+        assert [each.ndcg for each in points] == [row["nDCG@10"] for row in rows(result)]
         assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")} == before
 
     def test_sizes_come_from_one_pass_as_from_their_own(self, mini, tmp_path):
@@ -188,11 +188,11 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="need at least 1 token and an overlap from 0"):
             DocumentVectorCache(mini, tmp_path, [size])
 
-    def test_a_corpus_of_one_document_says_that_it_says_nothing(self, mini, tmp_path):
+    def test_a_corpus_of_one_document_has_a_note_that_figures_mean_nothing(self, mini, tmp_path):
         alone = write_corpus(tmp_path / "alone", answers=1, others=0)
-        found = audit_cost(mini, alone, choices=CHOICES, cache=tmp_path / "cache")
-        assert {row["nDCG@10"] for row in rows(found)} == {1.0}
-        assert any("is one document" in note for note in found.tables[0].notes)
+        result = audit_cost(mini, alone, choices=CHOICES, cache=tmp_path / "cache")
+        assert {row["nDCG@10"] for row in rows(result)} == {1.0}
+        assert any("is one document" in note for note in result.tables[0].notes)
 
     @pytest.mark.filterwarnings("ignore:1 of")
     def test_a_document_without_tokens_is_counted_in_a_note(self, mini, corpus, tmp_path):
@@ -202,12 +202,12 @@ class TestRefusals:
             (folder / path.name).write_text(path.read_text())
         with (folder / "corpus.jsonl").open("a") as lines:
             lines.write('{"_id": "blank", "text": " "}\n')
-        found = audit_cost(mini, folder, choices=CHOICES, cache=tmp_path / "cache")
-        assert any("Documents without tokens: 1" in note for note in found.tables[0].notes)
+        result = audit_cost(mini, folder, choices=CHOICES, cache=tmp_path / "cache")
+        assert any("Documents without tokens: 1" in note for note in result.tables[0].notes)
 
 
 class TestCommand:
-    def test_a_killed_run_resumes_with_what_it_had(self, tmp_path):
+    def test_a_killed_run_resumes_with_its_vectors(self, tmp_path):
         # Blanks make each document too long to be encoded together with another.
         corpus = write_corpus(tmp_path / "towns")
         path = corpus / "corpus.jsonl"
@@ -225,12 +225,12 @@ class TestCommand:
         assert not output.exists()
 
         resumed = start(*words)
-        said, errors = resumed.communicate()
+        printed, errors = resumed.communicate()
         assert resumed.returncode == 0, errors
         now = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
         assert len(now) == NUM_DOCUMENTS
         assert kept.items() <= now.items()
-        assert said.strip() == ResultPage.read(output).summary
+        assert printed.strip() == ResultPage.read(output).summary
 
     @pytest.mark.parametrize(
         ("words", "answer"),

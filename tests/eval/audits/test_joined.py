@@ -22,7 +22,7 @@ def joined(data, mini) -> JoinedTasks:
 
 class TestLengths:
     @pytest.mark.parametrize("length", LENGTHS)
-    def test_every_document_is_as_long_as_asked_and_none_longer(self, joined, mini, length):
+    def test_every_document_has_the_length_and_none_is_longer(self, joined, mini, length):
         for text in joined.at(length).documents.values():
             assert length - 4 <= len(mini.tokenizer.encode([text])[0]) <= length
 

@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def found(mini, corpus, cache):
+def result(mini, corpus, cache):
     return audit(mini, corpus, cache)
 
 
@@ -44,17 +44,17 @@ def rows(findings, title="By length"):
 
 
 class TestFigures:
-    def test_a_row_for_each_task_mode_and_length(self, found):
-        assert [(row["task"], row["length"], row["mode"]) for row in rows(found)] == [
+    def test_a_row_for_each_task_mode_and_length(self, result):
+        assert [(row["task"], row["length"], row["mode"]) for row in rows(result)] == [
             (task, length, mode)
             for task in ("towns", "passkey")
             for length in LENGTHS
             for mode in ("single", "multi")
         ]
-        assert {row["documents"] for row in rows(found)} == {8}
-        assert {row["queries"] for row in rows(found)} == {8}
+        assert {row["documents"] for row in rows(result)} == {8}
+        assert {row["queries"] for row in rows(result)} == {8}
 
-    def test_pass_keys_go_as_far_as_they_may(self, mini, corpus, cache):
+    def test_pass_keys_go_up_to_the_longest_allowed(self, mini, corpus, cache):
         some = rows(audit(mini, corpus, cache, longest_passkey=128))
         longest = {row["task"]: row["length"] for row in some}
         assert longest == {"towns": 256, "passkey": 128}
@@ -63,30 +63,30 @@ class TestFigures:
         with pytest.raises(ConfigError, match="nothing to measure"):
             audit_length(mini, lengths=LENGTHS, longest_passkey=0)
 
-    def test_figures_lie_in_their_intervals_and_between_zero_and_one(self, found):
-        for row in rows(found):
+    def test_figures_lie_in_their_intervals_and_between_zero_and_one(self, result):
+        for row in rows(result):
             for name in ("nDCG@10", "accuracy@1"):
                 values = row[f"{name} low"], row[name], row[f"{name} high"]
                 assert 0 <= values[0] <= values[1] <= values[2] <= 1
             assert row["accuracy@1"] <= row["nDCG@10"]
 
-    def test_the_mini_finds_towns_in_short_documents(self, found):
-        short = [row for row in rows(found) if row["length"] == 64 and row["task"] == "towns"]
+    def test_the_mini_finds_towns_in_short_documents(self, result):
+        short = [row for row in rows(result) if row["length"] == 64 and row["task"] == "towns"]
         assert all(row["accuracy@1"] >= 0.75 for row in short)
 
-    def test_documents_have_the_length_of_the_row(self, found):
-        for row in rows(found):
+    def test_documents_have_the_length_of_the_row(self, result):
+        for row in rows(result):
             if row["task"] == "towns":
                 assert row["length"] - 6 <= row["mean of documents"] <= row["length"] - 2
 
-    def test_plots_hold_the_tables_figures_over_a_logarithmic_axis(self, found):
-        accuracy, ndcg = found.plots
+    def test_plots_hold_the_tables_figures_over_a_logarithmic_axis(self, result):
+        accuracy, ndcg = result.plots
         for plot, name in ((accuracy, "accuracy@1"), (ndcg, "nDCG@10")):
             assert plot.log_x
             assert len(plot.series) == 4
             for series in plot.series:
                 task, mode = series.name.split(", ")
-                own = [row for row in rows(found) if (row["task"], row["mode"]) == (task, mode)]
+                own = [row for row in rows(result) if (row["task"], row["mode"]) == (task, mode)]
                 assert series.x == LENGTHS
                 assert series.y == tuple(row[name] for row in own)
 
@@ -97,16 +97,16 @@ class TestFigures:
     def test_notes_say_which_lengths_were_read_in_windows_or_left_out(self, tmp_path):
         small = Dewey.load(device="cpu", max_tokens=100)
         corpus = write_corpus(tmp_path / "longer", sentences=4)
-        found = audit(small, corpus, tmp_path, lengths=(64, 128))
-        assert [row["length"] for row in rows(found) if row["task"] == "longer"] == [128, 128]
-        notes = " ".join(found.tables[1].notes)
+        result = audit(small, corpus, tmp_path, lengths=(64, 128))
+        assert [row["length"] for row in rows(result) if row["task"] == "longer"] == [128, 128]
+        notes = " ".join(result.tables[1].notes)
         assert "100 tokens, so read in overlapping windows: 128." in notes
         assert "documents fit into 64 tokens: not measured" in notes
 
-    def test_findings_are_a_file_that_reads_back(self, found, tmp_path):
-        found.write(tmp_path / "length.json")
-        assert ResultPage.read(tmp_path / "length.json") == found
-        assert found.kind == "length"
+    def test_the_page_is_a_file_that_reads_back(self, result, tmp_path):
+        result.write(tmp_path / "length.json")
+        assert ResultPage.read(tmp_path / "length.json") == result
+        assert result.kind == "length"
 
 
 def points(*accuracies):
@@ -124,30 +124,30 @@ class TestFirstFall:
     def test_five_points_below_the_shortest_is_a_fall(self):
         assert first_fall(points(0.9, 0.86, 0.85, 0.2)) == 4
 
-    def test_less_is_none(self):
+    def test_a_smaller_difference_is_not_a_fall(self):
         assert first_fall(points(0.9, 0.86, 0.97, 0.851)) is None
 
-    def test_the_summary_names_it(self, found):
-        falls = rows(found, "Where accuracy@1 falls by 5 points")
+    def test_the_summary_names_it(self, result):
+        falls = rows(result, "Where accuracy@1 falls by 5 points")
         assert len(falls) == 4
         for row in falls:
             assert row["accuracy@1 there"] >= row["accuracy@1 at the longest"] - 0.5
             words = "does not fall" if row["5 points less at"] is None else "has fallen"
-            [said] = [
+            [printed] = [
                 line
-                for line in found.summary.replace(". ", ".\n").splitlines()
+                for line in result.summary.replace(". ", ".\n").splitlines()
                 if line.startswith(f"{row['task']}, {row['mode']}")
             ]
-            assert words in said
+            assert words in printed
 
 
 class TestCache:
-    def test_a_second_run_encodes_nothing_and_finds_the_same(self, mini, corpus, cache, found):
+    def test_a_second_run_encodes_nothing_and_finds_the_same(self, mini, corpus, cache, result):
         before = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
-        assert audit(mini, corpus, cache) == found
+        assert audit(mini, corpus, cache) == result
         assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")} == before
 
-    def test_vectors_come_back_as_they_were(self, mini, tmp_path):
+    def test_vectors_are_read_as_written(self, mini, tmp_path):
         told = []
         vectors = DocumentVectorCache(mini, tmp_path, [ChunkSize(32)])
         first, second = (
@@ -209,7 +209,7 @@ def command(corpus, cache, output, *options):
 
 
 class TestCommand:
-    def test_a_killed_run_resumes_with_what_it_had(self, corpus, found, tmp_path):
+    def test_a_killed_run_resumes_with_its_vectors(self, corpus, result, tmp_path):
         cache, output = tmp_path / "cache", tmp_path / "out" / "length.json"
         killed = command(corpus, cache, output)
         while killed.poll() is None and len(list(cache.rglob("*.npz"))) < 7:
@@ -222,13 +222,13 @@ class TestCommand:
         assert not output.exists()
 
         resumed = command(corpus, cache, output)
-        said, errors = resumed.communicate()
+        printed, errors = resumed.communicate()
         assert resumed.returncode == 0, errors
         now = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npz")}
         assert len(now) == NUM_VECTORS
         assert kept.items() <= now.items()
-        assert ResultPage.read(output).tables == found.tables
-        assert said.strip() == found.summary
+        assert ResultPage.read(output).tables == result.tables
+        assert printed.strip() == result.summary
         assert "audit length --data" in ResultPage.read(output).command
 
     @pytest.mark.parametrize(

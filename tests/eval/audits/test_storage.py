@@ -125,8 +125,8 @@ class TestSearch:
         codes = to_precision(vectors, precision)
         index = flat_index(codes, precision, WIDTH)
         asked = np.pad(vectors[:20], ((0, 0), (0, index.d - WIDTH)))
-        found = index.search(asked, 1)[1][:, 0]
-        assert np.array_equal(found, np.arange(20))
+        result = index.search(asked, 1)[1][:, 0]
+        assert np.array_equal(result, np.arange(20))
         products, rows = index.search(asked[:1], 500)
         exact = vectors[0] @ to_unit_float(codes, WIDTH)[rows[0]].T
         assert np.corrcoef(products[0], exact)[0, 1] > 0.99
@@ -151,10 +151,10 @@ class TestClusters:
         poles = unit(random, 2, WIDTH)
         chunks = np.repeat(poles, 20, axis=0) + 0.01 * random.normal(size=(40, WIDTH))
         chunks = (chunks / np.linalg.norm(chunks, axis=1, keepdims=True)).astype(np.float32)
-        found = cluster_centres(chunks, 2)
-        assert np.allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-        assert sorted((found @ poles.T).argmax(1)) == [0, 1]
-        assert (found @ poles.T).max(1).min() > 0.99
+        result = cluster_centres(chunks, 2)
+        assert np.allclose(np.linalg.norm(result, axis=1), 1, atol=1e-5)
+        assert sorted((result @ poles.T).argmax(1)) == [0, 1]
+        assert (result @ poles.T).max(1).min() > 0.99
 
     def test_the_same_chunks_give_the_same_clusters(self, random):
         chunks = unit(random, 40, WIDTH)
@@ -176,15 +176,15 @@ def point(num_bytes, ndcg):
 class TestFront:
     def test_of_known_points(self):
         known = [(4, 0.4), (1, 0.1), (2, 0.3), (3, 0.3), (3, 0.2), (5, 0.4), (6, 0.9), (1, 0.05)]
-        found = pareto_front([point(*each) for each in known])
-        assert [(each.num_bytes, each.ndcg) for each in found] == [
+        result = pareto_front([point(*each) for each in known])
+        assert [(each.num_bytes, each.ndcg) for each in result] == [
             (1, 0.1), (2, 0.3), (4, 0.4), (6, 0.9),
         ]  # fmt: skip
 
     def test_equal_points_are_all_on_it(self):
         assert len(pareto_front([point(1, 0.5), point(1, 0.5), point(2, 0.5)])) == 2
 
-    def test_of_none_it_is_empty(self):
+    def test_without_variants_the_front_is_empty(self):
         assert pareto_front([]) == []
 
 

@@ -234,7 +234,7 @@ def test_a_table_is_aligned_with_the_best_bold_and_a_dash_for_what_is_missing() 
     ]  # fmt: skip
 
 
-def test_every_page_tells_its_command_machine_and_versions() -> None:
+def test_every_page_names_its_command_machine_and_versions() -> None:
     last = page_to_markdown(evaluation()).splitlines()[-1]
     assert f"`{evaluation().command}`, 2026-11-23." in last
     assert "AMD EPYC 9R14 (AVX512), 2 cores" in last
@@ -251,7 +251,7 @@ def test_plots_link_to_their_files_and_are_left_out_without(tmp_path) -> None:
     assert text.count("![") == 1
 
 
-def test_a_note_under_several_tables_is_said_once() -> None:
+def test_a_note_of_several_tables_stands_once() -> None:
     assert page_to_markdown(by_length()).count("Chunks of 256 tokens") == 1
 
 

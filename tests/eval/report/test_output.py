@@ -73,7 +73,9 @@ def test_links_are_relative_and_safe_in_an_address(tmp_path) -> None:
         ([], "file/plots", ResultsError, "cannot be written"),
     ],
 )
-def test_what_cannot_be_written_is_said(tmp_path, outputs, plots, error, message) -> None:
+def test_an_output_that_cannot_be_written_is_refused(
+    tmp_path, outputs, plots, error, message
+) -> None:
     (tmp_path / "folder.md").mkdir()
     (tmp_path / "file").write_text("")
     evaluation().write(tmp_path / "e.json")
@@ -83,7 +85,7 @@ def test_what_cannot_be_written_is_said(tmp_path, outputs, plots, error, message
         write_report(groups, paths, plots and tmp_path / plots)
 
 
-def test_a_wrong_suffix_is_said_before_results_are_read(tmp_path) -> None:
+def test_a_wrong_suffix_is_refused_before_results_are_read(tmp_path) -> None:
     done = run(tmp_path / "none", "-o", tmp_path / "r.docx")
     assert isinstance(done.exception, ConfigError)
 

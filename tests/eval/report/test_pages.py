@@ -80,7 +80,7 @@ def test_anchors_differ_where_names_differ_in_signs_only(tmp_path) -> None:
     assert anchors == ["eval-a-b", "eval-a-b-2", "eval-a-b-3", "eval"]
 
 
-def test_notes_under_several_tables_are_said_once() -> None:
+def test_notes_of_several_tables_stand_once() -> None:
     from dewey_embed.eval.report.pages import Page
     from tests.eval.report.samples import by_length
 
@@ -145,7 +145,7 @@ def test_an_ablations_lines_run_over_all_lengths_shortest_first(results) -> None
     assert plot.series[0].y == (None, 0.74, 0.70)
 
 
-def test_an_ablation_that_is_none_is_an_error(results) -> None:
+def test_a_damaged_ablation_is_an_error(results) -> None:
     values = json.loads(results.read_text())
     for wrong, message in (
         ({**values, "machine": {}}, "'processor' is missing"),
@@ -177,7 +177,7 @@ def test_the_shipped_training_is_a_page(repository) -> None:
 
 
 @pytest.mark.parametrize("damage", [{"figures": {"a": "b"}}, {"machine": None}, {"steps": None}])
-def test_a_training_that_is_none_is_an_error(repository, tmp_path, damage) -> None:
+def test_a_damaged_training_is_an_error(repository, tmp_path, damage) -> None:
     values = json.loads((repository / "benchmarks/results/mini_training.json").read_text())
     path = tmp_path / "t.json"
     path.write_text(json.dumps(values | damage))

@@ -28,7 +28,7 @@ def plot(kind, *series, **values) -> Plot:
     )
 
 
-def test_lengths_are_told_in_binary_thousands_and_each_line_by_its_name() -> None:
+def test_lengths_are_in_binary_thousands_and_each_line_has_its_name() -> None:
     picture = render(by_length().plots[0])
     found = texts(picture)
     assert [text for text in found if text.endswith("K")] == [
@@ -68,7 +68,7 @@ def test_a_series_is_drawn_by_rising_x() -> None:
     assert list(line.get_ydata()) == [0.1, 0.2, 0.3]
 
 
-def test_nothing_measured_is_said() -> None:
+def test_a_plot_without_figures_says_so() -> None:
     for kind in ("line", "points", "bars", "histogram"):
         assert "Nothing was measured." in texts(render(plot(kind)))
         empty = Series(name="a", x=(1.0,), y=(None,))

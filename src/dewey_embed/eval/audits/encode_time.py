@@ -1,4 +1,4 @@
-"""The time of encoding with one vector a document, and how much longer chunks' vectors take."""
+"""The time of encoding with one vector a document, and with the vectors of chunks."""
 
 from __future__ import annotations
 

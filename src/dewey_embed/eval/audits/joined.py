@@ -1,4 +1,4 @@
-"""Real documents made long: each with its queries, among others of its corpus up to a length."""
+"""Real documents made long: each joined with others of its corpus up to a length."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that the baseline audit ranks with: Dewey's index in its modes, and mteb's protocols."""
+"""Models of the baseline audit: Dewey's index in its modes, and mteb's protocols."""
 
 from __future__ import annotations
 

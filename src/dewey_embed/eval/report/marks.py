@@ -203,12 +203,12 @@ def spread(places: Sequence[float], gap: float, low: float, high: float) -> list
     They stay between `low` and `high` where there is room for all.
     """
     order = sorted(range(len(places)), key=lambda i: places[i])
-    found = list(places)
+    apart = list(places)
     for before, i in zip([None, *order], order, strict=False):
-        found[i] = max(found[i], low if before is None else found[before] + gap)
+        apart[i] = max(apart[i], low if before is None else apart[before] + gap)
     for after, i in zip([None, *reversed(order)], reversed(order), strict=False):
-        found[i] = min(found[i], high if after is None else found[after] - gap)
-    return found
+        apart[i] = min(apart[i], high if after is None else apart[after] - gap)
+    return apart
 
 
 def plain(text: str, longest: int = 200) -> str:
@@ -396,7 +396,7 @@ def _draw_bars(axes: Axes, series: Sequence[Numbers], names: Sequence[str]) -> l
 
 
 def _digits(values: Doubles) -> int:
-    """Decimals that tell bars apart: three of 0.7, none where all figures are whole."""
+    """Decimals that tell bars apart: three of 0.7, none where all figures are integers."""
     if (values % 1 == 0).all():
         return 0
     return int(np.clip(3 - np.ceil(np.log10(np.abs(values).max())), 0, 3))
