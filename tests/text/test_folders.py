@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dewey_embed.text.formats import kind_of
+from dewey_embed.text.formats import format_of
 from dewey_embed.text.reader import read_documents
 from dewey_embed.types import Document, Unreadable
 from tests.text.test_formats import p, word_file
@@ -132,10 +132,10 @@ def test_markup_is_never_read_as_it_stands(tmp_path):
 
 
 def test_a_kind_is_the_first_names_that_has_one():
-    assert kind_of(("a.pdf", "9f"), b"x").format == "pdf"
-    assert kind_of(("a", "b.html"), b"x") == ("html", ".html")
-    assert kind_of(("a.md", "b.html"), b"x").format == "markdown"
-    assert kind_of(("a", "b"), b"x") == ("text", "")
+    assert format_of(("a.pdf", "9f"), b"x")[0] == "pdf"
+    assert format_of(("a", "b.html"), b"x") == ("html", ".html")
+    assert format_of(("a.md", "b.html"), b"x")[0] == "markdown"
+    assert format_of(("a", "b"), b"x") == ("text", "")
 
 
 # Folders

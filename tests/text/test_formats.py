@@ -9,6 +9,7 @@ import pytest
 
 from dewey_embed.text.encodings import decode
 from dewey_embed.text.html import decoded, visible
+from dewey_embed.text.inputs import Content
 from dewey_embed.text.mail import read_mail, read_notebook, read_rich_text
 from dewey_embed.text.markup import first_heading, split_front_matter, usable
 from dewey_embed.text.reader import read_documents
@@ -364,7 +365,7 @@ def test_a_letter_is_its_headers_and_its_text_and_attachments_are_counted():
 
 def test_a_letter_that_cannot_be_opened_is_its_headers_and_says_so():
     data = b"Subject: Rent\nContent-Type: application/pkcs7-mime\n\nMIAGCSqGSIb3DQEHA6CAMIACAQ\n"
-    assert read_mail(data) == ("Subject: Rent", "Rent", {"attachments": 1})
+    assert read_mail(data) == Content("Subject: Rent", "Rent", {"attachments": 1})
     latin = b"Subject: Rent\nContent-Type: text/plain\n\nDie Miete ist f\xe4llig, sp\xe4testens."
     found = read_mail(latin)
     assert found.text.endswith("Die Miete ist fällig, spätestens.")
@@ -387,7 +388,7 @@ def test_a_notebook_is_its_cells():
         {"cell_type": "code", "source": "rise(3)", "outputs": [{"output_type": "stream"}]},
     ]
     found = read_notebook(json.dumps({"cells": cells}).encode())
-    assert found == ("# On tides\nThey rise.\n\nrise(3)", "On tides", {"cell outputs": 1})
+    assert found == Content("# On tides\nThey rise.\n\nrise(3)", "On tides", {"cell outputs": 1})
     for broken in (b"[]", b"{}", b'{"cells": [1]}', b"{", b'{"cells": {"a": 1}}'):
         with pytest.raises(ValueError, match="not a Jupyter notebook"):
             read_notebook(broken)
@@ -406,6 +407,6 @@ def test_rich_text_is_read_without_its_commands():
     assert read_rich_text(rb"{\rtf1\mac caf\'8e}").text == "café"
     assert read_rich_text(rb"{\rtf1\ansi\ansicpg936 \'d6\'d0\'ce\'c4}").text == "中文"
     found = read_rich_text(rb"{\rtf1 a{\footnote b}\ansicpg932 \'83}")
-    assert found == ("a\ufffd", "", {"notes": 1, "damaged characters": 1})
+    assert found == Content("a\ufffd", "", {"notes": 1, "damaged characters": 1})
     with pytest.raises(ValueError, match="without text"):
         read_rich_text(rb"{\rtf1{\pict 8950}}")

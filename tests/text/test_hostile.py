@@ -17,7 +17,7 @@ from dewey_embed.errors import ConfigError, ReadError
 from dewey_embed.text import child
 from dewey_embed.text.child import Parsers
 from dewey_embed.text.html import read_html
-from dewey_embed.text.inputs import ReadLimits
+from dewey_embed.text.inputs import ReadLimits, ReadOptions
 from dewey_embed.text.markup import read_markdown, read_restructured
 from dewey_embed.text.reader import read_documents
 from dewey_embed.types import Document, Unreadable
@@ -101,17 +101,17 @@ def test_what_needs_too_much_memory_is_named_with_the_limit(tmp_path):
 def test_a_parser_that_is_killed_costs_only_its_file(tmp_path):
     (tmp_path / "a.html").write_text("<p>one")
     (tmp_path / "b.html").write_text("<p>two")
-    with Parsers(ReadLimits()) as parsers:
-        assert parsers.read("html", tmp_path / "a.html").text == "one"
+    with Parsers(ReadOptions()) as parsers:
+        assert [each.text for each in parsers.read("html", tmp_path / "a.html")] == ["one"]
         os.kill(parsers._worker._process.pid, signal.SIGKILL)
-        assert parsers.read("html", tmp_path / "b.html").text == "two"
+        assert [each.text for each in parsers.read("html", tmp_path / "b.html")] == ["two"]
         process = parsers._worker._process
     assert process.poll() is not None
 
 
 def test_a_parser_left_alone_ends_by_itself(tmp_path):
     word_file(tmp_path / "a.docx", "<w:p><w:r><w:t>a</w:t></w:r></w:p>" * 900_000)
-    limits = json.dumps({"file_timeout_s": 0.1})
+    limits = json.dumps([{"file_timeout_s": 0.1}, {}])
     code = "from dewey_embed.text.child import main; main()"
     orphan = subprocess.Popen(
         [sys.executable, "-c", code, limits], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -152,7 +152,7 @@ def test_texts_past_the_limit_are_refused_with_both_numbers(tmp_path):
     limit = "longer than the 1 MB of text that are read; --max-text-mb raises the limit"
     assert found["sparse.txt"].reason == f"3,000 MB, {limit}"
     assert found["a.md"].reason == f"1 MB, {limit}"
-    assert found["b.html"].reason == limit
+    assert found["b.html"].reason == f"1 MB, {limit}"
     assert len(found["c.txt"].text) == 750_000
     *_, line, good = read_documents([tmp_path / "d.jsonl.gz"], limits=ReadLimits(max_text_mb=1))
     assert (line.line, line.reason) == (1, f"a line {limit}")

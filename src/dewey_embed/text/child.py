@@ -1,9 +1,8 @@
-"""Foreign parsers at arm's length: a process that reads files, and is ended when one goes wrong.
+"""Foreign parsers in a child process, which is ended when one of them goes wrong.
 
-A file may be made to take all of a machine, or be damaged in a way that crashes its parser; then
-that file is named, and the next one goes to a new process. A request is a length of 8 bytes and as
-much JSON, then the file's bytes if it has no path; an answer is the same without them. What a
-parser itself prints goes nowhere.
+A file may be made to take all of a machine, or be damaged so that its parser crashes; then that
+file is named, and the next one goes to a new process. A message is its length in 8 bytes, then
+JSON, then the bytes of a file that has no path. The output of parsers is dropped.
 """
 
 from __future__ import annotations
@@ -17,30 +16,32 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from multiprocessing.spawn import get_executable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, BinaryIO, Self
+from typing import IO, Any, Self
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text.formats import read
-from dewey_embed.text.inputs import Content, ReadLimits
+from dewey_embed.text.inputs import Content, ReadLimits, ReadOptions, RecordFields
+from dewey_embed.types import Unreadable
 
 WALL_PER_CPU_SECOND = 4
-"""Seconds that the clock may show for one of processor time, before a file is given up."""
+"""Seconds on the clock for each of processor time, before a file is given up."""
 
 _START = "import sys; sys.path[:] = sys.argv[2:]; from dewey_embed.text.child import main; main()"
 _POLL_S = 0.05
 _OWN_MEMORY = 200_000_000
-"""What the process may take for itself: Python and the parsers' code."""
+"""Bytes of memory for Python and the code of the parsers."""
 
 
 class Parsers:
     """Reads files in a process of its own, which is started by the first of them."""
 
-    def __init__(self, limits: ReadLimits) -> None:
-        self.limits = limits
+    def __init__(self, options: ReadOptions) -> None:
+        self._options = options
         self._worker: _Worker | None = None
 
     def __enter__(self) -> Self:
@@ -60,47 +61,52 @@ class Parsers:
             self._worker.end()
             self._worker = None
 
-    def read(self, format_name: str, path: Path | None, data: bytes | None = None) -> Content:
-        """What a file says, which is at a path or is given as bytes.
+    def read(
+        self, format_name: str, path: Path | None, data: bytes | None = None
+    ) -> Iterator[Content | Unreadable]:
+        """The documents of a file at a path, or of one given as bytes.
 
         Raises:
             ReadError: it cannot be read, or takes more than the limits.
 
         """
-        request = {"format": format_name}
         file = {"path": str(path)} if data is None else {"data": data}
+        request = {"format": format_name, **file}
         is_fresh = self._worker is None
-        answer = self._asked(request | file)
-        if "fault" in answer:
-            self.close()
-            if answer["fault"] != "time" and not is_fresh:  # earlier files may have their share
-                answer = self._asked(request | file)
-                if "fault" in answer:
-                    self.close()
+        answer = self._answer(request)
+        if answer.get("fault") in ("memory", "crash") and not is_fresh:
+            answer = self._answer(request)  # earlier files may have had their share in it
+        while "item" in answer:
+            yield (Content if answer["is_content"] else Unreadable)(**answer["item"])
+            answer = self._answer({})
         if "reason" in answer:
             raise ReadError(" ".join(answer["reason"].split()))
-        return Content(answer["text"], answer["title"], answer["unread"])
 
-    def _asked(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to a request; the process is ended where there is a fault in it."""
         try:
             if self._worker is None:
-                self._worker = _Worker(self.limits)
-            return self._worker.ask(request)
+                self._worker = _Worker(self._options)
+            answer = self._worker.ask(request)
         except OSError as error:
             raise ReadError(f"the process that parses files cannot be started ({error})") from None
         except BaseException:  # Ctrl-C among them: an answer may still be on its way
             self.close()
             raise
+        if "fault" in answer:
+            self.close()
+        return answer
 
 
 class _Worker:
     """One process, and the thread that watches it."""
 
-    def __init__(self, limits: ReadLimits) -> None:
+    def __init__(self, options: ReadOptions) -> None:
         import psutil
 
-        self._limits = limits
-        command = [get_executable(), "-c", _START, json.dumps(asdict(limits)), *sys.path]
+        self._limits = options.limits
+        settings = json.dumps([asdict(each) for each in options])
+        command = [get_executable(), "-c", _START, settings, *sys.path]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
@@ -113,7 +119,7 @@ class _Worker:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer, or a `fault` with its reason where the process is gone."""
+        """The answer, or a `fault` with its reason where the process has died."""
         limit = self._limits.file_timeout_s
         self._until = (self._cpu_seconds() + limit, time.monotonic() + limit * WALL_PER_CPU_SECOND)
         self._asked.set()
@@ -138,7 +144,7 @@ class _Worker:
         self._process.wait()
 
     def _post_mortem(self) -> dict[str, Any]:
-        """Why the process is gone."""
+        """The fault of a process that has died."""
         self._process.kill()
         status = self._process.wait()
         if self._broken == "time":
@@ -194,21 +200,51 @@ class _Worker:
 
 
 def main() -> None:
-    """Answer requests on standard input."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks ends this one
+    """Answer requests on standard input.
+
+    A request that names a format begins a file; every other one asks for its next document.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     answers = os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
-    limits = ReadLimits(**json.loads(sys.argv[1]))
-    _limit_memory(limits.file_memory_bytes)
+    limits, fields = json.loads(sys.argv[1])
+    options = ReadOptions(ReadLimits(**limits), RecordFields(**fields))
+    _limit_memory(options.limits.file_memory_bytes)
+    items: Iterator[Content | Unreadable] = iter(())
     while (request := receive(sys.stdin.buffer)) is not None:
-        _alarm(limits)
-        answer = _answer(request, limits)
+        _alarm(options.limits)
+        if "format" in request:
+            items = _items(request, options)
+        answer = _next(items, options.limits)
         _alarm(None)
         send(answers, answer)
         if answer.get("fault") == "memory":
-            return  # what was taken may not all have come back
+            return  # some of the memory may not have come back
+
+
+def _items(request: dict[str, Any], options: ReadOptions) -> Iterator[Content | Unreadable]:
+    """The documents of the file in a request."""
+    with io.BytesIO(request["data"]) if "data" in request else open(request["path"], "rb") as file:
+        yield from read(request["format"], file, options)
+
+
+def _next(items: Iterator[Content | Unreadable], limits: ReadLimits) -> dict[str, Any]:
+    """The next document as a message, or why there is none."""
+    try:
+        item = next(items, None)
+    except ReadError as error:
+        return {"reason": str(error)}
+    except MemoryError:
+        return {"fault": "memory", "reason": limits.too_large()}
+    except OSError as error:
+        return {"reason": f"cannot be read: {error.strerror or error}"}
+    if item is None:
+        return {}
+    if isinstance(item, Content):
+        return {"is_content": True, "item": item._asdict()}
+    return {"is_content": False, "item": asdict(item)}
 
 
 def receive(stream: IO[bytes], max_bytes: int | None = None) -> dict[str, Any] | None:
@@ -242,26 +278,8 @@ def send(stream: IO[bytes], message: dict[str, Any]) -> None:
     stream.flush()
 
 
-def _answer(request: dict[str, Any], limits: ReadLimits) -> dict[str, Any]:
-    """What a file says, or why it cannot be read."""
-    try:
-        with _opened(request) as stream:
-            return read(request["format"], stream, limits)._asdict()
-    except ReadError as error:
-        return {"reason": str(error)}
-    except MemoryError:
-        return {"fault": "memory", "reason": limits.too_large()}
-    except OSError as error:
-        return {"reason": f"cannot be read: {error.strerror or error}"}
-
-
-def _opened(request: dict[str, Any]) -> BinaryIO:
-    """The file of a request."""
-    return io.BytesIO(request["data"]) if "data" in request else open(request["path"], "rb")
-
-
 def _limit_memory(max_bytes: int) -> None:
-    """Let this process take no more than so much beside what it has, where systems can."""
+    """Limit this process to `max_bytes` beside its present memory, where the system can."""
     try:
         import resource
 
@@ -270,7 +288,7 @@ def _limit_memory(max_bytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (own + max_bytes, resource.RLIM_INFINITY))
     except (ImportError, OSError, ValueError):
-        pass  # the process that asks watches what is taken
+        pass  # the parent watches the memory, too
 
 
 def _alarm(limits: ReadLimits | None) -> None:

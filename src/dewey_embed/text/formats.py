@@ -1,46 +1,100 @@
-"""The formats that are read: which a file is in, the function of each, where that function runs.
+"""The table of formats: their extensions, first bytes and readers; which format a file is in.
 
-A file's format is told by its names, corrected by the bytes that it begins with. Every function
-raises `ReadError` with a reason that a person can act on.
+A new format is a function that yields `Content` and one row of `FORMATS`. A reader raises
+`ReadError` with a reason that a person can act on.
 """
 
 from __future__ import annotations
 
 import codecs
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import IO, NamedTuple
 
-from dewey_embed.errors import ReadError
+from dewey_embed.errors import MissingDependencyError, ReadError
 from dewey_embed.text.html import read_html
-from dewey_embed.text.inputs import Content, ReadLimits
+from dewey_embed.text.inputs import Content, ReadOptions
+from dewey_embed.text.jsonl import read_jsonl, read_packed_jsonl
 from dewey_embed.text.mail import read_mail, read_notebook, read_rich_text
 from dewey_embed.text.markup import read_markdown, read_restructured, read_text
 from dewey_embed.text.pdf import read_pdf
 from dewey_embed.text.word import read_docx
+from dewey_embed.types import Unreadable
 
-JSON_LINES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-BY_EXTENSION: Mapping[str, str] = {
-    **dict.fromkeys((".txt", ".text"), "text"),
-    **dict.fromkeys((".md", ".markdown"), "markdown"),
-    ".rst": "rst",
-    **dict.fromkeys((".html", ".htm", ".xhtml"), "html"),
-    ".pdf": "pdf",
-    **dict.fromkeys((".docx", ".docm", ".dotx"), "docx"),
-    ".rtf": "rtf",
-    **dict.fromkeys((".eml", ".mht", ".mhtml"), "mail"),
-    ".ipynb": "notebook",
-    **dict.fromkeys(JSON_LINES, "jsonl"),
+Reader = Callable[[IO[bytes], ReadOptions], Iterable[Content | Unreadable]]
+"""An open file → its documents, and an `Unreadable` in place of each that cannot be read."""
+
+
+class Format(NamedTuple):
+    """A format: its file name extensions in lower case, and its reader.
+
+    `magic` matches the first bytes of files that can be in no other format, which count more than
+    a name. A reader runs in a process of its own, within limits of time and memory, unless
+    `in_child` is false: only for what no file can make slow or large.
+    """
+
+    extensions: tuple[str, ...]
+    read: Reader
+    magic: re.Pattern[bytes] | None = None
+    in_child: bool = True
+
+
+def from_bytes(read: Callable[[bytes], Content]) -> Reader:
+    """A reader that makes one document of all the bytes of a file."""
+
+    def reader(stream: IO[bytes], options: ReadOptions) -> Iterator[Content]:
+        limit = options.limits.max_text_bytes
+        if (size := _size(stream)) is not None and size > limit:
+            raise ReadError(options.limits.too_long(size))
+        data = stream.read(limit + 1)
+        if len(data) > limit:
+            raise ReadError(options.limits.too_long())
+        yield read(data)
+
+    return reader
+
+
+def _size(stream: IO[bytes]) -> int | None:
+    """The size of a file on disk, without reading it."""
+    try:
+        return os.fstat(stream.fileno()).st_size
+    except OSError:  # a pipe's bytes in memory
+        return None
+
+
+# Some programs put lines of their own before a PDF.
+_PDF = re.compile(rb"%PDF-\d|(?s:.*?\n)%PDF-\d\.\d(?s:.*?)\n\d+ \d+ obj\b")
+_ZIP = re.compile(rb"PK\x03\x04|PK\x05\x06")
+
+FORMATS: Mapping[str, Format] = {
+    "text": Format((".txt", ".text"), from_bytes(read_text), in_child=False),
+    "markdown": Format((".md", ".markdown"), from_bytes(read_markdown), in_child=False),
+    "rst": Format((".rst",), from_bytes(read_restructured), in_child=False),
+    "html": Format((".html", ".htm", ".xhtml"), from_bytes(read_html)),
+    "pdf": Format((".pdf",), lambda stream, _: [read_pdf(stream)], _PDF),
+    "docx": Format(
+        (".docx", ".docm", ".dotx"),
+        lambda stream, options: [read_docx(stream, options.limits)],
+        _ZIP,
+    ),
+    "rtf": Format((".rtf",), from_bytes(read_rich_text), re.compile(rb"\{\\rtf")),
+    "mail": Format((".eml", ".mht", ".mhtml"), from_bytes(read_mail)),
+    "notebook": Format((".ipynb",), from_bytes(read_notebook)),
+    "jsonl": Format((".jsonl", ".ndjson"), read_jsonl, in_child=False),
+    "jsonl.gz": Format((".jsonl.gz", ".ndjson.gz"), read_packed_jsonl, in_child=False),
 }
-"""The format of each extension, in lower case."""
+"""Every format that is read, by its name in messages."""
 
+BY_EXTENSION: Mapping[str, str] = {
+    extension: name for name, each in FORMATS.items() for extension in each.extensions
+}
 EXTENSIONS = tuple(BY_EXTENSION)
-"""What is read of a folder. A file that is named itself is tried as text, whatever it is called."""
+"""The extensions read in a folder. A file given by its own name is tried as text if unknown."""
 
 HEAD_BYTES = 1024
-"""How many bytes of a file `format_of` asks for."""
+"""The number of first bytes that `format_of` needs."""
 
 _AS_PDF = "save it as .pdf to have it read"
 _AS_DOCX = "save it as .docx or .pdf to have it read"
@@ -69,16 +123,11 @@ _FOREIGN: Mapping[str, str] = {
     ),
     **dict.fromkeys((".mp3", ".wav", ".m4a", ".ogg", ".mp4", ".mov", ".avi", ".mkv"), _SOUND),
 }
-"""What a file is that is named itself and in no format that is read, and what to do about it."""
+"""What a file of no format in `FORMATS` is, by its extension, and what to do about it."""
 
 _OTHER_ZIPS = set(_FOREIGN) - {".doc", ".dot"}
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-_READ_BY_BYTES = (
-    # some programs put lines of their own before a PDF
-    (re.compile(rb"%PDF-\d|(?s:.*?\n)%PDF-\d\.\d(?s:.*?)\n\d+ \d+ obj\b"), "pdf"),
-    (re.compile(rb"\{\\rtf"), "rtf"),
-    (re.compile(rb"PK\x03\x04|PK\x05\x06"), "docx"),
-)
+_GZIP = b"\x1f\x8b"
 _PAGE = re.compile(rb"(?:<\?xml[^<>]*>\s*)?(?:<!--[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.I)
 _REFUSED_BY_BYTES = (
     (re.compile(rb"\x1f\x8b|BZh\d1AY&SY|\xfd7zXZ|7z\xbc\xaf|Rar!\x1a|\x28\xb5\x2f\xfd"), _UNPACK),
@@ -91,106 +140,82 @@ _REFUSED_BY_BYTES = (
 )
 
 
-class Kind(NamedTuple):
-    """A file's format, and the extension that its documents are filed under."""
-
-    format: str
-    extension: str
-
-
 def extension_of(name: str) -> str:
     """A name's extension in lower case, `.jsonl.gz` as one."""
     suffixes = [suffix.lower() for suffix in PurePath(name).suffixes[-2:]]
     joined = "".join(suffixes)
-    return joined if joined in JSON_LINES else suffixes[-1] if suffixes else ""
+    return joined if joined in BY_EXTENSION else suffixes[-1] if suffixes else ""
 
 
 def known_extension(names: Sequence[str]) -> str | None:
-    """The first extension among a file's names that is of a format that is read."""
+    """The first extension among a file's names that is of a format in the table."""
     return next((each for each in map(extension_of, names) if each in BY_EXTENSION), None)
 
 
-def kind_of(names: Sequence[str], head: bytes) -> Kind:
-    """The kind of a file that begins with `head`; the first of its names counts before the others.
+def format_of(names: Sequence[str], head: bytes) -> tuple[str, str]:
+    """The format of a file that begins with `head`, and its extension, by the first known name.
 
-    Bytes that can only be of one format count more than a name; what neither tells is text.
+    Bytes that can only be of one format count more than a name; without either it is text.
 
     Raises:
-        ReadError: it is in a format that is not read, with what can be done about it.
+        ReadError: it is in a format that is not read; says what can be done about it.
 
     """
     extension = known_extension(names)
     by_name = BY_EXTENSION.get(extension or "")
     own = extension or extension_of(names[0])
     head = head.removeprefix(codecs.BOM_UTF8).lstrip(b" \t\r\n\0")
-    if by_name == "jsonl" and head[:2] == b"\x1f\x8b":
-        return Kind("jsonl", own)
-    for pattern, found in _READ_BY_BYTES:
-        if pattern.match(head):
-            if found == "docx" and by_name is None and own in _OTHER_ZIPS:
-                raise ReadError(_FOREIGN[own])
-            return Kind(found, own)
+    if by_name == "jsonl" and head.startswith(_GZIP):
+        return "jsonl.gz", own
+    by_bytes = [name for name, each in FORMATS.items() if each.magic and each.magic.match(head)]
+    if by_bytes:
+        if by_name is None and by_bytes[0] == "docx" and own in _OTHER_ZIPS:
+            raise ReadError(_FOREIGN[own])
+        return (by_name if by_name in by_bytes else by_bytes[0]), own
     if by_name in (None, "text", "markdown", "rst", "pdf", "docx") and _PAGE.match(head):
-        return Kind("html", own)
+        return "html", own
+    if reason := _refusal(by_name, own, head):
+        raise ReadError(reason)
+    return by_name or "text", own
+
+
+def _refusal(by_name: str | None, extension: str, head: bytes) -> str:
+    """The reason for not reading a file, by its first bytes or a foreign extension, or nothing."""
     if by_name in ("docx", "rtf") and head.startswith(_OLE):
-        raise ReadError(
+        return (
             "not a Word file (.docx) but one of before 2007, or protected by a password; "
             "save it as .docx without one"
         )
-    if by_name in (None, "text", "markdown", "rst", "html"):
-        reason = next((reason for pattern, reason in _REFUSED_BY_BYTES if pattern.match(head)), "")
-        reason = reason if by_name else _FOREIGN.get(own, reason)
-        if head.startswith(_OLE):
-            reason = reason or f"an Office file of before 2007; {_AS_DOCX}"
-        if reason:
-            raise ReadError(reason)
-    return Kind(by_name or "text", own)
+    if by_name not in (None, "text", "markdown", "rst", "html"):
+        return ""
+    reason = next((reason for pattern, reason in _REFUSED_BY_BYTES if pattern.match(head)), "")
+    if by_name is None:
+        reason = _FOREIGN.get(extension, reason)
+    if head.startswith(_OLE):
+        reason = reason or f"an Office file of before 2007; {_AS_DOCX}"
+    return reason
 
 
-def _from_bytes(read: Callable[[bytes], Content], stream: IO[bytes], limits: ReadLimits) -> Content:
-    """What a function makes of all the bytes of a stream, if they are not too many."""
-    data = stream.read(limits.max_text_bytes + 1)
-    if len(data) > limits.max_text_bytes:
-        raise ReadError(limits.too_long())
-    return read(data)
-
-
-class Format(NamedTuple):
-    """How a format is read, and whether in a process of its own: where a foreign parser does it."""
-
-    read: Callable[[IO[bytes], ReadLimits], Content]
-    is_foreign: bool = True
-
-
-FORMATS: Mapping[str, Format] = {
-    "text": Format(partial(_from_bytes, read_text), is_foreign=False),
-    "markdown": Format(partial(_from_bytes, read_markdown), is_foreign=False),
-    "rst": Format(partial(_from_bytes, read_restructured), is_foreign=False),
-    "html": Format(partial(_from_bytes, read_html)),
-    "pdf": Format(lambda stream, _: read_pdf(stream)),
-    "docx": Format(read_docx),
-    "rtf": Format(partial(_from_bytes, read_rich_text)),
-    "mail": Format(partial(_from_bytes, read_mail)),
-    "notebook": Format(partial(_from_bytes, read_notebook)),
-}
-"""How each format is read, by its name."""
-
-
-def read(format_name: str, stream: IO[bytes], limits: ReadLimits) -> Content:
-    """What a file says, whatever the parser of its format may throw.
+def read(
+    format_name: str, stream: IO[bytes], options: ReadOptions
+) -> Iterator[Content | Unreadable]:
+    """The documents of an open file, whatever the parser of its format may raise.
 
     Raises:
-        ReadError: it cannot be read, or its text is longer than the limit.
+        ReadError: the file cannot be read, or a text is longer than the limit.
 
     """
+    limits = options.limits
     try:
-        content = FORMATS[format_name].read(stream, limits)
+        for item in FORMATS[format_name].read(stream, options):
+            if isinstance(item, Content) and len(item.text) > limits.max_text_bytes:
+                raise ReadError(f"its text is {limits.too_long(len(item.text))}")
+            yield item
     except (ReadError, MemoryError, OSError):
         raise
+    except MissingDependencyError as error:
+        raise ReadError(str(error)) from None
     except Exception as error:  # foreign parsers on broken files: one must not stop the rest
         raise ReadError(
             f"a damaged {format_name} file ({type(error).__name__}: {error})"
         ) from error
-    if len(content.text) > limits.max_text_bytes:
-        raise ReadError(f"its text is {limits.too_long(len(content.text))}")
-    return content

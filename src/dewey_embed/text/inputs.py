@@ -1,14 +1,16 @@
-"""What the reader of a format is given, and what it gives: files, limits, fields, contents."""
+"""The types that pass between the readers of formats and `reader`: files, options, contents."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 from dewey_embed.errors import ConfigError
+from dewey_embed.types import MetadataValue
 
 STDIN = "-"
 FILE_TIMEOUT_S = 30.0
@@ -18,13 +20,16 @@ MAX_TEXT_MB = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLimits:
-    """What one file may take; a file that asks more is named with the limit, and the rest is read.
+    """The time, memory and text of one file; a file past a limit is named with it and left out.
 
-    - `file_timeout_s`: seconds of processor time that a PDF, Word file, page or other format is
-      parsed, in a process of its own. The clock may show four times as much.
-    - `file_memory_mb`: megabytes that this process may take for it.
+    - `file_timeout_s`: seconds of processor time for parsing a PDF, Word file, page or other format
+      in a process of its own. The clock may show four times as much.
+    - `file_memory_mb`: megabytes of memory for that process.
     - `max_text_mb`: megabytes of one document's text: a text file, a line of JSONL, the source of a
-      page, or what is unpacked from any other format.
+      page, or the unpacked text of any other format.
+
+    >>> ReadLimits(max_text_mb=1).max_text_bytes
+    1000000
     """
 
     file_timeout_s: float = FILE_TIMEOUT_S
@@ -44,11 +49,11 @@ class ReadLimits:
 
     @property
     def file_memory_bytes(self) -> int:
-        """What parsing one file may take, in bytes."""
+        """The memory for parsing one file, in bytes."""
         return int(self.file_memory_mb * 1_000_000)
 
     def too_long(self, num_bytes: int | None = None) -> str:
-        """The reason why a text is not read that is longer than the limit."""
+        """The reason for leaving out a text that is longer than the limit."""
         size = "" if num_bytes is None else f"{num_bytes / 1e6:,.0f} MB, "
         return (
             f"{size}longer than the {self.max_text_mb:,} MB of text that are read; "
@@ -56,32 +61,21 @@ class ReadLimits:
         )
 
     def too_slow(self) -> str:
-        """The reason why a file is not read that takes longer than the limit."""
+        """The reason for leaving out a file that takes longer than the limit."""
         return (
             f"parsing takes more than {self.file_timeout_s:g} s; --file-timeout-s raises the limit"
         )
 
     def too_large(self) -> str:
-        """The reason why a file is not read that needs more memory than the limit."""
+        """The reason for leaving out a file that needs more memory than the limit."""
         return (
             f"parsing needs more than {self.file_memory_mb:,} MB; --file-memory-mb raises the limit"
         )
 
 
-DEFAULT_LIMITS = ReadLimits()
-
-
-class Content(NamedTuple):
-    """What a file says: its text, its title if it names one, and what of it was not read."""
-
-    text: str
-    title: str = ""
-    unread: Mapping[str, int] = {}
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordFields:
-    """Which fields of a JSONL record are what; all other flat ones are metadata.
+    """The fields of a record that are its text, id and title; all other flat ones are metadata.
 
     Several text fields are joined by a blank line; none given means `text`. Without `id_field`
     the id is `_id` or `id` if there is one, else the file and line; without `title_field` the
@@ -93,11 +87,37 @@ class RecordFields:
     title_field: str | None = None
 
 
+DEFAULT_LIMITS = ReadLimits()
+
+
+class ReadOptions(NamedTuple):
+    """The options that every format's reader is given."""
+
+    limits: ReadLimits = DEFAULT_LIMITS
+    fields: RecordFields = RecordFields()
+
+
+class Content(NamedTuple):
+    """One document of a file, as the reader of a format yields it.
+
+    `unread` counts what was left out, by kind. A file with several documents numbers them by
+    `line`; their `id` is empty where they have none of their own. Without `metadata` a document
+    has its file's extension and folder.
+    """
+
+    text: str
+    title: str = ""
+    unread: Mapping[str, int] = {}
+    line: int | None = None
+    id: str = ""
+    metadata: Mapping[str, MetadataValue] | None = None
+
+
 class File(NamedTuple):
-    """A file to read: how it is opened, what its documents are from, and its names.
+    """A file to read: its path, the `source`, `root` and `folder` of its documents, its names.
 
     `names` are the name under which it was found and, where that is a link, the file's own;
-    `folder` is where it was found within the root.
+    `folder` is the one within the root.
     """
 
     path: Path
@@ -111,3 +131,25 @@ def content_id(prefix: str, text: str) -> str:
     """An id for a text that has no lasting place: the same text gets the same one."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{prefix}-{digest[:12]}"
+
+
+def rejoined(head: bytes, rest: IO[bytes]) -> io.BufferedReader:
+    """A stream as it was before its first bytes were read."""
+    return io.BufferedReader(_Rejoined(head, rest))
+
+
+class _Rejoined(io.RawIOBase):
+    """A stream whose first bytes were read already."""
+
+    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
+        self._head = head
+        self._rest = rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._head[: len(buffer)] or self._rest.read(len(buffer))
+        self._head = self._head[len(data) :]
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,6 +1,7 @@
-"""Lines of a JSONL file → documents, and the reason for each line that gives none.
+"""JSONL, packed or not: a document for each line, and the reason for each line that gives none.
 
-Knows nothing of folders or of how a file was opened. One bad line spares only itself.
+One line at a time is in memory, and a bad line spares only itself. `record_content` is for any
+format whose documents are records with named fields.
 """
 
 from __future__ import annotations
@@ -18,40 +19,73 @@ from dataclasses import replace
 from typing import IO, Any
 
 from dewey_embed.errors import ReadError
-from dewey_embed.text.inputs import STDIN, File, ReadLimits, RecordFields, content_id
-from dewey_embed.types import Document, MetadataValue, Unreadable
+from dewey_embed.text.inputs import Content, ReadOptions, RecordFields, rejoined
+from dewey_embed.types import MetadataValue, Unreadable
 
 
-def read_records(
-    stream: IO[bytes], file: File, fields: RecordFields, limits: ReadLimits
-) -> Iterator[Document | Unreadable]:
-    """One document for each line of a JSONL file, of which one line at a time is in memory."""
+def read_jsonl(stream: IO[bytes], options: ReadOptions) -> Iterator[Content | Unreadable]:
+    """A document for each line.
+
+    Raises:
+        ReadError: the file is binary, or damaged after some line.
+
+    """
+    limits = options.limits
     number = 0
     try:
         for number, line in enumerate(_lines(stream, limits.max_text_bytes), start=1):
             if line is None:
-                reason = f"a line {limits.too_long()}"
-                yield Unreadable(source=file.source, reason=reason, root=file.root, line=number)
+                yield Unreadable(source="", reason=f"a line {limits.too_long()}", line=number)
             elif number == 1 and b"\0" in line:
-                yield Unreadable(source=file.source, reason="binary, not JSONL", root=file.root)
-                return
+                break
             elif line.strip(b" \t\r\n\xef\xbb\xbf"):
-                yield _whole(_record(line, number, file, fields), line)
+                yield _fault_of_file(_record(line, number, options.fields), line)
+        else:
+            return
     except ReadError as error:
-        reason = f"after line {number}: {error}"
-        yield Unreadable(source=file.source, reason=reason, root=file.root)
+        raise ReadError(f"after line {number}: {error}") from None
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
-        reason = f"damaged after line {number} ({error})"
-        yield Unreadable(source=file.source, reason=reason, root=file.root)
+        raise ReadError(f"damaged after line {number} ({error})") from None
+    raise ReadError("binary, not JSONL")
 
 
-def _whole(found: Document | Unreadable, line: bytes) -> Document | Unreadable:
-    """What a line gave; of a last line that is cut short, a fault of the file, not of the line."""
-    if isinstance(found, Document) or found.skipped or line.endswith(b"\n"):
-        return found
+def read_packed_jsonl(stream: IO[bytes], options: ReadOptions) -> Iterator[Content | Unreadable]:
+    """A document for each line of a gzip file."""
+    return read_jsonl(io.BufferedReader(_Unpacked(stream), 65_536), options)
+
+
+def record_content(
+    record: Mapping[str, Any], line: int, fields: RecordFields
+) -> Content | Unreadable:
+    """The document of a record, or what is wrong with it."""
+    own_id: str | None = None
+    try:
+        own_id = _record_id(record, fields)
+        if isinstance(record, _Repeating):
+            raise ReadError(f"key {record.key!r} comes twice; leave one of them")
+        names = fields.text_fields or ("text",)
+        text = "\n\n".join(filter(None, [_string(record, name) for name in names]))
+        metadata, unread = _metadata(record, fields)
+    except ReadError as error:
+        return Unreadable(source="", reason=str(error), line=line, document_id=own_id)
+    title = record.get(fields.title_field or "title") or ""
+    return Content(
+        text,
+        str(title) if isinstance(title, str | int | float) else "",
+        unread,
+        line,
+        own_id,
+        metadata,
+    )
+
+
+def _fault_of_file(item: Content | Unreadable, line: bytes) -> Content | Unreadable:
+    """The item; a last line that is cut short is a fault of the file, not of the line."""
+    if isinstance(item, Content) or line.endswith(b"\n"):
+        return item
     if not line.lstrip().startswith(b"{") or line.rstrip().endswith(b"}"):
-        return found
-    return replace(found, line=None, reason=f"cut short in line {found.line} ({found.reason})")
+        return item
+    return replace(item, line=None, reason=f"cut short in line {item.line} ({item.reason})")
 
 
 def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
@@ -73,28 +107,13 @@ def _lines(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
     yield from _bounded(_chain(line, iter(lambda: stream.readline(max_bytes + 1), b"")), max_bytes)
 
 
-def rejoined(head: bytes, rest: IO[bytes]) -> io.BufferedReader:
-    """A stream as it was before its first bytes were read."""
-    return io.BufferedReader(_Rejoined(head, rest))
-
-
 MAX_INFLATION = 200
-"""How many times its packed size a file may have; records of people's texts have three to ten."""
+"""The unpacked size in packed sizes; records of people's texts have three to ten."""
 _SMALL = 16_000_000
 
 
-def unpacked(packed: IO[bytes]) -> io.BufferedReader:
-    """What a gzip file holds.
-
-    Raises:
-        ReadError: while it is read, where it is made to do harm.
-
-    """
-    return io.BufferedReader(_Unpacked(packed), 65_536)
-
-
 class _Unpacked(io.RawIOBase):
-    """What a gzip file holds, as long as that is in proportion."""
+    """The content of a gzip file, refused where it is out of all proportion to its size."""
 
     def __init__(self, packed: IO[bytes]) -> None:
         self._packed = packed
@@ -138,23 +157,6 @@ def _bounded(pieces: Iterator[bytes], max_bytes: int) -> Iterator[bytes | None]:
         yield None
 
 
-class _Rejoined(io.RawIOBase):
-    """A stream whose first bytes were read already."""
-
-    def __init__(self, head: bytes, rest: IO[bytes]) -> None:
-        self._head = head
-        self._rest = rest
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._head[: len(buffer)] or self._rest.read(len(buffer))
-        self._head = self._head[len(data) :]
-        buffer[: len(data)] = data
-        return len(data)
-
-
 class _Repeating(dict[str, Any]):
     """A JSON object that gives a key twice."""
 
@@ -162,11 +164,11 @@ class _Repeating(dict[str, Any]):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) == len(pairs):
-        return made
+    unique = dict(pairs)
+    if len(unique) == len(pairs):
+        return unique
     keys = Counter(key for key, _ in pairs)
-    repeating = _Repeating(made)
+    repeating = _Repeating(unique)
     repeating.key = next(key for key, times in keys.items() if times > 1)
     return repeating
 
@@ -174,52 +176,25 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _ID_VALUE = r'\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*"|-?\d{1,18}(?=[\s,}]))'
 
 
-def _record(line: bytes, number: int, file: File, fields: RecordFields) -> Document | Unreadable:
+def _record(line: bytes, number: int, fields: RecordFields) -> Content | Unreadable:
     """The document of one line, or what is wrong with it."""
-    document_id = None
     try:
         source = line.decode("utf-8-sig" if number == 1 else "utf-8")
         record = json.loads(source, object_pairs_hook=_object)
         if not isinstance(record, dict):
             raise ReadError(f"a JSON {type(record).__name__}, not an object")
-        document_id = _record_id(record, fields)
-        if isinstance(record, _Repeating):
-            raise ReadError(f"key {record.key!r} comes twice; leave one of them")
-        if document_id is None and file.root != STDIN:
-            document_id = f"{file.source}#{number}"
-        names = fields.text_fields or ("text",)
-        text = "\n\n".join(filter(None, [_string(record, name) for name in names]))
-        title = record.get(fields.title_field or "title") or ""
-        if text and not text.isspace():
-            metadata, unread = _metadata(record, fields)
-            return Document(
-                id=document_id or content_id("stdin", text),
-                text=text,
-                title=str(title) if isinstance(title, str | int | float) else "",
-                source=file.source,
-                root=file.root,
-                metadata=metadata,
-                unread=unread,
-            )
-        return Unreadable(
-            source=file.source, reason="empty", root=file.root, line=number, skipped=True,
-            document_id=document_id, kind="empty",
-        )  # fmt: skip
+        item = record_content(record, number, fields)
     except ReadError as error:
-        reason = str(error)
+        item = Unreadable(source="", reason=str(error), line=number)
     except (ValueError, RecursionError) as error:  # JSON's and Unicode's errors are ValueErrors
-        reason = f"not JSON: {error}"
-    return Unreadable(
-        source=file.source,
-        reason=reason,
-        root=file.root,
-        line=number,
-        document_id=document_id or _told_id(line, fields),
-    )
+        item = Unreadable(source="", reason=f"not JSON: {error}", line=number)
+    if isinstance(item, Unreadable) and item.document_id is None:
+        return replace(item, document_id=_id_in(line, fields))
+    return item
 
 
-def _told_id(line: bytes, fields: RecordFields) -> str | None:
-    """The id of a line that is no record, where it can still be told."""
+def _id_in(line: bytes, fields: RecordFields) -> str | None:
+    """The id of a damaged line, where its characters still show it."""
     names = re.escape(fields.id_field) if fields.id_field else "_?id"
     source = line.decode("utf-8", "replace")
     found = re.search(rf'(?<!\\)"(?:{names})"' + _ID_VALUE, source)
@@ -241,8 +216,8 @@ def _string(record: Mapping[str, Any], name: str) -> str:
     return str(record[name])
 
 
-def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str | None:
-    """A record's own id, if it has one."""
+def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str:
+    """A record's own id, or nothing."""
     names = [fields.id_field] if fields.id_field else ["_id", "id"]
     for name in names:
         value = record.get(name)
@@ -250,13 +225,13 @@ def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str | None:
             return str(value)
         if value is not None or fields.id_field:
             raise ReadError(f"field {name!r} is {value!r}; an id is a string or an integer")
-    return None
+    return ""
 
 
 def _metadata(
     record: Mapping[str, Any], fields: RecordFields
 ) -> tuple[dict[str, MetadataValue], dict[str, int]]:
-    """The flat fields that are nothing else, and counts of those that no filter could compare."""
+    """The flat fields beside text, id and title, and counts of those that no filter can compare."""
     used = {*(fields.text_fields or ("text",)), fields.title_field or "title"}
     used |= {fields.id_field} if fields.id_field else {"_id", "id"}
     kept: dict[str, MetadataValue] = {}

@@ -1,34 +1,35 @@
 """Files, folders and standard input → documents, and a reason for each that cannot be read.
 
-Knows what is read and what its documents are called; which files a folder holds is for `folders`
-to say, what is in them for `formats`. One bad file never stops the rest.
+Which files a folder holds is decided in `folders`, what they contain in `formats`. One bad file
+never stops the rest.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import BinaryIO
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text.child import Parsers
 from dewey_embed.text.folders import is_clutter, named_file, spelled, walk
-from dewey_embed.text.formats import EXTENSIONS, FORMATS, HEAD_BYTES, kind_of, read
+from dewey_embed.text.formats import EXTENSIONS, FORMATS, HEAD_BYTES, format_of, read
 from dewey_embed.text.inputs import (
     DEFAULT_LIMITS,
     STDIN,
     Content,
     File,
     ReadLimits,
+    ReadOptions,
     RecordFields,
     content_id,
+    rejoined,
 )
-from dewey_embed.text.jsonl import read_records, rejoined, unpacked
-from dewey_embed.types import Document, Unreadable
+from dewey_embed.types import Document, MetadataValue, Unreadable
 
 __all__ = ["EXTENSIONS", "STDIN", "RecordFields", "Unreadable", "check_inputs", "read_documents"]
 
@@ -51,14 +52,19 @@ def read_documents(
 
     A file's `id` and `source` are its resolved path with forward slashes, the same from any
     working directory; `root` is the resolved input; metadata are its `extension` and its `folder`
-    within the root. Each record of a JSONL file is a document: see `RecordFields`. What comes from
-    a pipe has no place of its own: its id is made from its text.
+    within the root. Each record of a JSONL file is a document: see `RecordFields`. A document from
+    a pipe has no lasting place, so its id is made from its text.
 
     Formats that are more than text are parsed in a process of their own, within `limits`.
 
     Raises:
         ReadError: none of the inputs exists.
         TypeError: `inputs` is a single string, or an input is not a path.
+
+    >>> import io
+    >>> [note] = read_documents(["-"], stdin=io.BytesIO(b"# Roses"), stdin_extension=".md")
+    >>> note.title, note.metadata["extension"]
+    ('Roses', '.md')
 
     """
     check_inputs(inputs)
@@ -67,7 +73,7 @@ def read_documents(
         id_field=id_field,
         title_field=title_field,
     )
-    return _Reading(fields, stdin_extension, limits).read(inputs, stdin)
+    return _Reading(ReadOptions(limits, fields), stdin_extension).read(inputs, stdin)
 
 
 def check_inputs(inputs: Sequence[str | Path]) -> None:
@@ -102,19 +108,18 @@ def _is_there(path: str | Path) -> bool:
 
 
 class _Reading:
-    """One run over inputs: what was seen already, and how everything is read."""
+    """One run over inputs: the files that were seen already, and how everything is read."""
 
-    def __init__(self, fields: RecordFields, stdin_extension: str, limits: ReadLimits) -> None:
-        self._fields = fields
-        self._stdin_extension = stdin_extension
-        self._limits = limits
-        self._parsers = Parsers(limits)
+    def __init__(self, options: ReadOptions, stdin_extension: str) -> None:
+        self._options = options
+        self._stdin_extension = stdin_extension.lower()
+        self._parsers = Parsers(options)
         self._seen: set[str] = set()
 
     def read(
         self, inputs: Sequence[str | Path], stdin: BinaryIO | None
     ) -> Iterator[Document | Unreadable]:
-        """What `read_documents` promises."""
+        """The documents of all inputs, each file once."""
         with self._parsers:
             for each in inputs:
                 if str(each) != STDIN:
@@ -138,7 +143,7 @@ class _Reading:
         elif stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
             reason = "a socket or device, not a file"
             yield Unreadable(source=spelled(path), reason=reason, root=spelled(path))
-        elif spelled(path) not in self._seen:  # a pipe that is opened again is waited for
+        elif spelled(path) not in self._seen:  # opening a pipe again would wait for a writer
             self._seen.add(spelled(path))
             try:
                 with open(path, "rb") as stream:
@@ -148,7 +153,7 @@ class _Reading:
                 yield Unreadable(source=spelled(path), reason=reason, root=STDIN)
 
     def _missing(self, path: Path, error: OSError | ValueError) -> Unreadable:
-        """Why an input cannot be looked at."""
+        """The fault of an input that cannot be looked at."""
         if _is_there(path):
             strerror = error.strerror if isinstance(error, OSError) else error
             is_link = os.path.islink(path)
@@ -163,109 +168,90 @@ class _Reading:
         if found.source in self._seen:
             return
         if isinstance(found, Unreadable):
-            if not found.skipped:  # another name may still show what it is
+            if not found.skipped:  # under another name, the file may be of a known kind
                 self._seen.add(found.source)
             yield found
             return
         self._seen.add(found.source)
         if clutter := is_clutter(found.path.name):
-            yield _unreadable(found, f"a {clutter} file, which nobody wrote to be read", clutter)
+            yield _fault(found, f"a {clutter} file, which nobody wrote to be read", clutter)
             return
         try:
             with open(found.path, "rb") as stream:
-                yield from self._file(stream, found)
+                yield from self._documents(stream, found, found.names, is_pipe=False)
         except OSError as error:
-            yield _unreadable(found, f"cannot be read: {error.strerror or error}")
+            yield _fault(found, f"cannot be read: {error.strerror or error}")
 
-    def _file(self, stream: BinaryIO, file: File) -> Iterator[Document | Unreadable]:
-        """The documents of an open file."""
+    def _pipe(self, stream: BinaryIO, name: str) -> Iterator[Document | Unreadable]:
+        """The documents of a stream that can be read once, from beginning to end."""
+        names = (f"stdin{self._stdin_extension}",)
+        file = File(Path(name), name, STDIN, "", (name,))
+        try:
+            yield from self._documents(stream, file, names, is_pipe=True)
+        except OSError as error:
+            yield _fault(file, str(error))
+
+    def _documents(
+        self, stream: BinaryIO, file: File, names: Sequence[str], *, is_pipe: bool
+    ) -> Iterator[Document | Unreadable]:
+        """The documents of an open file, whose format its `names` and first bytes tell."""
         head = stream.read(HEAD_BYTES)
         if not head:
-            yield _unreadable(file, "empty", "empty")
+            yield _fault(file, "empty", "empty")
             return
-        stream.seek(0)
         try:
-            kind = kind_of(file.names, head)
-            if kind.format == "jsonl":
-                yield from self._records(stream, file, head)
-                return
-            content = self._content(stream, file, kind.format)
+            format_name, extension = format_of(names, head)
+            metadata: dict[str, MetadataValue] = {"extension": extension, "folder": file.folder}
+            for item in self._items(format_name, stream, head, None if is_pipe else file.path):
+                yield _document(item, file, metadata)
         except ReadError as error:
-            yield _unreadable(file, str(error))
-            return
-        if not content.text or content.text.isspace():
-            yield _unreadable(file, "empty", "empty")
-            return
-        yield Document(
-            id=file.source,
-            text=content.text,
-            title=content.title or file.names[0],
-            source=file.source,
-            root=file.root,
-            metadata={"extension": kind.extension, "folder": file.folder},
-            unread=content.unread,
-        )
+            yield _fault(file, str(error))
 
-    def _content(self, stream: BinaryIO, file: File, format_name: str) -> Content:
-        """The text of an open file.
-
-        Raises:
-            ReadError: it cannot be read, or not within the limits.
-
-        """
-        if FORMATS[format_name].is_foreign:
-            return self._parsers.read(format_name, file.path)
-        size = os.fstat(stream.fileno()).st_size
-        if size > self._limits.max_text_bytes:
-            raise ReadError(self._limits.too_long(size))
-        return read(format_name, stream, self._limits)
-
-    def _pipe(self, stream: IO[bytes], name: str) -> Iterator[Document | Unreadable]:
-        """The documents of a stream that is read once, from beginning to end."""
-        extension = self._stdin_extension.lower()
-        names = (name, f"stdin{extension}")
-        file = File(Path(name), name, STDIN, "", names)
-        head = stream.read(HEAD_BYTES)
+    def _items(
+        self, format_name: str, stream: BinaryIO, head: bytes, path: Path | None
+    ) -> Iterator[Content | Unreadable]:
+        """The contents of an open file, in the process where its format is to be read."""
+        if path is not None:
+            if FORMATS[format_name].in_child:
+                return self._parsers.read(format_name, path)
+            stream.seek(0)
+            return read(format_name, stream, self._options)
         joined = rejoined(head, stream)
-        try:
-            kind = kind_of(names[1:], head)
-            if kind.format == "jsonl":
-                yield from self._records(joined, file, head)
-                return
-            data = joined.read(self._limits.max_text_bytes + 1)
-            if len(data) > self._limits.max_text_bytes:
-                raise ReadError(self._limits.too_long())
-            if FORMATS[kind.format].is_foreign:
-                content = self._parsers.read(kind.format, None, data)
-            else:
-                content = read(kind.format, io.BytesIO(data), self._limits)
-        except (ReadError, OSError) as error:
-            yield _unreadable(file, str(error))
-            return
-        if not content.text or content.text.isspace():
-            yield _unreadable(file, "empty", "empty")
-            return
-        yield Document(
-            id=content_id("stdin", content.text),
-            text=content.text,
-            title=content.title or name,
-            source=name,
-            root=STDIN,
-            metadata={"extension": extension, "folder": ""},
-            unread=content.unread,
-        )
-
-    def _records(
-        self, stream: IO[bytes], file: File, head: bytes
-    ) -> Iterator[Document | Unreadable]:
-        """The documents of a JSONL file, which may be compressed."""
-        zipped = head.startswith(b"\x1f\x8b") or file.names[-1].lower().endswith(".gz")
-        lines = unpacked(stream) if zipped else stream
-        yield from read_records(lines, file, self._fields, self._limits)
+        if not FORMATS[format_name].in_child:
+            return read(format_name, joined, self._options)
+        limits = self._options.limits
+        data = joined.read(limits.max_text_bytes + 1)
+        if len(data) > limits.max_text_bytes:
+            raise ReadError(limits.too_long())
+        return self._parsers.read(format_name, None, data)
 
 
-def _unreadable(file: File, reason: str, kind: str = "") -> Unreadable:
-    """A file that gave no document; of a `kind` that nobody would call a failure, if it has one."""
+def _document(
+    item: Content | Unreadable, file: File, metadata: Mapping[str, MetadataValue]
+) -> Document | Unreadable:
+    """The document of a content, with its file and line as its id where it has none."""
+    place = None  # a pipe has none
+    if file.root != STDIN:
+        place = file.source if item.line is None else f"{file.source}#{item.line}"
+    if isinstance(item, Unreadable):
+        document_id = place if item.document_id == "" else item.document_id
+        return replace(item, source=file.source, root=file.root, document_id=document_id)
+    if not item.text or item.text.isspace():
+        document_id = None if item.line is None else item.id or place
+        return replace(_fault(file, "empty", "empty"), line=item.line, document_id=document_id)
+    return Document(
+        id=item.id or place or content_id("stdin", item.text),
+        text=item.text,
+        title=item.title or (file.names[0] if item.line is None else ""),
+        source=file.source,
+        root=file.root,
+        metadata=metadata if item.metadata is None else item.metadata,
+        unread=item.unread,
+    )
+
+
+def _fault(file: File, reason: str, kind: str = "") -> Unreadable:
+    """A file without a document; one with a `kind` is counted as passed over, not as a failure."""
     return Unreadable(
         source=file.source, reason=reason, root=file.root, skipped=bool(kind), kind=kind
     )
