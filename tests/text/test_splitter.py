@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dewey_embed.errors import ConfigError, SpanError
-from dewey_embed.text.splitter import spans_from_characters, split
+from dewey_embed.text.splitter import SPLITTERS, _words, spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.types import Span, Tokens
 
@@ -18,7 +18,6 @@ from .conftest import hard_texts
 properties = settings(
     max_examples=350, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-SPLITTERS = ["tokens", "words", "recursive"]
 
 
 def cut(tokenizer: Tokenizer, text: str, **options) -> list[Span]:
@@ -190,6 +189,38 @@ def test_recursive_cuts_where_langchain_does(word_pieces, english):
         ).strip()
         spans = cut(word_pieces, text, splitter="recursive", chunk_tokens=50)
         assert [text[s.char_start : s.char_end] for s in spans] == langchain.split_text(text)
+
+
+@given(text=hard_texts, room=st.integers(1, 12))
+@properties
+def test_recursive_cuts_any_text_where_langchain_does(tokenizer, text, room):
+    """On a picture of the text: an `x` for each token, a separator before each word."""
+    from langchain_text_splitters import RecursiveCharacterTextSplitter
+
+    (tokens,) = tokenizer.encode([text])
+    if not len(tokens):
+        return
+    words, num_breaks = _words(text, tokens)
+    separators = np.array([" ", "\n", "\f"])[np.minimum(num_breaks, 2)].tolist()
+    picture = "".join(
+        separator + "x" * num_tokens
+        for separator, num_tokens in zip(separators, np.diff(words).tolist(), strict=True)
+    )
+    pieces = RecursiveCharacterTextSplitter(
+        separators=["\f", "\n", " "],
+        chunk_size=room,
+        chunk_overlap=0,
+        length_function=lambda piece: piece.count("x"),
+        keep_separator=True,
+        strip_whitespace=False,
+    ).split_text(picture)
+    theirs = set(np.cumsum([piece.count("x") for piece in pieces]).tolist())
+    ours = {span.token_end for span in split(text, tokens, splitter="recursive", chunk_tokens=room)}
+    assert theirs <= ours
+    for end in ours - theirs:  # only within words that are longer than a chunk
+        word = int(np.searchsorted(words, end)) - 1
+        assert words[word] < end < words[word + 1]
+        assert words[word + 1] - words[word] > room
 
 
 def test_recursive_places_repeated_text_where_it_stands(word_pieces):

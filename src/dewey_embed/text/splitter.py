@@ -1,14 +1,15 @@
-"""Tokens → spans: fixed windows, paragraphs and lines, whole words, or anyone's own ranges.
+"""Tokens → spans: fixed windows, paragraphs and lines, whole words, or the caller's own ranges.
 
-All of it happens in the document's own token numbers: a splitter chooses *units* that may not be
-cut (characters, words, paragraphs), given by their bounds (U + 1,) from 0 to T, and fills chunks
-with them. So the sizes are exact, and characters are read off the tokens' offsets at the end.
-Knows nothing of models; training calls the same functions with sizes of its own.
+Everything is counted in the document's own tokens: a splitter chooses *units* that stay whole
+(characters, words, paragraphs), given by their bounds (U + 1,) from 0 to T, and fills chunks with
+them. So sizes are exact, and characters are read off the tokens' offsets at the end. A new splitter
+is a function and a row of `SPLITTERS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import NoReturn
 
@@ -23,10 +24,8 @@ Splitter = str | Callable[[str], Iterable[tuple[int, int]]]
 """A name of `SPLITTERS`, or a function from a text to half-open character ranges."""
 
 _Numbers = NDArray[np.int64]
-
-# What stands before a word in the picture of a text that langchain's splitter is given. One
-# character each: it would cut a "\n\n" again at "\n".
-_WORD, _LINE, _PARAGRAPH = " ", "\n", "\f"
+Chunks = tuple[_Numbers, _Numbers]
+"""Starts and ends of chunks, in tokens."""
 
 
 def split(
@@ -39,20 +38,19 @@ def split(
 ) -> list[Span]:
     """The spans of a text, in order; none for a text without tokens.
 
-    `tokens` are the text's own. By name, a splitter covers every token, keeps each span within
+    `tokens` are the text's own. A splitter by name covers every token, keeps each span within
     `chunk_tokens` tokens and the overlap of neighbours within `chunk_overlap`, and never makes a
     span that lies inside another:
 
     - `"tokens"`: windows of `chunk_tokens` every `chunk_tokens - chunk_overlap`; where several
       tokens share a character (the bytes of an emoji) a window ends before it, not within;
     - `"words"`: as many whole words as fit, overlapping in whole words;
-    - `"recursive"`: langchain's RecursiveCharacterTextSplitter, measured in these tokens:
-      paragraphs, else lines, else words, together as long as they fit in
+    - `"recursive"`: paragraphs, else lines, else words, together as long as they fit in
       `chunk_tokens - chunk_overlap`; each then starts up to `chunk_overlap` tokens earlier, at a
       word.
 
-    A word or character with more than `chunk_tokens` tokens is cut between tokens. Of a function
-    the ranges are taken as they come, each as in `spans_from_characters`; sizes are its own.
+    A word or character with more than `chunk_tokens` tokens is cut between tokens. The ranges of a
+    function are used as they come, each as in `spans_from_characters`; sizes are its own.
 
     Raises:
         ConfigError: an unknown splitter, or sizes that leave nothing to advance by.
@@ -64,23 +62,26 @@ def split(
             f"chunk_tokens {chunk_tokens} with chunk_overlap {chunk_overlap}: "
             "need chunk_tokens >= 1 and 0 <= chunk_overlap < chunk_tokens"
         )
-    if not callable(splitter) and splitter not in ("tokens", "words", "recursive"):
-        raise ConfigError(
-            f"splitter is {splitter!r}; use 'tokens', 'recursive', 'words', "
-            "or a function from a text to its character ranges"
-        )
-    if not len(tokens):
-        return []
     if callable(splitter):
-        return spans_from_characters(tokens, list(splitter(text)), num_chars=len(text))
-    characters = _characters(tokens, chunk_tokens)
-    if splitter == "tokens":
-        return _spans(tokens, *_fill(characters, chunk_tokens, chunk_overlap))
-    if splitter == "words":
-        words, _ = _words(text, tokens)
-        words = _cut_long_units(words, chunk_tokens, characters)
-        return _spans(tokens, *_fill(words, chunk_tokens, chunk_overlap))
-    return _spans(tokens, *_recursive(text, tokens, chunk_tokens, chunk_overlap))
+        ranges = list(splitter(text)) if len(tokens) else []
+        return spans_from_characters(tokens, ranges, num_chars=len(text))
+    cut = SPLITTERS[known_splitter(splitter)]
+    return _spans(tokens, *cut(text, tokens, chunk_tokens, chunk_overlap)) if len(tokens) else []
+
+
+def known_splitter(name: str) -> str:
+    """The name of a splitter.
+
+    Raises:
+        ConfigError: it is unknown; lists all.
+
+    """
+    if name not in SPLITTERS:
+        raise ConfigError(
+            f"splitter is {name!r}; use {', '.join(map(repr, SPLITTERS))}, "
+            "or in Python a function from a text to its character ranges"
+        )
+    return name
 
 
 def spans_from_characters(
@@ -116,7 +117,12 @@ def spans_from_characters(
 
 
 def _as_pairs(char_spans: Sequence[tuple[int, int]]) -> _Numbers:
-    """The ranges as an array (C, 2), or the first one that is no pair of integers refused."""
+    """The ranges as an array (C, 2).
+
+    Raises:
+        TypeError: naming the first that is not a pair of integers.
+
+    """
     try:
         ranges = np.asarray(char_spans)
     except ValueError:  # ragged
@@ -131,7 +137,7 @@ def _as_pairs(char_spans: Sequence[tuple[int, int]]) -> _Numbers:
             raise TypeError(
                 f"range {row} is {pair!r}; pass (char_start, char_end), two integers, half-open"
             )
-    # Integers all the same: too large for an array, hence for any text.
+    # Integers too large for an array, hence for any text.
     limit = np.iinfo(np.int64).max
     return np.array([[min(max(n, -1), limit) for n in pair] for pair in char_spans], np.int64)
 
@@ -160,8 +166,8 @@ def _spans(tokens: Tokens, starts: _Numbers, ends: _Numbers) -> list[Span]:
     return list(map(Span, char_starts, char_ends, starts.tolist(), ends.tolist()))
 
 
-def _fill(bounds: _Numbers, size: int, overlap: int) -> tuple[_Numbers, _Numbers]:
-    """Starts and ends of chunks of whole units, none of which is longer than `size`."""
+def _fill(bounds: _Numbers, size: int, overlap: int) -> Chunks:
+    """Chunks of whole units, none of which is longer than `size`."""
     num_tokens, last = int(bounds[-1]), len(bounds) - 1
     if last == num_tokens:  # every unit is one token
         starts = np.arange(0, max(num_tokens - overlap, 1), size - overlap)
@@ -201,7 +207,7 @@ def _characters(tokens: Tokens, size: int) -> _Numbers:
 
 
 def _words(text: str, tokens: Tokens) -> tuple[_Numbers, _Numbers]:
-    """Bounds of the words in tokens, and (U,) how many line breaks stand before each word.
+    """Bounds of the words in tokens, and the number (U,) of line breaks before each word.
 
     White space that has tokens of its own belongs to the word after it, or else to the last.
     """
@@ -224,42 +230,55 @@ def _words(text: str, tokens: Tokens) -> tuple[_Numbers, _Numbers]:
     return bounds, num_breaks[char_starts[words]] - num_breaks[before]
 
 
-def _recursive(
-    text: str, tokens: Tokens, chunk_tokens: int, chunk_overlap: int
-) -> tuple[_Numbers, _Numbers]:
-    """Starts and ends of chunks from langchain's splitter.
+def _by_tokens(text: str, tokens: Tokens, size: int, overlap: int) -> Chunks:
+    return _fill(_characters(tokens, size), size, overlap)
 
-    It is given a picture of the text instead of the text: an `x` for each token and one separator
-    before each word. That makes its measure exact and cheap, and positions are sums of `x`: its
-    own `add_start_index` searches for the chunk's text, which goes wrong where text repeats.
+
+def _by_words(text: str, tokens: Tokens, size: int, overlap: int) -> Chunks:
+    words, _ = _words(text, tokens)
+    return _fill(_cut_long_units(words, size, _characters(tokens, size)), size, overlap)
+
+
+def _recursive(text: str, tokens: Tokens, size: int, overlap: int) -> Chunks:
+    """Paragraphs, else lines, else words; the overlap comes on top, in whole words.
+
+    Without overlap these are the cuts of langchain's RecursiveCharacterTextSplitter.
     """
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    room = chunk_tokens - chunk_overlap
+    room = size - overlap
     words, num_breaks = _words(text, tokens)
-    separators = np.array([_WORD, _LINE, _PARAGRAPH])[np.minimum(num_breaks, 2)].tolist()
-    picture = "".join(
-        separator + "x" * num_tokens
-        for separator, num_tokens in zip(separators, np.diff(words).tolist(), strict=True)
-    )
-    pieces = RecursiveCharacterTextSplitter(
-        separators=[_PARAGRAPH, _LINE, _WORD],  # not "": longer words are cut by tokens below
-        chunk_size=room,
-        chunk_overlap=0,
-        length_function=lambda piece: piece.count("x"),
-        keep_separator=True,
-        strip_whitespace=False,
-    ).split_text(picture)
-    bounds = np.cumsum([0, *(piece.count("x") for piece in pieces)])
-    characters = _characters(tokens, room)
-    bounds = _cut_long_units(bounds, room, characters)
+    paragraphs, lines = (words[:-1][num_breaks >= least] for least in (2, 1))
+    levels = [level.tolist() for level in (paragraphs, lines, words)]
+    bounds = np.array([0, *_ends(levels, 0, len(tokens), room)], np.int64)
+    bounds = _cut_long_units(bounds, room, _characters(tokens, room))
     ends, starts = bounds[1:], bounds[:-1]
-    if chunk_overlap:
+    if overlap:
         units = np.union1d(words, bounds)
-        starts = units[np.searchsorted(units, starts - chunk_overlap, side="left")]
+        starts = units[np.searchsorted(units, starts - overlap, side="left")]
         if (np.diff(starts) <= 0).any():
             _step_forward(starts, units)
     return starts, ends
+
+
+def _ends(levels: Sequence[Sequence[int]], start: int, end: int, room: int) -> list[int]:
+    """Ends of chunks of up to `room` tokens, at bounds of the first of `levels` where they fit.
+
+    Units of `room` tokens and more are cut at the next level and share no chunk with their
+    neighbours; a unit of the last level stays whole.
+    """
+    if end - start <= room or not levels:
+        return [end]
+    ends: list[int] = []
+    chunk_start = unit_start = start
+    for unit_end in [*levels[0][bisect_right(levels[0], start) : bisect_left(levels[0], end)], end]:
+        is_long = unit_end - unit_start >= room
+        if unit_start > chunk_start and (is_long or unit_end - chunk_start > room):
+            ends.append(unit_start)
+            chunk_start = unit_start
+        if is_long:
+            ends += _ends(levels[1:], unit_start, unit_end, room)
+            chunk_start = unit_end
+        unit_start = unit_end
+    return ends if chunk_start == end else [*ends, end]
 
 
 def _step_forward(starts: _Numbers, units: _Numbers) -> None:
@@ -267,3 +286,11 @@ def _step_forward(starts: _Numbers, units: _Numbers) -> None:
     for row in range(1, len(starts)):
         if starts[row] <= starts[row - 1]:
             starts[row] = units[np.searchsorted(units, starts[row - 1], side="right")]
+
+
+SPLITTERS: Mapping[str, Callable[[str, Tokens, int, int], Chunks]] = {
+    "tokens": _by_tokens,
+    "recursive": _recursive,
+    "words": _by_words,
+}
+"""Splitters by name: text, tokens, chunk tokens and overlap → chunks that cover all tokens."""
