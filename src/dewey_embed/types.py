@@ -36,7 +36,7 @@ CharSpans = Sequence[tuple[int, int]]
 """Half-open ranges of one text's characters."""
 
 Splitter = str | Callable[[str], Iterable[tuple[int, int]]]
-"""How texts are cut: a splitter's name, or a function from a text to ranges of its characters."""
+"""A name of `text.splitter.SPLITTERS`, or a function from a text to ranges of its characters."""
 
 MetadataValue = str | int | float | bool | None
 

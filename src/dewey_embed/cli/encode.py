@@ -39,8 +39,8 @@ def encode(
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     chunk_overlap: options.ChunkOverlap = None,
-    splitter: options.SplitterOption = None,
-    overflow: options.OverflowOption = None,
+    splitter: options.Splitter = None,
+    overflow: options.Overflow = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
     title_field: options.TitleField = None,
@@ -70,8 +70,8 @@ def encode(
     how = {
         "chunk_tokens": options.sizes(chunk_tokens) or CHUNK_TOKENS,
         "chunk_overlap": options.sizes(chunk_overlap),
-        "splitter": splitter.value if splitter else "tokens",
-        "overflow": overflow.value if overflow else "windows",
+        "splitter": splitter or "tokens",
+        "overflow": overflow or "windows",
         "progress": not json,
     }
     _write_all(made, writer, items, dewey, how)

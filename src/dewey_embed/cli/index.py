@@ -38,8 +38,8 @@ def index(
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     chunk_overlap: options.ChunkOverlap = None,
-    splitter: options.SplitterOption = None,
-    overflow: options.OverflowOption = None,
+    splitter: options.Splitter = None,
+    overflow: options.Overflow = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
     title_field: options.TitleField = None,
@@ -79,8 +79,8 @@ def index(
         model,
         chunk_tokens=options.sizes(chunk_tokens),
         chunk_overlap=options.sizes(chunk_overlap),
-        splitter=splitter.value if splitter else None,
-        overflow=overflow.value if overflow else None,
+        splitter=splitter,
+        overflow=overflow,
     )
     report = opened.add_files(
         docs or [],

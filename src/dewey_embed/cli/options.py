@@ -10,10 +10,9 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -31,20 +30,16 @@ EXIT_UNREADABLE = 3
 GROUP_CHARS = 400_000
 
 
-class Splitter(StrEnum):
-    """How documents are cut into chunks."""
+def _known_splitter(name: str | None) -> str | None:
+    """A splitter's name, checked only where one is given: the table is slow to import."""
+    if name is None:
+        return None
+    from dewey_embed.text.splitter import known_splitter
 
-    tokens = "tokens"
-    recursive = "recursive"
-    words = "words"
-
-
-class Overflow(StrEnum):
-    """What becomes of a text that is longer than the model takes."""
-
-    windows = "windows"
-    truncate = "truncate"
-    error = "error"
+    try:
+        return known_splitter(name)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 Model = Annotated[
@@ -71,21 +66,23 @@ ChunkOverlap = Annotated[
         help="Tokens that a chunk shares with the next. Default: a quarter of its size.",
     ),
 ]
-SplitterOption = Annotated[
-    Splitter | None,
+Splitter = Annotated[
+    str | None,
     typer.Option(
-        "--splitter",
         envvar="DEWEY_SPLITTER",
-        help="Cut every so many tokens, at paragraphs and sentences, or at words. Default: tokens.",
+        metavar="NAME",
+        callback=_known_splitter,
+        help="How documents are cut into chunks: tokens (windows of --chunk-tokens), recursive (at "
+        "paragraphs, else lines, else words) or words; an unknown name lists all. Default: tokens.",
     ),
 ]
-OverflowOption = Annotated[
-    Overflow | None,
+Overflow = Annotated[
+    Literal["windows", "truncate", "error"] | None,
     typer.Option(
         "--overflow",
         envvar="DEWEY_OVERFLOW",
-        help="A text longer than the model takes is read in overlapping windows, truncated, or "
-        "an error. Default: windows.",
+        help="What becomes of a text longer than the model takes: windows (read in overlapping "
+        "windows), truncate (without its end) or error. Default: windows.",
     ),
 ]
 TextField = Annotated[

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from dewey_embed.search.update import (
 )
 from dewey_embed.text.inputs import DEFAULT_LIMITS, ReadLimits
 from dewey_embed.text.reader import read_documents
+from dewey_embed.text.splitter import known_splitter
 from dewey_embed.types import Document, Hit, Overflow, Unreadable
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Index:
         *,
         chunk_tokens: int | Sequence[int] | None = None,
         chunk_overlap: int | Sequence[int] | None = None,
-        splitter: Literal["tokens", "recursive", "words"] | None = None,
+        splitter: str | None = None,
         overflow: Overflow | None = None,
     ) -> Self:
         """The index at a path; where there is none, one that the first `add` will make.
@@ -90,6 +91,7 @@ class Index:
         refuse_file(path)
         settings = IndexSettings.read(path)
         own = settings.options if settings else EncodeOptions()
+        splitter = None if splitter is None else known_splitter(splitter)
         options = changed_options(own, chunk_tokens, chunk_overlap, splitter, overflow)
         if settings:
             settings.require_options(options, path)

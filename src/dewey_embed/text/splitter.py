@@ -9,7 +9,7 @@ is a function and a row of `SPLITTERS`.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from typing import NoReturn
 
@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.errors import ConfigError, SpanError
 from dewey_embed.text.characters import code_points, white_space
-from dewey_embed.types import Span, Tokens
-
-Splitter = str | Callable[[str], Iterable[tuple[int, int]]]
-"""A name of `SPLITTERS`, or a function from a text to half-open character ranges."""
+from dewey_embed.types import Span, Splitter, Tokens
 
 _Numbers = NDArray[np.int64]
 Chunks = tuple[_Numbers, _Numbers]

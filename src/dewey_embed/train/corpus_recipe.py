@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from dewey_embed.config import Settings
+from dewey_embed.text.splitter import known_splitter
 
-SplitterName = Literal["recursive", "words", "tokens"]
+SplitterName = Annotated[str, AfterValidator(known_splitter)]
 
 PAPER_SPLITTERS: Mapping[SplitterName, float] = {"recursive": 0.7, "words": 0.3}
 """Source: arXiv 2503.20376 §3."""
