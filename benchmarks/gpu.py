@@ -31,7 +31,7 @@ from dewey_embed.model.backbone import Backbone
 from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.model.packing import pack
-from dewey_embed.train.hardware import DEVICES
+from dewey_embed.train.plan import DEVICES
 from dewey_embed.train.shape import Shape
 
 VOCABULARY = 50_368

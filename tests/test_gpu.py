@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 from dewey_embed import Dewey
 from dewey_embed.model.device import default_dtype
 from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.recipe import PackageTeacher
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, train
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import build_student
 from dewey_embed.train.teach import Asker, teach, untaught
 from dewey_embed.train.teachers.minilm import MiniLM
-from dewey_embed.train.teachers.recipe import PackageTeacher
 from tests.train.conftest import tiny as tiny  # noqa: PLC0414 - a fixture
 from tests.train.test_targets import sample_of
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from dewey_embed.errors import ConfigError, RunError
-from dewey_embed.train.ablate import ablate
-from dewey_embed.train.grid import read_grid
+from dewey_embed.train.ablate import ablate, read_grid
 
 # A tiny student after four steps is far from its teacher, and is warned about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")

@@ -7,7 +7,7 @@ import pytest
 
 from dewey_embed.errors import RunError
 from dewey_embed.train.checkpoints import WHOLE, last_whole_checkpoint, mark_of, mark_whole
-from dewey_embed.train.json_object import read_object
+from dewey_embed.train.recipe_file import read_object
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ import zstandard
 
 from dewey_embed.errors import ReadError
 from dewey_embed.train.corpus import Corpus, check_sources, joined
-from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource
-from dewey_embed.train.files import find_files
+from dewey_embed.train.corpus_files import find_files
+from dewey_embed.train.recipe import CorpusRecipe, FilesSource
 
 
 @pytest.fixture(autouse=True)

@@ -17,10 +17,10 @@ from dewey_embed.errors import ConfigError
 from dewey_embed.model.export import write_json, write_model
 from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.model.packing import pack
-from dewey_embed.train.depth import layers_at
 from dewey_embed.train.recipe import TrainingRecipe, fingerprint
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, train
+from dewey_embed.train.schedule import layers_at
 from dewey_embed.train.start import STAMP
 from dewey_embed.train.student import build_student
 from dewey_embed.train.warm_start import build

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.train.keys import FIRST_NAMES, LAST_NAMES, hide, pass_keys
+from dewey_embed.train.passkey import FIRST_NAMES, LAST_NAMES, hide, pass_keys
 
 TEXT = "One is here. Two is there! Is three anywhere? Four is gone."
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dewey_embed.train.loss import AlignmentLoss
 from dewey_embed.train.loss_terms import LOSS_TERMS, LossTerm, cosine_loss, similarity_loss
 from dewey_embed.train.recipe import LossRecipe
+from dewey_embed.train.student import AlignmentLoss
 
 
 def unit(*rows):

@@ -10,7 +10,7 @@ from torch.distributed.fsdp import fully_shard
 
 from dewey_embed.model.device import default_dtype
 from dewey_embed.train.batches import Collator, SampleSet
-from dewey_embed.train.measure import HeldOutMeasure
+from dewey_embed.train.diagnostics import HeldOutMeasure
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import build_student

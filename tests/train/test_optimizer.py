@@ -10,9 +10,9 @@ from torch import nn
 from transformers import TrainingArguments
 
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
-from dewey_embed.train.optimizer import BALANCE_RATE, build_optimizer, parameter_groups
 from dewey_embed.train.recipe import LossRecipe, TrainingRecipe
 from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.schedule import BALANCE_RATE, build_optimizer, parameter_groups
 from dewey_embed.train.start import start_folder
 from dewey_embed.train.student import Student
 

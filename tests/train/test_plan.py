@@ -18,16 +18,16 @@ from dewey_embed.errors import ConfigError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.packing import pack
 from dewey_embed.train.corpus import CorpusText
-from dewey_embed.train.corpus_recipe import SplitRecipe
-from dewey_embed.train.hardware import DEVICES, Hardware
 from dewey_embed.train.plan import (
     CLAUSE_LENGTH,
+    DEVICES,
     SENTENCE_LENGTH,
+    Hardware,
     check_against,
     chunks_of,
     make_plan,
 )
-from dewey_embed.train.recipe import Recipe
+from dewey_embed.train.recipe import Recipe, SplitRecipe
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import cut_samples
 from dewey_embed.train.shape import student_shape

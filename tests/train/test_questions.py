@@ -7,16 +7,15 @@ import torch
 from dewey_embed.errors import ConfigError, TeacherError
 from dewey_embed.train import teach
 from dewey_embed.train.batches import Collator
-from dewey_embed.train.questions import answers, questions
+from dewey_embed.train.recipe import PackageTeacher
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.reduce import fit_reduction
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.teach import Asker, ask, untaught
-from dewey_embed.train.teachers import minilm
+from dewey_embed.train.teacher_requests import answers, questions
+from dewey_embed.train.teachers import minilm, open_teacher
 from dewey_embed.train.teachers.minilm import MiniLM
-from dewey_embed.train.teachers.recipe import PackageTeacher
-from dewey_embed.train.teachers.teacher import open_teacher
 
 from .conftest import MINI
 from .test_targets import WORDS, sample_of, unit

@@ -15,10 +15,9 @@ from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsEr
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card
 from dewey_embed.train.checkpoints import last_whole_checkpoint
-from dewey_embed.train.history import HISTORY_FILE, runs_of, with_run
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
-from dewey_embed.train.start import start_tokenizer
+from dewey_embed.train.start import HISTORY_FILE, runs_of, start_tokenizer, with_run
 from dewey_embed.train.teach import teach
 
 from .conftest import MINI

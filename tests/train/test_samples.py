@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.train.corpus import CorpusText
-from dewey_embed.train.corpus_recipe import SplitRecipe
+from dewey_embed.train.recipe import SplitRecipe
 from dewey_embed.train.samples import NUM_SPECIAL, SENTENCE_TOKENS, cut_samples
 from dewey_embed.train.start import start_tokenizer
 from tests.text.conftest import HARD

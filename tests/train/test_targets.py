@@ -15,12 +15,10 @@ import pytest
 from dewey_embed.errors import TargetsError
 from dewey_embed.train import targets
 from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack_samples
-from dewey_embed.train.differences import differences
-from dewey_embed.train.manifest import FORMAT, MANIFEST, targets_complete
-from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.recipe_file import differences, read_recipe
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.targets import Targets, TargetsFolder
+from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder, targets_complete
 from dewey_embed.train.teach import teach
 
 from .conftest import MINI, RECIPE, write_corpus

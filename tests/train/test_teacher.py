@@ -5,9 +5,9 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from dewey_embed.errors import ConfigError, TeacherError
-from dewey_embed.train.teachers.answers import batch_name, checked
-from dewey_embed.train.teachers.recipe import PackageTeacher, SentenceTransformersTeacher
-from dewey_embed.train.teachers.teacher import PartTeacher, embed_unique, open_teacher
+from dewey_embed.train.recipe import PackageTeacher, SentenceTransformersTeacher
+from dewey_embed.train.teachers import open_teacher
+from dewey_embed.train.teachers.teacher import PartTeacher, batch_name, checked, embed_unique
 from dewey_embed.train.warm_start import teacher_folder
 
 TEXTS = [

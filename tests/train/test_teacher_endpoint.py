@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from dewey_embed.errors import TeacherError
+from dewey_embed.train.recipe import EndpointTeacher
+from dewey_embed.train.teachers import open_teacher
 from dewey_embed.train.teachers.endpoint import Pace
-from dewey_embed.train.teachers.recipe import EndpointTeacher
-from dewey_embed.train.teachers.teacher import open_teacher
 
 
 def unit(rows):

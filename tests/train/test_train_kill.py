@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from dewey_embed.train.manifest import read_manifest
-from dewey_embed.train.targets import TargetsFolder
+from dewey_embed.train.targets import TargetsFolder, read_manifest
 
 KILLS = 20
 

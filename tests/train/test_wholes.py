@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from dewey_embed.train.recipe import PackageTeacher
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.teachers.recipe import PackageTeacher
-from dewey_embed.train.wholes import whole_vectors
+from dewey_embed.train.teacher_requests import whole_vectors
 
 from .conftest import MINI
 from .test_targets import WORDS, sample_of, unit

@@ -68,9 +68,9 @@ def teach(
     from accelerate import PartialState
 
     from dewey_embed.train.corpus import check_sources
-    from dewey_embed.train.manifest import targets_complete
     from dewey_embed.train.run import RunFolder
     from dewey_embed.train.start import start_folder
+    from dewey_embed.train.targets import targets_complete
     from dewey_embed.train.teach import kept_structure
     from dewey_embed.train.teach import teach as write
 
@@ -202,8 +202,7 @@ def plan(
     json: Json = False,
 ) -> None:
     """Say what a training run takes: tokens, hours, disk, memory, money."""
-    from dewey_embed.train.hardware import Hardware
-    from dewey_embed.train.plan import make_plan
+    from dewey_embed.train.plan import Hardware, make_plan
     from dewey_embed.train.recipe_file import read_recipe
 
     made = make_plan(
@@ -320,7 +319,7 @@ def ablate(
 
     All are measured on the same held-out texts. Results are numbers, a table and a drawing.
     """
-    from dewey_embed.train.grid import read_grid
+    from dewey_embed.train.ablate import read_grid
 
     read = read_grid(grid, overrides or ())
     require_train()

@@ -18,7 +18,7 @@ import numpy as np
 from dewey_embed.errors import ConfigError
 from dewey_embed.eval.beir import RetrievalData
 from dewey_embed.eval.generated_texts import essay, facts, refrain
-from dewey_embed.train.keys import Secret, hide, pass_keys
+from dewey_embed.train.passkey import Secret, hide, pass_keys
 
 SUITES = ("passkey", "needle", "position")
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384, 32768)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from random import Random
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.train.keys import FIRST_NAMES, LAST_NAMES, Secret
+from dewey_embed.train.passkey import FIRST_NAMES, LAST_NAMES, Secret
 
 TOWNS = (
     "Aldermoor", "Ashwick", "Brackenford", "Calverton", "Cray", "Dunmere", "Eastholm", "Elmstead",

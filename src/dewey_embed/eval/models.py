@@ -231,8 +231,8 @@ def _open_endpoint(address: str, device: str | None, cache: Path | None) -> Enco
     from mteb.models.model_meta import ModelMeta
 
     from dewey_embed.eval.adapters import TeacherModel
+    from dewey_embed.train.recipe import EndpointTeacher
     from dewey_embed.train.teachers.endpoint import RemoteTeacher
-    from dewey_embed.train.teachers.recipe import EndpointTeacher
 
     url, _, model = address.partition("#")
     parts = urlsplit(url)

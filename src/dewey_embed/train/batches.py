@@ -20,10 +20,9 @@ from dewey_embed.errors import TargetsError
 from dewey_embed.model.packing import Packed, pack
 from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.manifest import Part
-from dewey_embed.train.questions import Questions
 from dewey_embed.train.samples import Sample
-from dewey_embed.train.targets import Int, ShardRows, Targets, TargetsFolder
+from dewey_embed.train.targets import Int, Part, ShardRows, Targets, TargetsFolder
+from dewey_embed.train.teacher_requests import Questions
 from dewey_embed.types import Tokens
 
 OPEN_SHARDS = 16

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dewey_embed.errors import RunError
-from dewey_embed.train.json_object import read_object
+from dewey_embed.train.recipe_file import read_object
 
 WHOLE = "whole.json"
 """Written last into a checkpoint: without it, a kill came in between."""

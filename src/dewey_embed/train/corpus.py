@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from dewey_embed.errors import ReadError
 from dewey_embed.extras import needs
-from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource, HubSource
-from dewey_embed.train.files import cause, find_files, named, read_files, text_column
+from dewey_embed.train.corpus_files import cause, find_files, named, read_files, text_column
+from dewey_embed.train.recipe import CorpusRecipe, FilesSource, HubSource
 
 if TYPE_CHECKING:
     from datasets import IterableDataset

@@ -1,7 +1,8 @@
-"""A TOML file and `--set key=value` → a `Recipe`; what is wrong with one, by its line."""
+"""Settings of a run as files: recipes in TOML with overrides, JSON objects, their differences."""
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dewey_embed.config import fault
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, RunError
 from dewey_embed.train.recipe import Recipe
 
 
@@ -153,3 +154,41 @@ def _line(steps: Sequence[str], text: str) -> int | None:
             if path == list(steps[: len(path)]):
                 return number
     return found
+
+
+def read_object(path: Path, *, keys: Sequence[str] = (), remedy: str) -> dict[str, Any]:
+    """The object in a JSON file, which must have the `keys`; `remedy` ends what an error says.
+
+    Raises:
+        RunError: the file is missing, unreadable, no JSON, no object, or lacks a key.
+
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); {remedy}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: holds a JSON {type(value).__name__}, not an object; {remedy}")
+    if lacking := [key for key in keys if key not in value]:
+        raise RunError(f"{path}: lacks {', '.join(lacking)}; {remedy}")
+    return value
+
+
+def differences(before: Any, after: Any, name: str = "") -> str:
+    """What differs between two recipes' values, as `key: before, now after`; "" if nothing does.
+
+    A key that one of them lacks is of a later version: it differs only where it does something, for
+    hours of teaching and training must outlive an upgrade. So a new key is off at 0, None or empty.
+    """
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = [
+            differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+            for key in sorted(before.keys() | after.keys())
+            if (key in before and key in after) or before.get(key) or after.get(key)
+        ]
+        return "; ".join(part for part in found if part)
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        items = [differences(old, new, f"{name}[{place}]") for place, (old, new) in pairs]
+        return "; ".join(part for part in items if part)
+    return "" if before == after else f"{name}: {before}, now {after}"

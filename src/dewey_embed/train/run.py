@@ -40,18 +40,14 @@ from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
 from dewey_embed.train.checkpoints import last_whole_checkpoint, step_of
 from dewey_embed.train.corpus import check_sources
-from dewey_embed.train.diagnostics import warnings
-from dewey_embed.train.differences import differences
-from dewey_embed.train.history import HISTORY_FILE, runs_of, with_run
-from dewey_embed.train.json_object import read_object
-from dewey_embed.train.manifest import targets_complete
-from dewey_embed.train.measure import HeldOutMeasure
+from dewey_embed.train.diagnostics import HeldOutMeasure, warnings
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe
+from dewey_embed.train.recipe_file import differences, read_object
 from dewey_embed.train.schedule import Progress
-from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer, with_run
 from dewey_embed.train.student import build_student
-from dewey_embed.train.targets import Targets, TargetsFolder
+from dewey_embed.train.targets import Targets, TargetsFolder, targets_complete
 from dewey_embed.train.teach import Asker, teach
 from dewey_embed.train.trainer import AlignmentTrainer
 

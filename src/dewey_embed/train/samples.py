@@ -21,7 +21,7 @@ from numpy.random import Generator
 from dewey_embed.text.splitter import split
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.corpus import CorpusText
-from dewey_embed.train.corpus_recipe import SplitRecipe
+from dewey_embed.train.recipe import SplitRecipe
 
 NUM_SPECIAL = 2
 """CLS and SEP, which stand around every crop."""

@@ -1,18 +1,21 @@
-"""A recipe → the folder of the model that training starts from, made once.
+"""The model that training starts from, and the training runs that it went through before.
 
-Either a warm start from a teacher's vectors, or a pretrained checkpoint with its context extended
-and a new head. Deterministic, so that every process of a run may make its own.
+A start is either a warm start from a teacher's vectors, or a pretrained checkpoint with its context
+extended and a new head; it is deterministic, so that every process of a run may make its own.
 """
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from dewey_embed.errors import RunError
+from dewey_embed.errors import CheckpointError, RunError
 from dewey_embed.model.backbone import extend_context
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.dewey import DeweyModel
@@ -20,10 +23,39 @@ from dewey_embed.model.export import write_json, write_model, write_tokenizer_fi
 from dewey_embed.model.folder import atomic_model_folder, locate_model
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.history import HISTORY_FILE, runs_of
-from dewey_embed.train.json_object import read_object
 from dewey_embed.train.recipe import BaseRecipe, Recipe, fingerprint
+from dewey_embed.train.recipe_file import read_object
 from dewey_embed.train.warm_start import warm_start
+
+HISTORY_FILE = "dewey_training.json"
+
+KEPT = ("command", "steps", "tokens", "train_hours", "machine")
+"""What a history keeps of the result of a run."""
+
+
+def runs_of(folder: Path) -> list[dict[str, Any]]:
+    """The runs of the model in a folder; none where it says nothing of any.
+
+    Raises:
+        CheckpointError: its history is damaged.
+
+    """
+    path = folder / HISTORY_FILE
+    if not path.exists():
+        return []
+    try:
+        return [{key: run[key] for key in KEPT} for run in json.loads(path.read_bytes())]
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: is no history of training runs ({error!r}); mend it, or remove it and the "
+            "runs before will not be told"
+        ) from None
+
+
+def with_run(before: list[dict[str, Any]], result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The history of a model after one more run."""
+    return [*before, {key: result[key] for key in KEPT}]
+
 
 STAMP = "start.json"
 

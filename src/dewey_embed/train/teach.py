@@ -19,17 +19,15 @@ from torch import Tensor
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.corpus import Corpus, CorpusText
-from dewey_embed.train.corpus_recipe import SplitRecipe
-from dewey_embed.train.manifest import Part
 from dewey_embed.train.memory import kept_memory
-from dewey_embed.train.questions import Questions, answers, questions
-from dewey_embed.train.recipe import Recipe, fingerprint
+from dewey_embed.train.recipe import Recipe, SplitRecipe, fingerprint
 from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.targets import Floats, Int, Targets, TargetsFolder
-from dewey_embed.train.teachers.answers import batch_name, checked
-from dewey_embed.train.teachers.teacher import Teacher, embed_unique, open_teacher
+from dewey_embed.train.targets import Floats, Int, Part, Targets, TargetsFolder
+from dewey_embed.train.teacher_requests import Questions, answers, questions
+from dewey_embed.train.teachers import open_teacher
+from dewey_embed.train.teachers.teacher import Teacher, batch_name, checked, embed_unique
 from dewey_embed.types import Tokens
 
 REDUCTION = "reduction.npz"

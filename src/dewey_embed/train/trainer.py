@@ -20,10 +20,8 @@ from dewey_embed.errors import RunError
 from dewey_embed.model.device import usable_cores
 from dewey_embed.train.batches import Answer, Collator, SampleSet, ShardShuffle
 from dewey_embed.train.checkpoints import last_whole_checkpoint, mark_of, mark_whole, step_of
-from dewey_embed.train.depth import deepening
-from dewey_embed.train.optimizer import build_optimizer
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
-from dewey_embed.train.schedule import Progress
+from dewey_embed.train.schedule import Progress, build_optimizer, deepening
 from dewey_embed.train.student import Student
 
 BEST_METRIC = "alignment"

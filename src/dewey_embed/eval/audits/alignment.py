@@ -38,17 +38,19 @@ from dewey_embed.eval.scores import Interval
 from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.progress import progress_bar
 from dewey_embed.train.corpus import Corpus, CorpusText
-from dewey_embed.train.corpus_recipe import CorpusRecipe, FilesSource
 from dewey_embed.train.diagnostics import alignment_figures, rank_figures
-from dewey_embed.train.samples import Draw, Sample
-from dewey_embed.train.teachers.recipe import (
+from dewey_embed.train.recipe import (
+    CorpusRecipe,
     EndpointTeacher,
+    FilesSource,
     PackageTeacher,
     SentenceTransformersTeacher,
     TeacherRecipe,
 )
-from dewey_embed.train.teachers.teacher import Teacher, embed_unique, open_teacher
-from dewey_embed.train.wholes import whole_vectors
+from dewey_embed.train.samples import Draw, Sample
+from dewey_embed.train.teacher_requests import whole_vectors
+from dewey_embed.train.teachers import open_teacher
+from dewey_embed.train.teachers.teacher import Teacher, embed_unique
 from dewey_embed.types import DocumentVectors, Floats
 
 CHUNK_TOKENS = (64, 128, 256, 500)

@@ -19,8 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, ResultsError
 from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
+from dewey_embed.train.ablate import Grid, Result
 from dewey_embed.train.card import FIGURES
-from dewey_embed.train.grid import Grid, Result
 
 KINDS = {
     "eval": "Evaluation",

@@ -1,21 +1,80 @@
-"""Whoever tells the student what a chunk's vector is: any model that embeds short texts.
+"""The protocol of a teacher, and the check that every vector of a teacher passes.
 
-A teacher knows nothing of chunks, shards or the student. Three kinds come with Dewey; any object
-with a name, a width and `embed` is one.
+A teacher is any model that embeds short texts; it knows nothing of chunks, shards or the student.
+One wrong row among millions of targets is never found again, so all of them are checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
-from dewey_embed.train.targets import Floats, Int
-from dewey_embed.train.teachers import recipe as recipes
-from dewey_embed.train.teachers.answers import batch_name, checked
+from dewey_embed.errors import TeacherError
+from dewey_embed.types import Floats, Rows
+
+QUOTED_CHARACTERS = 40
+
+
+def checked(vectors: Iterable[object], num_texts: int, dim: int | None, batch_name: str) -> Floats:
+    """(num_texts, dim) float32, unit length; `dim` None takes the first vector's width.
+
+    `batch_name` says in messages which teacher was asked about which texts.
+
+    Raises:
+        TeacherError: too few or too many vectors, another width, NaN, infinity or a zero vector.
+
+    """
+    try:
+        rows = [np.atleast_1d(np.asarray(vector, np.float64)) for vector in vectors]
+    except (TypeError, ValueError) as error:
+        raise TeacherError(
+            f"{batch_name}: got what is no vector of numbers ({error}), expected {num_texts} "
+            "vectors; is it an embedding model?"
+        ) from None
+    if len(rows) != num_texts:
+        raise TeacherError(
+            f"{batch_name}: got {len(rows)} vectors, expected {num_texts}, one for each text; "
+            "lower teacher.batch_texts if the teacher takes fewer at once"
+        )
+    if not rows:
+        return np.empty((0, dim or 0), np.float32)
+    width = len(rows[0]) if dim is None else dim
+    for number, row in enumerate(rows):
+        if row.shape != (width,):
+            raise TeacherError(
+                f"{batch_name}: got {row.size} dimensions for text {number} of the batch, "
+                f"expected {width}; one teacher has one width: has the model changed?"
+            )
+    table = np.stack(rows)
+    finite = np.isfinite(table).all(axis=1)
+    if not finite.all():
+        raise TeacherError(
+            f"{batch_name}: got NaN or infinity for text {int(finite.argmin())} of the batch, "
+            "expected finite numbers; half precision often overflows: run the teacher in bfloat16 "
+            "or float32"
+        )
+    lengths = np.linalg.norm(table, axis=1, keepdims=True)
+    if not lengths.all():
+        raise TeacherError(
+            f"{batch_name}: got a vector of zeros for text {int(lengths.argmin())} of the batch, "
+            "expected one with a direction; is the text empty to this teacher?"
+        )
+    unit: Floats = (table / lengths).astype(np.float32)
+    return unit
+
+
+def batch_name(teacher_name: str, texts: Sequence[str], first: int = 0) -> str:
+    """The teacher, and which of the texts it was asked: numbers, and how the first one begins."""
+    if not texts:
+        return f"{teacher_name}, no texts"
+    start = texts[0][:QUOTED_CHARACTERS]
+    dots = "…" if len(texts[0]) > QUOTED_CHARACTERS else ""
+    return f"{teacher_name}, texts {first} to {first + len(texts) - 1} (the first: {start!r}{dots})"
+
 
 NUM_SPECIAL = 2
 """CLS and SEP, which stand around every text."""
@@ -36,13 +95,13 @@ class Teacher(Protocol):
 class TokenRows:
     """Texts as a teacher reads them: `ids` (T,) of all one after another, `lengths` (N,); int64."""
 
-    ids: Int
-    lengths: Int
+    ids: Rows
+    lengths: Rows
 
     @property
-    def sizes(self) -> Int:
+    def sizes(self) -> Rows:
         """(N,) tokens of each text without CLS and SEP."""
-        sizes: Int = self.lengths - NUM_SPECIAL
+        sizes: Rows = self.lengths - NUM_SPECIAL
         return sizes
 
 
@@ -61,31 +120,6 @@ class PartTeacher(Protocol):
         those of all texts come one after another; without `part_tokens` there are none.
         """
         ...
-
-
-def open_teacher(recipe: recipes.Teacher, *, device: str | None = None) -> Teacher:
-    """The teacher of a recipe, loaded, or for an endpoint reached, and ready to be asked.
-
-    `device` is where a local one runs: None is the GPU if there is one.
-
-    Raises:
-        MissingDependencyError: its package is not installed.
-        ConfigError: its settings do not fit the model.
-        TeacherError: it cannot be loaded or reached, or does not answer with vectors.
-
-    """
-    # Imported here: each needs packages that the others do not.
-    if isinstance(recipe, recipes.PackageTeacher):
-        from dewey_embed.train.teachers.minilm import MiniLM
-
-        return MiniLM(max_tokens=recipe.max_tokens, device=device)
-    if isinstance(recipe, recipes.SentenceTransformersTeacher):
-        from dewey_embed.train.teachers.local import LocalTeacher
-
-        return LocalTeacher(recipe, device=device)
-    from dewey_embed.train.teachers.endpoint import RemoteTeacher
-
-    return RemoteTeacher(recipe)
 
 
 def embed_unique(teacher: Teacher, texts: Sequence[str]) -> Floats:

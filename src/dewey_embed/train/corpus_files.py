@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dewey_embed.errors import ReadError
 from dewey_embed.text.folders import is_clutter, walk
 from dewey_embed.text.reader import EXTENSIONS, read_documents
-from dewey_embed.train.corpus_recipe import FilesSource
+from dewey_embed.train.recipe import FilesSource
 from dewey_embed.types import Unreadable
 
 if TYPE_CHECKING:
