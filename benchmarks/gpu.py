@@ -7,7 +7,7 @@
 Random weights in bfloat16, the same for all engines, and random tokens: as many texts of one length
 as `--batch-tokens` hold, at least one. Ours is one packed row, with torch's compiler and without,
 transformers' a batch that needs no padding, by each attention that the machine has. Engines take
-turns. The share is of what the card does in dense bfloat16, by `train/hardware.py`. An engine that
+turns. The share is of what the card does in dense bfloat16, by `train/plan.py`. An engine that
 runs out of memory gets no figure.
 """
 

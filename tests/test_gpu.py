@@ -18,7 +18,7 @@ from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, train
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import build_student
-from dewey_embed.train.teach import Asker, teach, untaught
+from dewey_embed.train.teach import OnlineTeacher, teach, untaught
 from dewey_embed.train.teachers.minilm import MiniLM
 from tests.train.conftest import tiny as tiny  # noqa: PLC0414 - a fixture
 from tests.train.test_targets import sample_of
@@ -99,9 +99,9 @@ def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
     recipe = recipe.model_copy(update={"teacher": PackageTeacher(kind="package", max_tokens=96)})
     start = start_folder(recipe, tmp_path / "start")
     tokenizer = start_tokenizer(start)
-    asker = Asker(recipe, tokenizer, tmp_path)
+    online_teacher = OnlineTeacher(recipe, tokenizer, tmp_path)
     samples = [untaught(sample_of("s", [text[:400]])) for text in TEXTS]
-    collator = Collator(tokenizer, asker.ask)
+    collator = Collator(tokenizer, online_teacher.ask)
     [batch] = DataLoader(samples, len(samples), collate_fn=collator, pin_memory=True)
     model = build_student(recipe, start).cuda()
     for mode in ("default", "error"):  # the first time, memory is got and kernels are chosen
@@ -110,7 +110,7 @@ def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
         torch.cuda.set_sync_debug_mode(mode)
         try:
             with torch.autocast("cuda", torch.bfloat16):
-                model(**asker.answer(moved))["loss"].backward()
+                model(**online_teacher.answer(moved))["loss"].backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

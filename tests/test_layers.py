@@ -53,7 +53,7 @@ MODULES = {
 }
 MODULES = {name.removesuffix(".__init__"): path for name, path in MODULES.items()}
 
-PENDING = {"dewey_embed.train.teachers.minilm", "dewey_embed.train.teachers.teacher"}
+PENDING: set[str] = set()
 """Modules whose cycles are being mended. Must be empty when they are."""
 
 

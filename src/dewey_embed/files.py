@@ -112,20 +112,20 @@ def only_writer(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def locked(path: Path, *, remove: bool = False) -> Iterator[None]:
+def locked(path: Path, *, remove: bool = False, wait: bool = False) -> Iterator[None]:
     """Hold the lock on a file, which the system releases when the process ends, however it ends.
 
-    With `remove` the file is removed afterwards.
+    With `remove` the file is removed afterwards; with `wait` another process may finish first.
 
     Raises:
-        BlockingIOError: another process holds it.
+        BlockingIOError: another process holds it, and `wait` is not set.
         OSError: the file's folder is missing or cannot be written.
 
     """
     from filelock import FileLock, Timeout
 
     next(path.parent.iterdir(), None)  # filelock would make a folder that is missing
-    lock = FileLock(path, timeout=0)
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         lock.acquire()
         while not path.exists():  # its last holder removed it between our opening and locking

@@ -7,7 +7,7 @@ import pytest
 
 from dewey_embed.train.recipe import PackageTeacher
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.teacher_requests import whole_vectors
+from dewey_embed.train.teacher_requests import document_vectors_of
 
 from .conftest import MINI
 from .test_targets import WORDS, sample_of, unit
@@ -38,7 +38,7 @@ class TestWholes:
         teacher = WordTeacher()
         chunks = [teacher.embed(sample.chunks()) for sample in samples]
         recipe = PackageTeacher(kind="package", max_tokens=max_tokens, long_texts=long_texts)
-        return whole_vectors(teacher, samples, chunks, tokenizer, recipe)
+        return document_vectors_of(teacher, samples, chunks, tokenizer, recipe)
 
     def weighted(self, pieces):
         return unit(np.array([len(piece) for piece in pieces]) @ WordTeacher().embed(pieces))
@@ -73,5 +73,5 @@ class TestWholes:
         [vector] = vectors = WordTeacher().embed(sample.chunks())
         recipe = PackageTeacher(kind="package", max_tokens=10, long_texts="truncate")
         nobody = SimpleNamespace(name="nobody", dim=24)  # has no `embed`
-        [whole] = whole_vectors(nobody, [sample], [vectors], tokenizer, recipe)
+        [whole] = document_vectors_of(nobody, [sample], [vectors], tokenizer, recipe)
         np.testing.assert_allclose(whole, vector, atol=1e-6)

@@ -25,8 +25,8 @@ from pydantic import Field, model_validator
 from dewey_embed.config import Settings
 from dewey_embed.errors import ConfigError, RunError
 from dewey_embed.extras import require
+from dewey_embed.files import atomic_file, write_json, write_text
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
-from dewey_embed.model.export import write_json
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import (
@@ -164,7 +164,8 @@ def ablate(grid: Grid, output: Path, *, progress: bool = False) -> list[Result]:
 
     Raises:
         ConfigError: a recipe or an override is wrong.
-        RunError, TargetsError: `output` holds other runs under the same names.
+        RunError: `output` holds other runs under the same names.
+        TargetsError: `output` holds targets of another recipe.
         MissingDependencyError: matplotlib is missing, said before hours of training.
 
     """
@@ -226,7 +227,7 @@ def _fingerprint(recipe: Recipe) -> str:
 
 
 def _prepare(recipe: Recipe, evaluation: Recipe, folder: RunFolder, output: Path) -> None:
-    """Nothing; the run then has the common start, and the common way to the student's size."""
+    """Give a run the common start, and the common reduction to the student's size."""
 
     def start(of: Recipe) -> tuple[Any, ...]:
         return of.model, of.warm_start, of.base
@@ -242,9 +243,8 @@ def _prepare(recipe: Recipe, evaluation: Recipe, folder: RunFolder, output: Path
     reduction = folder.targets / REDUCTION
     if recipe.teacher == evaluation.teacher and not reduction.exists():
         folder.targets.mkdir(exist_ok=True)
-        draft = reduction.with_name(f".{REDUCTION}.draft")
-        shutil.copy(output / "evaluate" / "targets" / REDUCTION, draft)
-        os.replace(draft, reduction)
+        with atomic_file(reduction) as draft:
+            shutil.copy(output / "evaluate" / "targets" / REDUCTION, draft)
 
 
 def _measure(
@@ -279,16 +279,14 @@ def _read_results(path: Path) -> dict[str, Result]:
 
 
 def _write_results(path: Path, grid: Grid, results: Sequence[Result]) -> None:
-    """Nothing; the file is then these results, whole."""
-    draft = path.with_name(f".{path.name}.draft")
+    """Write the results, complete or not at all."""
     values = {
         "grid": grid.model_dump(mode="json"),
         "command": " ".join(["dewey", *sys.argv[1:]]),
         "machine": machine(),
         "runs": [result.model_dump(mode="json") for result in results],
     }
-    write_json(draft, values)
-    os.replace(draft, path)
+    write_json(path, values, indent=2)
 
 
 def _lengths(results: Sequence[Result], prefix: str) -> list[str]:
@@ -300,7 +298,7 @@ def _lengths(results: Sequence[Result], prefix: str) -> list[str]:
 
 
 def _write_table(path: Path, grid: Grid, results: Sequence[Result], num_texts: int) -> None:
-    """Nothing; the file is then the results as Markdown."""
+    """Write the results as Markdown."""
     spans = [(prefix, span) for prefix in BY_LENGTH for span in _lengths(results, prefix)]
     overall = [grid.axis, "steps", "tokens", "minutes", *COLUMNS.values()]
     by_length = [grid.axis, *(f"{BY_LENGTH[prefix]} {_span(span)}" for prefix, span in spans)]
@@ -317,9 +315,7 @@ def _write_table(path: Path, grid: Grid, results: Sequence[Result], num_texts: i
         f"teacher on the same {num_texts} held-out samples, trained on by none of the runs.", "",
         *_markdown(overall, rows), "", "By tokens of the text:", "", *_markdown(by_length, lengths),
     ]  # fmt: skip
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text("\n".join(text) + "\n", encoding="utf-8")
-    os.replace(draft, path)
+    write_text(path, "\n".join(text) + "\n")
 
 
 def _cells(result: Result, names: Mapping[str, str] | Sequence[str]) -> list[str]:
@@ -340,7 +336,7 @@ def _span(span: str) -> str:
 
 
 def _draw(output: Path, grid: Grid, results: Sequence[Result]) -> None:
-    """Nothing; results.png and results.svg are then drawn, overall and by length of the text."""
+    """Draw results.png and results.svg: overall, and by length of the text."""
     from matplotlib.figure import Figure  # a Figure of its own draws with Agg, without a display
 
     figure = Figure(figsize=(10, 4.5), dpi=150, layout="constrained")
@@ -362,6 +358,5 @@ def _draw(output: Path, grid: Grid, results: Sequence[Result]) -> None:
         panel.grid(axis="y", alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
     for kind in ("png", "svg"):
-        draft = output / f".results.{kind}.draft"
-        figure.savefig(draft, format=kind)
-        os.replace(draft, output / f"results.{kind}")
+        with atomic_file(output / f"results.{kind}") as draft:
+            figure.savefig(draft, format=kind)

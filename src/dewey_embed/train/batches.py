@@ -22,7 +22,7 @@ from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.samples import Sample
 from dewey_embed.train.targets import Int, Part, ShardRows, Targets, TargetsFolder
-from dewey_embed.train.teacher_requests import Questions
+from dewey_embed.train.teacher_requests import TeacherRequest
 from dewey_embed.types import Tokens
 
 OPEN_SHARDS = 16
@@ -68,7 +68,7 @@ class ShardShuffle(Sampler[int]):
         self.samples, self.seed, self.epoch = samples, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Nothing; the order is then that of this epoch."""
+        """Take the order of this epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -121,7 +121,7 @@ def pack_samples(
     return packed, Rows(starts, ends, part_starts, part_ends)
 
 
-Ask = Callable[[Sequence[Sample], Sequence[Tokens]], Questions]
+Ask = Callable[[Sequence[Sample], Sequence[Tokens]], TeacherRequest]
 """What the teacher is to be asked about samples that have no targets, given their tokens."""
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]

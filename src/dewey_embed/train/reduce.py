@@ -5,8 +5,6 @@ The targets keep what the losses read, the similarities between texts, as well a
 
 from __future__ import annotations
 
-import os
-import uuid
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import ConfigError, TargetsError
+from dewey_embed.files import atomic_file
 from dewey_embed.train.targets import Floats
 
 Kind = Literal["none", "truncate", "pca"]
@@ -64,25 +63,18 @@ class Reduction:
         return unit
 
     def save(self, path: Path) -> None:
-        """Write `path` (.npz) as a whole or not at all: several processes may do so at once."""
+        """Write `path` (.npz), complete or not at all: several processes may do so at once."""
         path.parent.mkdir(parents=True, exist_ok=True)
         components = self.components
         if components is None:
             components = np.empty((0, self.teacher_size), np.float32)
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}.draft")
-        try:
-            with draft.open("wb") as file:
-                np.savez(
-                    file,
-                    kind=np.array(self.kind),
-                    sizes=np.array([self.teacher_size, self.size]),
-                    components=components,
-                )
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        with atomic_file(path, sync=True) as draft, draft.open("wb") as file:
+            np.savez(
+                file,
+                kind=np.array(self.kind),
+                sizes=np.array([self.teacher_size, self.size]),
+                components=components,
+            )
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -18,6 +18,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,9 +32,10 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dewey_embed.errors import RunError
+from dewey_embed.files import write_json
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.export import write_json, write_model, write_tokenizer_files
+from dewey_embed.model.export import write_model, write_tokenizer_files
 from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
@@ -48,7 +50,7 @@ from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer, with_run
 from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder, targets_complete
-from dewey_embed.train.teach import Asker, teach
+from dewey_embed.train.teach import OnlineTeacher, teach
 from dewey_embed.train.trainer import AlignmentTrainer
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
@@ -65,7 +67,7 @@ class RunFolder:
         self.log, self.result = path / "log.jsonl", path / "result.json"
 
     def claim(self, recipe: Recipe) -> None:
-        """Nothing; the folder is then this recipe's run.
+        """Make the folder this recipe's run.
 
         What is only watched or how often it is saved may change from one start to the next.
 
@@ -87,9 +89,7 @@ class RunFolder:
         if self.path.exists():
             self._refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)
-        draft = self.path / f".recipe.{os.getpid()}.draft"
-        write_json(draft, now)
-        os.replace(draft, kept)
+        write_json(kept, now, indent=2)
 
     def _refuse_foreign(self) -> None:
         """Refuse a folder without a recipe in which a run would replace something."""
@@ -116,7 +116,9 @@ def train(
 
     Raises:
         RunError: the folder is another recipe's run, or there are fewer samples than a batch.
-        TargetsError, TeacherError, ReadError: as in `teach`.
+        TargetsError: as in `teach`.
+        TeacherError: as in `teach`.
+        ReadError: as in `teach`.
 
     """
     if not targets_complete(folder.targets):
@@ -136,8 +138,10 @@ def train(
     last = last_whole_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
     state.wait_for_everyone()
     run = Progress(steps, max_minutes=max_minutes, elapsed_s=last[1] if last else 0.0)
-    asker = Asker(recipe, tokenizer, targets.path) if recipe.targets.on_the_fly else None
-    collator = Collator(tokenizer, asker.ask if asker else None)
+    online_teacher = (
+        OnlineTeacher(recipe, tokenizer, targets.path) if recipe.targets.on_the_fly else None
+    )
+    collator = Collator(tokenizer, online_teacher.ask if online_teacher else None)
     show = progress and state.is_main_process
     trainer = AlignmentTrainer(
         build_student(recipe, folder.start),
@@ -145,8 +149,8 @@ def train(
         collator,
         recipe,
         folder.checkpoints,
-        answer=asker.answer if asker else None,
-        measure=_measure(recipe, targets, collator, asker, tokenizer, show=show),
+        answer=online_teacher.answer if online_teacher else None,
+        measure=_measure(recipe, targets, collator, online_teacher, tokenizer, show=show),
         progress=run,
         callbacks=[_Log(folder.log, recipe)],
         show=show,
@@ -196,7 +200,12 @@ def finish(
     run: Progress,
     tokenizer: Tokenizer,
 ) -> dict[str, float]:
-    """The figures of the best checkpoint, now in `folder.model` in bfloat16."""
+    """Write the best checkpoint to `folder.model` in bfloat16; its held-out figures.
+
+    Raises:
+        RunError: no checkpoint was evaluated, or the best one cannot be read.
+
+    """
     best = trainer.state.best_model_checkpoint
     if best is None:
         raise RunError(f"{folder.checkpoints}: no checkpoint was evaluated; lower evaluate_steps")
@@ -213,7 +222,7 @@ def finish(
         if entry["step"] == step and "eval_alignment" in entry
     )
     result = {
-        "command": " ".join(["dewey", *sys.argv[1:]]),
+        "command": shlex.join(["dewey", *sys.argv[1:]]),
         "figures": figures,
         "best_step": step,
         "steps": trainer.state.global_step,
@@ -223,7 +232,7 @@ def finish(
         "before": runs_of(folder.start),
         "recipe": recipe.model_dump(mode="json"),
     }
-    write_json(folder.result, result)
+    write_json(folder.result, result, indent=2)
     export(model.to(torch.bfloat16), tokenizer, folder.start, folder.model, result)
     return figures
 
@@ -243,12 +252,12 @@ def _weights(checkpoints: Path, best: str) -> dict[str, torch.Tensor]:
 def export(
     model: DeweyModel, tokenizer: Tokenizer, start: Path, output: Path, result: Mapping[str, Any]
 ) -> None:
-    """Nothing; `output` is then a model folder like its start's, with these weights and a card."""
+    """Write a model folder like the start's, with these weights and a card."""
     with atomic_model_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(start, draft, model.config)
-        write_json(draft / HISTORY_FILE, with_run(result["before"], result))
+        write_json(draft / HISTORY_FILE, with_run(result["before"], result), indent=2)
         (draft / "README.md").write_text(card(result), encoding="utf-8")
 
 
@@ -268,7 +277,7 @@ def _measure(
     recipe: Recipe,
     targets: TargetsFolder,
     collator: Collator,
-    asker: Asker | None,
+    online_teacher: OnlineTeacher | None,
     tokenizer: Tokenizer,
     *,
     show: bool,
@@ -284,7 +293,7 @@ def _measure(
         collator,
         tokenizer,
         recipe.diagnostics,
-        answer=asker.answer if asker else None,
+        answer=online_teacher.answer if online_teacher else None,
         show=show,
     )
 

@@ -46,7 +46,7 @@ class Progress:
         return self._earlier_s + time.monotonic() - self._started_s
 
     def note(self) -> None:
-        """Nothing; shares and rates are then of this moment, in all processes."""
+        """Note the time, which shares and rates then are of, in all processes."""
         if self.max_minutes is not None:
             [self._noted_s] = broadcast_object_list([self.elapsed_s])
 
@@ -137,8 +137,8 @@ def layers_at(depth_shares: Sequence[tuple[int, float]], done: float) -> int:
     return depth_shares[-1][0]
 
 
-def silence_above(backbone: Backbone, first: int) -> None:
-    """Nothing; the layers above the `first` ones then add nothing to the stream."""
+def zero_output_projections(backbone: Backbone, first: int) -> None:
+    """Set output projections above the `first` layers to zero: they then add nothing."""
     with torch.no_grad():
         for layer in backbone.layers[first:]:
             for output in (cast(Layer, layer).attn.Wo, cast(Layer, layer).mlp.Wo):

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from dewey_embed.errors import CheckpointError, RunError
+from dewey_embed.files import write_json
 from dewey_embed.model.backbone import extend_context
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.export import write_json, write_model, write_tokenizer_files
+from dewey_embed.model.export import write_model, write_tokenizer_files
 from dewey_embed.model.folder import atomic_model_folder, locate_model
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.text.tokenizer import Tokenizer
@@ -86,15 +87,20 @@ def start_folder(recipe: Recipe, folder: Path, *, progress: bool = False) -> Pat
         from_checkpoint(recipe.base, folder)
     else:
         warm_start(recipe, folder, progress=progress)
-    write_json(stamp, {"recipe": fingerprint(start), **start})
+    write_json(stamp, {"recipe": fingerprint(start), **start}, indent=2)
     return folder
 
 
 def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
-    """Nothing; `output` is then the checkpoint with more positions, a head and its prompts.
+    """Write to `output` the checkpoint with more positions, a head and its prompts.
 
     The head is drawn by its seed, uniform within ±1/√H as PyTorch's linear layers are.
     Source: arXiv 2503.20376 §2: θ = 73,780,400 for 131,072 positions, a linear layer to 2048.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be found or read.
+        RunError: it has modules that training would not train.
+
     """
     _, source = locate_model(recipe.checkpoint)
     checkpoint, base, tokenizer = read_pretrained(source)
@@ -132,7 +138,7 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(checkpoint.tokenizer, draft, config)
         if before := runs_of(source):
-            write_json(draft / HISTORY_FILE, before)
+            write_json(draft / HISTORY_FILE, before, indent=2)
 
 
 def _new_head(model: DeweyModel, size: int, seed: int) -> nn.Linear:

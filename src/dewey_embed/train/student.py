@@ -19,7 +19,7 @@ from dewey_embed.model.packing import Packed
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.train.loss_terms import LOSS_TERMS, Batch
 from dewey_embed.train.recipe import LossRecipe, Recipe
-from dewey_embed.train.schedule import silence_above
+from dewey_embed.train.schedule import zero_output_projections
 
 
 class Loss(NamedTuple):
@@ -151,7 +151,7 @@ def build_student(recipe: Recipe, start: Path) -> Student:
     model = build_model(read_checkpoint(start)).float().train()
     backbone, training = model.backbone, recipe.training
     if training.depth:
-        silence_above(backbone, min(training.depth))
+        zero_output_projections(backbone, min(training.depth))
     backbone.recompute = training.gradient_checkpointing
     has_compiler = any(shutil.which(name) for name in ("g++", "clang++"))
     if training.compile == "auto" and has_compiler and not torch.cuda.is_available():

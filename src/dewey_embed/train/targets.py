@@ -7,7 +7,6 @@ Only what is listed counts, so a killed run loses at most one shard. A folder be
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,12 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from filelock import FileLock
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from dewey_embed.config import Settings
 from dewey_embed.errors import TargetsError
+from dewey_embed.files import atomic_file, locked, write_json
 from dewey_embed.train.recipe_file import differences
 from dewey_embed.train.samples import Draw, Sample
 
@@ -115,7 +114,12 @@ class _Manifest(Settings):
 
 
 def refuse_orphans(path: Path) -> None:
-    """Refuse a folder with shards and no manifest: they would be written over."""
+    """Refuse a folder with shards and no manifest: they would be written over.
+
+    Raises:
+        TargetsError: there are such shards.
+
+    """
     orphans = sorted(each.name for each in path.glob("*-*.parquet"))
     if orphans:
         raise TargetsError(
@@ -125,7 +129,12 @@ def refuse_orphans(path: Path) -> None:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file; where that cannot be seen is an error, not a no."""
+    """Whether there is such a file.
+
+    Raises:
+        TargetsError: it cannot be looked at, which does not mean that it is missing.
+
+    """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -138,7 +147,12 @@ def is_there(path: Path) -> bool:
 def same_recipe(
     path: Path, manifest: dict[str, Any], fingerprint: str, about: dict[str, Any]
 ) -> None:
-    """Refuse a folder whose targets another recipe made, naming what differs."""
+    """Refuse a folder whose targets another recipe made.
+
+    Raises:
+        TargetsError: it is of another format or recipe; names what differs.
+
+    """
     if manifest.get("format") != FORMAT:
         raise TargetsError(
             f"{path}: targets of format {manifest.get('format')}, this version reads {FORMAT}; "
@@ -152,7 +166,12 @@ def same_recipe(
 
 
 def grow(path: Path, manifest: dict[str, Any], max_texts: int | None) -> None:
-    """Let the targets go on to more texts, if more are wanted; refuse fewer."""
+    """Let the targets extend to more texts, if more are wanted.
+
+    Raises:
+        TargetsError: fewer are wanted.
+
+    """
     before = manifest["max_texts"]
     if max_texts == before:
         return
@@ -245,16 +264,11 @@ class TargetsFolder:
         return is_there(self.path / shard.file)
 
     def write(self, part: Part, number: int, num_texts: int, targets: Sequence[Targets]) -> Shard:
-        """The shard, now on disk and listed."""
+        """Write a shard to disk and list it."""
         path = self.path / Shard(part, number, 0, 0, 0, 0).file
-        draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
-        try:
+        with atomic_file(path, sync=True) as draft:
             table = _to_table(targets)
             pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
-            _sync(draft)
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
         num_chunks = sum(len(one.chunks) for one in targets)
         size = path.stat().st_size
         shard = Shard(part, number, num_texts, len(targets), num_chunks, size)
@@ -270,7 +284,7 @@ class TargetsFolder:
         return found
 
     def finish(self, num_shards: dict[Part, int], left_out: dict[str, int]) -> None:
-        """Nothing; the manifest then says how many shards of each part the corpus makes."""
+        """Record in the manifest how many shards of each split the corpus makes."""
         with self._manifest() as manifest:
             manifest |= {"num_shards": num_shards, "left_out": left_out}
 
@@ -298,17 +312,14 @@ class TargetsFolder:
 
     @contextmanager
     def _manifest(self) -> Iterator[dict[str, Any]]:
-        """The manifest, to be changed by one process at a time and written whole or not at all."""
-        with FileLock(self.path / ".lock"):
+        """The manifest, for one process at a time to change; written complete or not at all."""
+        with locked(self.path / ".lock", wait=True):
             path = self.path / MANIFEST
             manifest = read_manifest(self.path) if is_there(path) else {}
             before = json.dumps(manifest)
             yield manifest
             if json.dumps(manifest) != before:
-                draft = path.with_name(f".{MANIFEST}.draft")
-                draft.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-                _sync(draft)
-                os.replace(draft, path)
+                write_json(path, manifest, indent=1, sync=True)
 
 
 COLUMNS = (
@@ -396,9 +407,3 @@ def _unit(vectors: NDArray[np.float16]) -> Floats:
     wide = vectors.astype(np.float32)
     unit: Floats = wide / np.maximum(np.linalg.norm(wide, axis=-1, keepdims=True), 1e-12)
     return unit
-
-
-def _sync(path: Path) -> None:
-    """Nothing; the file's bytes are then on the disk, so that a rename cannot outrun them."""
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())

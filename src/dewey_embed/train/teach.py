@@ -25,7 +25,7 @@ from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.targets import Floats, Int, Part, Targets, TargetsFolder
-from dewey_embed.train.teacher_requests import Questions, answers, questions
+from dewey_embed.train.teacher_requests import TeacherRequest, answers, questions
 from dewey_embed.train.teachers import open_teacher
 from dewey_embed.train.teachers.teacher import Teacher, batch_name, checked, embed_unique
 from dewey_embed.types import Tokens
@@ -147,7 +147,7 @@ def ask(
     return targets
 
 
-class Asker:
+class OnlineTeacher:
     """Asks a recipe's teacher while training, for targets that nobody has stored."""
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> None:
@@ -155,7 +155,7 @@ class Asker:
         self._teacher = open_teacher(recipe.teacher)
         self._reduction = reduction_of(recipe, tokenizer, self._teacher, folder)
 
-    def ask(self, samples: Sequence[Sample], tokens: Sequence[Tokens]) -> Questions:
+    def ask(self, samples: Sequence[Sample], tokens: Sequence[Tokens]) -> TeacherRequest:
         """What the teacher is to be asked about the samples."""
         return questions(samples, tokens, self._teacher, self._recipe)
 
@@ -167,7 +167,7 @@ class Asker:
                 GPU they are not looked at, which would wait for it, and a bad one breaks the loss.
 
         """
-        asked: Questions = batch["asked"]
+        asked: TeacherRequest = batch["asked"]
         rest = {name: value for name, value in batch.items() if name != "asked"}
         where = batch_name(self._teacher.name, asked.texts)
         found = (self._reduced(rows, where) for rows in answers(self._teacher, asked))

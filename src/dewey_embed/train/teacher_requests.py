@@ -31,7 +31,7 @@ from dewey_embed.types import Tokens
 
 
 @dataclass(frozen=True, slots=True)
-class Wholes:
+class DocumentTargets:
     """Of which vectors each sample's whole text is the mean.
 
     Rows count all samples' chunks first and then `texts`, about which the teacher is to be asked
@@ -43,12 +43,12 @@ class Wholes:
     rows: Tensor
     weights: Tensor
 
-    def pin_memory(self) -> Wholes:
+    def pin_memory(self) -> DocumentTargets:
         """The same, its tensors where a GPU copies from without waiting."""
         owners, rows, weights = (
             part.pin_memory() for part in (self.owners, self.rows, self.weights)
         )
-        return Wholes(self.texts, owners, rows, weights)
+        return DocumentTargets(self.texts, owners, rows, weights)
 
     def mean(self, vectors: Tensor, num_samples: int) -> Tensor:
         """(S, K) float32, unit length, of all rows' vectors (C + E, K)."""
@@ -61,9 +61,9 @@ class Wholes:
         return F.normalize(sums, dim=-1)
 
 
-def plan_wholes(
+def plan_document_targets(
     samples: Sequence[Sample], tokens: Sequence[Tokens], recipe: TeacherRecipe
-) -> Wholes:
+) -> DocumentTargets:
     """What the samples' whole texts are made of; `tokens` are the student's.
 
     Beyond `recipe.max_tokens`, as `recipe.long_texts` says: of the text's beginning, or of its
@@ -97,10 +97,10 @@ def plan_wholes(
         owners += [owner] * len(pieces)
         rows += [row for row, _ in pieces]
         weights += [float(end - start) for _, (start, end) in pieces]
-    return Wholes(texts, torch.tensor(owners), torch.tensor(rows), torch.tensor(weights))
+    return DocumentTargets(texts, torch.tensor(owners), torch.tensor(rows), torch.tensor(weights))
 
 
-def whole_vectors(
+def document_vectors_of(
     teacher: Teacher,
     samples: Sequence[Sample],
     chunk_vectors: Sequence[Floats],
@@ -112,7 +112,7 @@ def whole_vectors(
     `chunk_vectors` (C, K) are what it says of each sample's chunks.
     """
     tokens = tokenizer.encode([sample.text for sample in samples])
-    plan = plan_wholes(samples, tokens, recipe)
+    plan = plan_document_targets(samples, tokens, recipe)
     vectors = np.concatenate([*chunk_vectors, embed_unique(teacher, plan.texts)])
     whole: Floats = plan.mean(torch.from_numpy(vectors), len(samples)).numpy()
     return whole
@@ -137,7 +137,7 @@ class Parts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class TeacherRequest:
     """What to ask about some samples: `texts`, each once, and whose answer each is.
 
     `rows` (C + E,) int64 are the texts' numbers: of all samples' chunks, then of what their whole
@@ -148,10 +148,10 @@ class Questions:
     rows: Tensor
     num_samples: int
     num_chunks: int
-    wholes: Wholes
+    wholes: DocumentTargets
     parts: Parts | None
 
-    def pin_memory(self) -> Questions:
+    def pin_memory(self) -> TeacherRequest:
         """The same, its tensors where a GPU copies from without waiting; DataLoader asks for it."""
         return replace(
             self,
@@ -161,7 +161,7 @@ class Questions:
         )
 
 
-class Answers(NamedTuple):
+class TeacherVectors(NamedTuple):
     """Targets of all samples, float32 and of unit length: CLS (B, K), chunks (C, K), parts (P, K).
 
     They are in the samples' order, and where the teacher is.
@@ -174,7 +174,7 @@ class Answers(NamedTuple):
 
 def questions(
     samples: Sequence[Sample], tokens: Sequence[Tokens], teacher: Teacher, recipe: Recipe
-) -> Questions:
+) -> TeacherRequest:
     """What `teacher` is to be asked about the samples, whose own tokens are `tokens`.
 
     Raises:
@@ -182,7 +182,7 @@ def questions(
 
     """
     chunks = [chunk for sample in samples for chunk in sample.chunks()]
-    wholes = plan_wholes(samples, tokens, recipe.teacher)
+    wholes = plan_document_targets(samples, tokens, recipe.teacher)
     places: dict[str, int] = {}
     rows = [places.setdefault(text, len(places)) for text in (*chunks, *wholes.texts)]
     parts = None
@@ -194,12 +194,12 @@ def questions(
             )
         asked = teacher.tokenize(list(places))
         parts = _parts(samples, tokens, rows, asked, part_tokens)
-    return Questions(
+    return TeacherRequest(
         list(places), torch.tensor(rows), len(samples), len(chunks), wholes, parts
     )  # fmt: skip
 
 
-def answers(teacher: Teacher, asked: Questions) -> Answers:
+def answers(teacher: Teacher, asked: TeacherRequest) -> TeacherVectors:
     """The targets of the samples that were asked about.
 
     Raises:
@@ -213,7 +213,9 @@ def answers(teacher: Teacher, asked: Questions) -> Answers:
         vectors = torch.from_numpy(embed_unique(teacher, asked.texts))
         parts = vectors[:0]
     table = vectors[asked.rows.to(vectors.device, non_blocking=True)]
-    return Answers(asked.wholes.mean(table, asked.num_samples), table[: asked.num_chunks], parts)
+    return TeacherVectors(
+        asked.wholes.mean(table, asked.num_samples), table[: asked.num_chunks], parts
+    )
 
 
 def _parts(

@@ -68,7 +68,7 @@ class AlignmentTrainer(Trainer):
             callbacks=[
                 *callbacks,
                 *deepening(student.model.backbone, recipe.training, progress),
-                _Clock(progress),
+                ScheduleCallback(progress),
             ],
         )
         self.model_accepts_loss_kwargs = False
@@ -120,7 +120,7 @@ class AlignmentTrainer(Trainer):
         return (terms["loss"], terms) if return_outputs else terms["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Nothing; the log has the terms' means since the last time, too.
+        """Log, with the means of the loss's terms since the last time.
 
         Raises:
             RunError: a loss since then was no finite number.
@@ -191,16 +191,18 @@ class AlignmentTrainer(Trainer):
             mark_whole(folder, elapsed_s=self.progress.elapsed_s)
 
 
-class _Clock(TrainerCallback):
+class ScheduleCallback(TrainerCallback):
     """Notes the time of every step; ends the run, evaluated and saved, when steps or minutes do."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
     def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Note the time."""
         self.progress.note()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """End the run when its steps or minutes are over."""
         if self.progress.share(state.global_step) >= 1.0:
             control.should_evaluate = control.should_save = control.should_training_stop = True
 
@@ -233,7 +235,7 @@ def arguments(
         greater_is_better=True,
         seed=recipe.seed,
         dataloader_drop_last=True,
-        **_feeding(),
+        **_dataloader_arguments(),
         remove_unused_columns=False,
         include_num_input_tokens_seen="all",
         logging_nan_inf_filter=False,  # which hides NaN, and makes a GPU wait at every step
@@ -245,7 +247,7 @@ def arguments(
     )
 
 
-def _feeding() -> dict[str, Any]:
+def _dataloader_arguments() -> dict[str, Any]:
     """How batches are made and reach a GPU: by other processes, and without its waiting for them.
 
     They end with their epoch: of three runs whose workers were to outlive it, two never ended. A

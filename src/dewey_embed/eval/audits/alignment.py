@@ -48,7 +48,7 @@ from dewey_embed.train.recipe import (
     TeacherRecipe,
 )
 from dewey_embed.train.samples import Draw, Sample
-from dewey_embed.train.teacher_requests import whole_vectors
+from dewey_embed.train.teacher_requests import document_vectors_of
 from dewey_embed.train.teachers import open_teacher
 from dewey_embed.train.teachers.teacher import Teacher, embed_unique
 from dewey_embed.types import DocumentVectors, Floats
@@ -122,7 +122,7 @@ def audit_alignment(
     # Documents past the teacher's limit are compared with their largest chunks within it.
     number = max((n for n, size in enumerate(sizes) if size <= teacher_tokens), default=0)
     samples = _samples(texts, documents, number)
-    document_targets = whole_vectors(
+    document_targets = document_vectors_of(
         teacher,
         samples,
         np.split(targets[number], np.cumsum([len(each.spans) for each in samples])[:-1]),

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server as a teacher: `/v1/embeddings` of OpenAI, vLLM, TEI or Ollama.
 
-Retries and waiting are the `openai` client's. Answers are put in order by their index, never by
-the order in which they come.
+Retries and waiting are the `openai` client's. Vectors are put in order by their index, never by the
+order in which they come.
 """
 
 from __future__ import annotations

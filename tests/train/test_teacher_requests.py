@@ -12,7 +12,7 @@ from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.reduce import fit_reduction
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.teach import Asker, ask, untaught
+from dewey_embed.train.teach import OnlineTeacher, ask, untaught
 from dewey_embed.train.teacher_requests import answers, questions
 from dewey_embed.train.teachers import minilm, open_teacher
 from dewey_embed.train.teachers.minilm import MiniLM
@@ -154,13 +154,13 @@ class TestParts:
 def test_a_batch_answered_on_the_way_is_the_batch_of_stored_targets(tiny, tokenizer, tmp_path):
     recipe = read_recipe(tiny.recipe, ["targets.part_tokens=4", "base.vector_size=384"])
     recipe = recipe.model_copy(update={"teacher": PackageTeacher(kind="package", max_tokens=96)})
-    asker = Asker(recipe, tokenizer, tmp_path)
+    online_teacher = OnlineTeacher(recipe, tokenizer, tmp_path)
     samples = [sample_of("a", TEXTS), sample_of("b", TEXTS[:1])]
     same = fit_reduction("none", np.empty((0, 384), np.float32), 384)
     teacher = open_teacher(recipe.teacher)
     stored = Collator(tokenizer)(ask(teacher, same, samples, tokenizer, recipe))
-    asked = Collator(tokenizer, asker.ask)([untaught(sample) for sample in samples])
-    answered = asker.answer(asked)
+    asked = Collator(tokenizer, online_teacher.ask)([untaught(sample) for sample in samples])
+    answered = online_teacher.answer(asked)
     assert answered.keys() == stored.keys()
     assert len(stored["part_starts"]) == len(stored["part_targets"]) > 0
     for name, expected in stored.items():
@@ -179,8 +179,8 @@ def test_an_answer_that_is_no_vector_is_refused_before_it_is_trained_on(
     with torch.no_grad():
         broken._model.embeddings.word_embeddings.weight[tokenizer.encode(["tide"])[0].ids] = np.nan
     monkeypatch.setattr(teach, "open_teacher", lambda *_, **__: broken)
-    asker = Asker(recipe, tokenizer, tmp_path)
+    online_teacher = OnlineTeacher(recipe, tokenizer, tmp_path)
     samples = [untaught(sample_of("a", ["A ship comes in.", "The tide comes in."]))]
-    batch = Collator(tokenizer, asker.ask)(samples)
+    batch = Collator(tokenizer, online_teacher.ask)(samples)
     with pytest.raises(TeacherError, match=r"MiniLM.*'A ship.*got NaN or infinity for text"):
-        asker.answer(batch)
+        online_teacher.answer(batch)
