@@ -6,7 +6,7 @@ import pytest
 from dewey_embed import Dewey, Index
 from dewey_embed.errors import ConfigError
 from dewey_embed.text.splitter import SPLITTERS
-from dewey_embed.train.corpus_recipe import SplitRecipe
+from dewey_embed.train.recipe import SplitRecipe
 from tests.commands import ended
 
 
