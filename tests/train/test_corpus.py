@@ -14,8 +14,8 @@ import pytest
 import zstandard
 
 from dewey_embed.errors import ReadError
-from dewey_embed.train.corpus import Corpus, check_sources, joined
-from dewey_embed.train.corpus_files import find_files
+from dewey_embed.train.corpus import Corpus, check_sources
+from dewey_embed.train.corpus_files import find_files, joined
 from dewey_embed.train.recipe import CorpusRecipe, FilesSource
 
 
@@ -198,12 +198,39 @@ class TestDocuments:
         assert [one.text for one in stream] == ["Plain words of an evening."]
 
 
+class TestBadLines:
+    BAD = (b'{"text": \n', b'{"body": "another column"}\n', b'{"text": "half \\ud800 a pair"}\n')
+
+    @pytest.mark.parametrize("bad", BAD)
+    @pytest.mark.parametrize("ending", ["jsonl", "ndjson", "jsonl.gz", "jsonl.zst"])
+    def test_a_bad_line_is_named_counted_and_costs_itself(self, tmp_path, ending, bad):
+        good = [json.dumps({"text": text}).encode() + b"\n" for text in texts_named("good", 3)]
+        content = b"".join((good[0], bad, *good[1:], b'{"text": \n'))
+        pack = {"gz": gzip.compress, "zst": zstandard.compress}.get(ending[6:], bytes)
+        (tmp_path / f"a.{ending}").write_bytes(pack(content))
+        stream = corpus(files(tmp_path))
+        for _ in range(2):  # the second time from the cache
+            with pytest.warns(UserWarning, match=rf"left out 2: \S+/a\.{ending}: line 2: .*line 5"):
+                assert sorted(one.text for one in stream) == texts_named("good", 3)
+            assert stream.left_out == {"unreadable line": 2}
+
+    def test_conversations_of_other_files_are_kept_beside_sound_lines(self, tmp_path):
+        turns = [[{"from": "human", "value": text}] for text in texts_named("good", 3)]
+        write_lines(tmp_path / "a.jsonl", turns)
+        write_lines(tmp_path / "b.jsonl", [[{"value": "Good evening to you"}]])
+        with (tmp_path / "b.jsonl").open("ab") as file:
+            file.write(b'{"text": \n')
+        with pytest.warns(UserWarning, match=r"b\.jsonl: line 2: "):
+            found = sorted(read(files(tmp_path)))
+        assert found == ["Good evening to you", *texts_named("good", 3)]
+
+
 class TestBadFiles:
     @pytest.mark.parametrize(
         ("name", "content"),
         [
             ("b.parquet", b"PAR1 and then nothing of use PAR1"),
-            ("b.jsonl", b'{"text": "fine"}\n{"text": \n'),
+            ("b.jsonl", b'{"text": \n{"text": \n'),
             ("b.json", b"nothing of the kind"),
             ("b.jsonl.gz", b"not packed at all"),
             ("b.jsonl", b'{"body": "another column"}\n'),
@@ -399,7 +426,7 @@ class TestRefused:
         ("name", "content"),
         [
             ("a.parquet", b"PAR1 and then nothing of use PAR1"),
-            ("a.jsonl", b'{"text": "fine"}\n{"text": \n'),
+            ("a.jsonl", b'{"text": \n{"text": \n'),
             ("a.jsonl", b'{"text": "half a pair \\ud800 in lines"}\n'),
             ("a.jsonl.gz", b"not packed at all"),
             ("a.txt", b"binary \x00 data, not text"),

@@ -279,3 +279,14 @@ class TestFingerprint:
     def test_does_not_depend_on_the_order_of_sections(self, read):
         moved = NO_START + RECIPE[: RECIPE.index("[corpus]")]
         assert read(moved).targets_fingerprint() == read().targets_fingerprint()
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize(
+    "key", ["training.learning_rate", "training.epochs", "training.weight_decay", "loss.cosine_cls"]
+)
+def test_numbers_that_are_not_finite_are_refused(tmp_path, key, value):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"--set {key}: "):
+        read_recipe(path, [f"{key}={value}"])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dewey_embed.errors import ReadError
 from dewey_embed.extras import needs
-from dewey_embed.train.corpus_files import cause, find_files, named, read_files, text_column
+from dewey_embed.train.corpus_files import cause, find_files, joined, named, read_files, text_column
 from dewey_embed.train.recipe import CorpusRecipe, FilesSource, HubSource
 
 if TYPE_CHECKING:
@@ -78,22 +78,6 @@ class Corpus:
                 return
 
 
-def joined(value: Any) -> str | None:
-    """One text: a string as it is, the turns of a conversation below each other, else None.
-
-    Turns are tables with their words under `value` (Infinity-Instruct) or `content` (OpenAI).
-    """
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        return None
-    turns = [
-        turn.get("value", turn.get("content")) if isinstance(turn, dict) else turn for turn in value
-    ]
-    texts = [turn for turn in turns if isinstance(turn, str)]
-    return "\n\n".join(texts) if texts and len(texts) == len(turns) else None
-
-
 def check_sources(recipe: CorpusRecipe) -> None:
     """Check that every local source has files, before anything is done that takes long.
 
@@ -145,11 +129,12 @@ def _mixed(recipe: CorpusRecipe, left_out: Counter[str]) -> IterableDataset:
 
 def _files(source: FilesSource, seed: int, left_out: Counter[str]) -> IterableDataset:
     """Local files, shuffled as one; those that cannot be read are counted and named."""
-    table, faults = read_files(source)
-    if faults:
-        left_out["unreadable file"] += len(faults)
-        message = f"{source.path}: left out {len(faults):,}: {named(faults)}"
-        warnings.warn(message, UserWarning, stacklevel=2)
+    table, faults, bad_lines = read_files(source)
+    for kind, found in (("unreadable file", faults), ("unreadable line", bad_lines)):
+        if found:
+            left_out[kind] += len(found)
+            message = f"{source.path}: left out {len(found):,}: {named(found)}"
+            warnings.warn(message, UserWarning, stacklevel=2)
     return _labelled(table.shuffle(seed=seed).to_iterable_dataset(), source.path, source.matching)
 
 

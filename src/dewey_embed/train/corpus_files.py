@@ -7,8 +7,11 @@ Parquet and JSON are tables with a column of texts, read by `datasets`; everythi
 from __future__ import annotations
 
 import glob
+import gzip
+import io
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -44,10 +47,11 @@ class Files(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """A table with the column `text`, and a line for each file that could not be read."""
+    """A table with the column `text`, and the files and the lines of JSON that cannot be read."""
 
     table: Dataset
     faults: tuple[str, ...]
+    bad_lines: tuple[str, ...]
 
 
 def find_files(source: FilesSource) -> Files:
@@ -91,22 +95,26 @@ def read_files(source: FilesSource) -> Texts:
     from datasets import Value, concatenate_datasets
 
     found = find_files(source)
-    parts, faults = [], list(found.faults)
+    parts, faults, bad_lines = [], list(found.faults), list[str]()
     for reader, files in found.by_reader.items():
-        part, lost = (
-            _documents(files) if reader == DOCUMENTS else _tables(reader, files, source.text)
-        )
-        parts += part
+        if reader == DOCUMENTS:
+            tables, lost = _documents(files)
+        else:
+            tables, lost, bad = _tables(reader, files, source.text)
+            bad_lines += bad
+        parts += tables
         faults += lost
     if not parts:
         raise ReadError(
             faults[0] if len(faults) == 1 else f"{source.path}: none can be read: {named(faults)}"
         )
+    if bad_lines:  # sound lines of a damaged file are plain texts, whatever they were
+        parts = [_as_texts(part) for part in parts]
     if len(parts) > 1:
         wide, narrow = Value("large_string"), Value("string")
         parts = [p.cast_column("text", narrow) if p.features["text"] == wide else p for p in parts]
     try:
-        return Texts(concatenate_datasets(parts), tuple(faults))
+        return Texts(concatenate_datasets(parts), tuple(faults), tuple(bad_lines))
     except ValueError:
         raise ReadError(
             f"{source.path}: texts in one kind of file and conversations in another; "
@@ -142,20 +150,82 @@ def text_column(table: Any, column: str, name: str) -> Any:
     return chosen if column == "text" else chosen.rename_column(column, "text")
 
 
-def _tables(builder: str, files: Sequence[str], column: str) -> tuple[list[Dataset], list[str]]:
-    """The tables of some files, all at once if all are sound, and what is wrong with the others."""
+def _tables(
+    builder: str, files: Sequence[str], column: str
+) -> tuple[list[Dataset], list[str], list[str]]:
+    """The tables of some files, all at once if all are sound; the files and lines that are not."""
     try:
-        return [_table(builder, files, column)], []
-    except ReadError as error:
-        if len(files) == 1:
-            return [], [str(error)]
-    parts, faults = [], []
+        return [_table(builder, files, column)], [], []
+    except ReadError:
+        pass
+    parts, faults, bad_lines = list[Any](), list[str](), list[str]()
     for file in files:
         try:
             parts.append(_table(builder, [file], column))
         except ReadError as error:
-            faults.append(str(error))
-    return parts, faults
+            sound, bad = _sound_lines(file, column)
+            parts += sound
+            bad_lines += bad if sound else ()
+            faults += () if sound else (str(error),)
+    return parts, faults, bad_lines
+
+
+def _sound_lines(file: str, column: str) -> tuple[list[Dataset], list[str]]:
+    """The sound lines of a file of JSON lines, and what is wrong with the others."""
+    from datasets.exceptions import DatasetGenerationError
+
+    if not file.lower().removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".ndjson")):
+        return [], []
+    try:
+        return _generated(_line_rows, stamp=(file, *_stamp(file)), column=column)
+    except (DatasetGenerationError, ValueError):  # it cannot be unpacked, or has no lines
+        return [], []
+
+
+def _line_rows(stamp: tuple[str, int, int], column: str) -> Iterator[dict[str, str | None]]:
+    """A row for each line of JSON, or for what is wrong with it."""
+    import zstandard
+
+    file = stamp[0]
+    openers: dict[str, Any] = {".gz": gzip.open, ".zst": zstandard.open}
+    with openers.get(Path(file).suffix.lower(), open)(file, "rb") as stream:
+        for number, line in enumerate(io.BufferedReader(stream), 1):
+            if not line.strip():
+                continue
+            try:
+                text = joined(json.loads(line)[column])
+                (text or "").encode()  # half a surrogate pair is refused here
+            except (ValueError, LookupError, TypeError, RecursionError) as error:
+                reason = f"no {column!r}" if isinstance(error, KeyError) else str(error)
+                yield {"text": None, "fault": f"{file}: line {number}: {reason}"}
+            else:
+                yield {"text": text, "fault": None}
+
+
+def joined(value: Any) -> str | None:
+    """One text: a string as it is, the turns of a conversation below each other, else None.
+
+    Turns are tables with their words under `value` (Infinity-Instruct) or `content` (OpenAI).
+    """
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        return None
+    turns = [
+        turn.get("value", turn.get("content")) if isinstance(turn, dict) else turn for turn in value
+    ]
+    texts = [turn for turn in turns if isinstance(turn, str)]
+    return "\n\n".join(texts) if texts and len(texts) == len(turns) else None
+
+
+def _as_texts(table: Dataset) -> Dataset:
+    """The table with the turns of its conversations joined."""
+    from datasets import Features, Value
+
+    if table.features["text"] in (Value("string"), Value("large_string")):
+        return table
+    features = Features({"text": Value("string")})
+    return table.map(lambda row: {"text": joined(row["text"])}, features=features)
 
 
 def _table(builder: str, files: Sequence[str], column: str) -> Dataset:
@@ -180,13 +250,17 @@ def _table(builder: str, files: Sequence[str], column: str) -> Dataset:
 
 def _documents(files: Sequence[str]) -> tuple[list[Dataset], list[str]]:
     """The documents of some files as a table, and what is wrong with the others."""
+    return _generated(_document_rows, stamps=[(file, *_stamp(file)) for file in files])
+
+
+def _generated(
+    rows: Callable[..., Iterator[dict[str, str | None]]], **arguments: Any
+) -> tuple[list[Dataset], list[str]]:
+    """Rows of `text` or `fault` as a table of texts, none where there is none, and the faults."""
     from datasets import Dataset, Features, Value
 
     features = Features({"text": Value("string"), "fault": Value("string")})
-    stamps = [(file, *_stamp(file)) for file in files]
-    table = Dataset.from_generator(
-        _document_rows, features=features, gen_kwargs={"stamps": stamps}, split="train"
-    )
+    table = Dataset.from_generator(rows, features=features, gen_kwargs=arguments, split="train")
     faults = table["fault"][:]
     sound = [row for row, fault in enumerate(faults) if fault is None]
     lost = [fault for fault in faults if fault]
