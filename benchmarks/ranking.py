@@ -25,8 +25,7 @@ from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.report.markup import page_to_markdown
 from dewey_embed.eval.result_page import Cell, Column, Machine, ResultPage, Table
 from dewey_embed.index.ranking import CANDIDATES
-from dewey_embed.index.word_index import WordIndex, write_word_index
-from dewey_embed.index.words import count_words
+from dewey_embed.index.words import WordIndex, count_words, write_word_index
 from dewey_embed.progress import progress_bar
 from dewey_embed.scoring import multi_scores
 

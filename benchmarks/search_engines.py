@@ -23,13 +23,13 @@ Search = Callable[[np.ndarray, Any], np.ndarray]
 
 
 def build_dewey(vectors: np.ndarray, folder: Path) -> None:
-    from dewey_embed.index.inverted import build_inverted
+    from dewey_embed.index.ivf import build_ivf
 
-    build_inverted(vectors, folder / "chunks.faiss")
+    build_ivf(vectors, folder / "chunks.faiss")
 
 
 def open_dewey(vectors: np.ndarray, _: np.ndarray, folder: Path) -> Search:
-    from dewey_embed.index.neighbours import read_neighbours
+    from dewey_embed.index.vectors import read_neighbours
 
     neighbours = read_neighbours(vectors, folder / "chunks.faiss")
     return lambda query, _: neighbours.nearest(query, NUM)[0]
@@ -37,7 +37,7 @@ def open_dewey(vectors: np.ndarray, _: np.ndarray, folder: Path) -> Search:
 
 def open_dewey_documents(vectors: np.ndarray, starts: np.ndarray, folder: Path) -> Search:
     """Ours, as `dewey search` asks: the documents of the best chunks, in place of chunks."""
-    from dewey_embed.index.neighbours import best_documents, read_neighbours
+    from dewey_embed.index.vectors import best_documents, read_neighbours
 
     neighbours = read_neighbours(vectors, folder / "chunks.faiss")
     return lambda query, _: best_documents(neighbours, starts, query, NUM)[0]

@@ -20,8 +20,9 @@ import numpy as np
 from recording import write_rows
 
 from dewey_embed import Dewey, Document, Index
+from dewey_embed.config import EncodeOptions
+from dewey_embed.index.sync import Encoded, IndexEncoder
 from dewey_embed.progress import Advance
-from dewey_embed.search.update import Encoded
 
 PACKAGES = ("dewey-embed", "torch", "lancedb", "faiss-cpu", "numpy")
 
@@ -31,13 +32,27 @@ class ChunkedIndex(Index):
 
     ranges: dict[str, list[tuple[int, int]]]
 
-    def _encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
+    def _encoder(self) -> IndexEncoder:
+        return ChunkEncoder(self.model, self.options, self.ranges)
+
+
+class ChunkEncoder(IndexEncoder):
+    """An encoder of documents that are cut at given ranges."""
+
+    def __init__(
+        self, model: Dewey, options: EncodeOptions, ranges: dict[str, list[tuple[int, int]]]
+    ) -> None:
+        super().__init__(model, options)
+        self.ranges = ranges
+
+    def encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
+        """The documents' vectors and their titles'."""
         vectors = self.model.encode_document(
             [document.text for document in documents],
             spans=[self.ranges[document.id] for document in documents],
             progress=progress,
         )
-        return list(zip(vectors, self._encode_titles(documents), strict=True))
+        return list(zip(vectors, self.encode_titles(documents), strict=True))
 
 
 def main() -> None:

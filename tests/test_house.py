@@ -30,7 +30,7 @@ WRITERS = {
 """Modules that may rename, flush or lock files themselves, with the reason."""
 
 PENDING = (
-    "cli/", "eval/", "index/", "search/", "text/",
+    "cli/", "eval/", "index/", "text/",
 )  # fmt: skip
 """Rooms that are being rebuilt: their faults are left out. Must be empty when they are done."""
 

@@ -21,9 +21,9 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
+from dewey_embed.index.index import Index
 from dewey_embed.index.store import Store
 from dewey_embed.index.writer import COMPACT_FRAGMENTS
-from dewey_embed.search import Index
 
 KILLS = 10  # in each series
 GROUP_CHARS = 1200

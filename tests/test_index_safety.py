@@ -12,8 +12,8 @@ import pytest
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, IndexStoreError, InputError
 from dewey_embed.index.changes import Place, is_gone, left_places
+from dewey_embed.index.index import Index
 from dewey_embed.index.ranking import CANDIDATES
-from dewey_embed.search import Index
 from dewey_embed.types import Document, Unreadable
 
 

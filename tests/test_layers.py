@@ -14,13 +14,12 @@ LAYERS = {
     "cluster": 5,
     "eval": 5,
     "train": 4,
-    "search": 4,
+    "index": 4,
     "encoder": 3,
     "chunking": 2,
     "pretrained": 2,
     "text": 1,
     "model": 1,
-    "index": 1,
     "quantization": 0,
     "scoring": 0,
     "progress": 0,
@@ -90,6 +89,16 @@ def test_imports_point_downward(module: str) -> None:
             assert GROUND.index(part) < GROUND.index(own), f"{module} imports {imported}"
         else:
             assert LAYERS[part] < LAYERS[own], f"{module} imports {imported}"
+
+
+INDEX_ABOVE_THE_ENCODER = {"dewey_embed.index.index", "dewey_embed.index.sync"}
+
+
+def test_only_the_index_itself_knows_the_encoder_and_readers() -> None:
+    for module in {each for each in GRAPH if room(each) == "index"} - INDEX_ABOVE_THE_ENCODER:
+        for imported in GRAPH[module] - INDEX_ABOVE_THE_ENCODER:
+            part = room(imported)
+            assert part == "index" or LAYERS[part] == 0, f"{module} imports {imported}"
 
 
 def test_every_part_has_a_layer() -> None:

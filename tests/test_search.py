@@ -18,8 +18,8 @@ from dewey_embed.errors import (
     InputError,
     ReadError,
 )
-from dewey_embed.search import Index
-from dewey_embed.search.update import RemoveReport
+from dewey_embed.index.index import Index
+from dewey_embed.index.sync import RemoveReport
 from dewey_embed.types import Document
 
 TEXTS = {

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
     from dewey_embed.errors import DeweyError
-    from dewey_embed.search import Index
+    from dewey_embed.index.index import Index
+    from dewey_embed.index.sync import IndexReport
     from dewey_embed.text.inputs import ReadLimits
     from dewey_embed.text.reader import read_documents
     from dewey_embed.types import (
@@ -40,6 +41,7 @@ __all__ = [
     "Filter",
     "Hit",
     "Index",
+    "IndexReport",
     "Passage",
     "ReadLimits",
     "SearchMode",
@@ -56,7 +58,8 @@ _HOMES = {
     "DocumentVectors": "types",
     "Filter": "types",
     "Hit": "types",
-    "Index": "search",
+    "Index": "index.index",
+    "IndexReport": "index.sync",
     "Passage": "types",
     "ReadLimits": "text.inputs",
     "SearchMode": "types",

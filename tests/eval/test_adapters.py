@@ -11,7 +11,7 @@ from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
 from dewey_embed.encoder import Dewey
 from dewey_embed.eval.adapters import DeweyEncoder, DeweySearch
 from dewey_embed.eval.tasks import beir_task
-from dewey_embed.search import Index
+from dewey_embed.index.sync import IndexEncoder
 
 TEXTS = {
     "patents": "The parties agree that patents made during the project are owned by the client. "
@@ -81,7 +81,7 @@ def test_a_corpus_is_encoded_once_for_all_modes(mini, folder, tmp_path, monkeypa
     def refuse(*args, **kwargs):
         raise AssertionError("a document was encoded again")
 
-    monkeypatch.setattr(Index, "_encode", refuse)
+    monkeypatch.setattr(IndexEncoder, "encode", refuse)
     multi = DeweySearch(mini, tmp_path / "indexes", mode="multi")
     mteb.evaluate(multi, task, cache=None, co2_tracker=False)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dewey_embed.index.records import Record, content_hash, storable
 from dewey_embed.index.settings import IndexSettings
 from dewey_embed.index.store import Store
+from dewey_embed.index.tables import Record, content_hash, storable
 from dewey_embed.types import Document, DocumentVectors, Span
 
 WIDTH = 24

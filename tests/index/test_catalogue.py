@@ -1,4 +1,4 @@
-"""The catalogue: ranks, passages and filters over a snapshot, in one order however written."""
+"""The layout: ranks, passages and filters over a snapshot, in one order however written."""
 
 import stat
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dewey_embed.errors import InputError
-from dewey_embed.index.catalogue import open_catalogue, remove_stale_catalogues
+from dewey_embed.index.layout import open_layout, remove_stale_layouts
 from dewey_embed.index.store import Store
 from tests.index.conftest import WIDTH, record, settings, unit
 from tests.index.test_store import write
@@ -18,7 +18,7 @@ def query():
 
 
 def opened(store):
-    return open_catalogue(store.folder, store.snapshot())
+    return open_layout(store.folder, store.snapshot())
 
 
 def files(store):
@@ -45,11 +45,11 @@ def test_multi_ranks_by_best_chunk_and_single_by_the_whole(store, query):
         r.document.id: float((r.vectors.chunks.astype(np.float16).astype(float) @ query).max())
         for r in records
     }
-    rows, scores = found.rank(query, 7, whole=False)
+    rows, scores = found.nearest_by_chunks(query, 7)
     assert [ids[row] for row in rows] == sorted(best, key=best.get, reverse=True)[:7]
     np.testing.assert_allclose(scores, sorted(best.values(), reverse=True)[:7], atol=1e-6)
     whole = {r.document.id: float(r.vectors.vector @ query) for r in records}
-    rows, _ = found.rank(query, 7, whole=True)
+    rows, _ = found.document_vectors.nearest(query, 7)
     assert [ids[row] for row in rows] == sorted(whole, key=whole.get, reverse=True)[:7]
 
 
@@ -73,7 +73,7 @@ def test_filters_take_values_lists_and_none(store):
     found = opened(store)
 
     def chosen(**where):
-        return [key for key, hit in zip("abc", found.matching(where), strict=True) if hit]
+        return [key for key, hit in zip("abc", found.filter_mask(where), strict=True) if hit]
 
     assert chosen(year=2020) == ["a"]
     assert chosen(year=2021) == ["b"]
@@ -84,17 +84,17 @@ def test_filters_take_values_lists_and_none(store):
     assert chosen() == ["a", "b", "c"]
     assert found.metadata(0) == rows["a"]
     with pytest.raises(InputError, match=r"'yaer'.*known: kind, year"):
-        found.matching({"yaer": 2020})
+        found.filter_mask({"yaer": 2020})
 
 
 def test_a_filtered_search_still_finds_k_documents(store, query):
     write(store, [record(f"d{n:03}", metadata={"odd": bool(n % 2)}) for n in range(60)])
     found = opened(store)
-    allowed = found.matching({"odd": True})
-    for whole in (True, False):
-        rows, _ = found.rank(query, 20, whole=whole, allowed=allowed)
+    mask = found.filter_mask({"odd": True})
+    for nearest in (found.document_vectors.nearest, found.nearest_by_chunks):
+        rows, _ = nearest(query, 20, mask)
         assert len(rows) == 20
-        assert allowed[rows].all()
+        assert mask[rows].all()
 
 
 def test_an_empty_index_answers_nothing(store, query):
@@ -102,17 +102,19 @@ def test_an_empty_index_answers_nothing(store, query):
     found = opened(store)
     assert len(found) == found.num_chunks == 0
     assert (
-        len(found.rank(query, 5, whole=False)[0]) == len(found.rank(query, 5, whole=True)[0]) == 0
+        len(found.nearest_by_chunks(query, 5)[0])
+        == len(found.document_vectors.nearest(query, 5)[0])
+        == 0
     )
-    assert found.matching({"any": 1}).tolist() == []
+    assert found.filter_mask({"any": 1}).tolist() == []
     assert found.find(["a"]) == [None]
 
 
 def test_documents_without_chunks_are_found_by_their_whole_only(store, query):
     write(store, [record("blank", "", num_chunks=0)])
     found = opened(store)
-    assert len(found.rank(query, 5, whole=False)[0]) == 0
-    assert len(found.rank(query, 5, whole=True)[0]) == 1
+    assert len(found.nearest_by_chunks(query, 5)[0]) == 0
+    assert len(found.document_vectors.nearest(query, 5)[0]) == 1
 
 
 def test_stale_catalogues_leave_and_open_ones_go_on(store, query):
@@ -121,16 +123,16 @@ def test_stale_catalogues_leave_and_open_ones_go_on(store, query):
     write(store, [record("b")])
     opened(store)
     (store.folder / "derived" / ".draft-of-a-killed-run").mkdir()
-    remove_stale_catalogues(store.folder, store.snapshot())
+    remove_stale_layouts(store.folder, store.snapshot())
     assert len(list((store.folder / "derived").iterdir())) == 1
-    assert len(old.rank(query, 5, whole=False)[0]) == 1
+    assert len(old.nearest_by_chunks(query, 5)[0]) == 1
     assert old.documents["id"].to_pylist() == ["a"]
 
 
 def test_an_index_that_cannot_be_written_is_searched_all_the_same(store, query):
     write(store, [record("a")])
     (store.folder / "derived").write_text("in the way, for root may write anywhere")
-    assert len(opened(store).rank(query, 5, whole=False)[0]) == 1
+    assert len(opened(store).nearest_by_chunks(query, 5)[0]) == 1
     assert (store.folder / "derived").is_file()
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dewey_embed.index.changes import Changes, Held
-from dewey_embed.index.records import Details
+from dewey_embed.index.tables import Details
 from dewey_embed.types import Document
 
 

@@ -9,8 +9,8 @@ import pytest
 from dewey_embed.errors import IndexStoreError
 from dewey_embed.index import layout
 from dewey_embed.index.checksums import LEDGER_NAME, Checksum, Ledger
+from dewey_embed.index.index import Index
 from dewey_embed.index.store import Store
-from dewey_embed.search import Index
 from tests.index.conftest import WIDTH, record, settings, unit
 from tests.index.test_store import write
 

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
-from dewey_embed.index.inverted import build_inverted
-from dewey_embed.index.neighbours import (
+from dewey_embed.index.ivf import build_ivf
+from dewey_embed.index.vectors import (
     EXACT_LIMIT,
     Neighbours,
     best_documents,
@@ -77,7 +77,7 @@ def clustered(rng, tmp_path_factory):
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
     assert len(vectors) > EXACT_LIMIT
     path = tmp_path_factory.mktemp("ivf") / "chunks.faiss"
-    build_inverted(vectors, path)
+    build_ivf(vectors, path)
     return vectors, read_neighbours(vectors, path), path
 
 
@@ -121,7 +121,7 @@ def test_inverted_search_reaches_every_vector(clustered):
 
 def test_the_same_vectors_give_the_same_index(clustered, tmp_path):
     vectors, _, path = clustered
-    build_inverted(vectors, tmp_path / "again.faiss")
+    build_ivf(vectors, tmp_path / "again.faiss")
     for suffix in (".faiss", ".lists"):
         again = tmp_path / f"again{suffix}"
         assert again.read_bytes() == path.with_suffix(suffix).read_bytes()
@@ -139,7 +139,7 @@ def test_far_queries_find_their_nearest_too(clustered, rng):
 @pytest.mark.parametrize("width", [1, 33, 50])
 def test_any_width_can_be_inverted(width, rng, tmp_path):
     vectors = unit(rng, 2000, width)
-    build_inverted(vectors, tmp_path / "v.faiss")
+    build_ivf(vectors, tmp_path / "v.faiss")
     query = unit(rng, width)
     rows, scores = read_neighbours(vectors, tmp_path / "v.faiss").nearest(query, 10)
     assert len(set(rows.tolist())) == 10
@@ -167,7 +167,7 @@ def test_lists_that_are_not_whole_are_refused(clustered, tmp_path):
 def test_building_says_how_far_it_is(clustered, tmp_path):
     vectors, _, _ = clustered
     done = []
-    build_inverted(vectors, tmp_path / "v.faiss", done.append)
+    build_ivf(vectors, tmp_path / "v.faiss", done.append)
     assert sum(done) == len(vectors)
     assert len(done) > 1
 

@@ -11,9 +11,9 @@ import pytest
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import IndexMismatchError, IndexStoreError
-from dewey_embed.index.catalogue import open_catalogue
-from dewey_embed.index.records import canonical, content_hash, storable
+from dewey_embed.index.layout import open_layout
 from dewey_embed.index.store import Store
+from dewey_embed.index.tables import canonical, content_hash, storable
 from dewey_embed.index.writer import COMPACT_FRAGMENTS
 from dewey_embed.types import Document
 from tests.index.conftest import record, settings
@@ -28,24 +28,25 @@ def write(store, *groups, remove=(), finish=True):
             writer.finish()
 
 
-def catalogue(store):
-    return open_catalogue(store.folder, store.snapshot())
+def layout(store):
+    return open_layout(store.folder, store.snapshot())
 
 
 def ids(store):
-    return catalogue(store).documents["id"].to_pylist()
+    return layout(store).documents["id"].to_pylist()
 
 
 def test_documents_and_chunks_come_back_bit_for_bit(store):
     records = [record("b", num_chunks=2), record("a", num_chunks=0), record("c", num_chunks=5)]
     write(store, records)
-    found = catalogue(store)
+    found = layout(store)
     assert ids(store) == ["a", "b", "c"]
     assert found.starts.tolist() == [0, 0, 2, 7]
     by_id = sorted(records, key=lambda r: r.document.id)
-    np.testing.assert_array_equal(found.whole.vectors, [r.vectors.vector for r in by_id])
+    np.testing.assert_array_equal(found.document_vectors.vectors, [r.vectors.vector for r in by_id])
     np.testing.assert_array_equal(
-        found.chunks.vectors, np.concatenate([r.vectors.chunks.astype(np.float16) for r in by_id])
+        found.chunk_vectors.vectors,
+        np.concatenate([r.vectors.chunks.astype(np.float16) for r in by_id]),
     )
     assert found.spans.tolist() == [list(s[:2]) for r in by_id for s in r.vectors.spans]
 
@@ -58,7 +59,7 @@ def test_texts_come_back_whatever_their_characters(store):
         "quote's": 'it\'s "q" \\ %',
     }
     write(store, [record(key, text) for key, text in texts.items()])
-    rows = catalogue(store).documents
+    rows = layout(store).documents
     found = store.snapshot().texts(rows["row_id"].to_pylist())
     row_of = dict(zip(rows["id"].to_pylist(), rows["row_id"].to_pylist(), strict=True))
     assert {key: found[row_of[key]] for key in texts} == texts
@@ -87,7 +88,7 @@ def test_hash_covers_the_text_and_the_id_and_nothing_that_costs_no_pass():
 def test_a_changed_document_replaces_its_older_version(store):
     write(store, [record("a", "old", num_chunks=4), record("b")])
     write(store, [record("a", "new", num_chunks=2)])
-    found = catalogue(store)
+    found = layout(store)
     assert np.diff(found.starts).tolist() == [2, 3]
     assert store.snapshot().chunks.count_rows() == 5  # the four old ones are swept
     rows = store.snapshot().rows(found.documents["row_id"].to_pylist(), ["id", "text"])
@@ -104,12 +105,12 @@ def test_removed_documents_leave_with_their_chunks(store):
 def test_chunks_without_their_document_are_passed_over_and_swept(store):
     write(store, [record("a")])
     with store.writer() as writer:
-        from dewey_embed.index.records import chunks_table
+        from dewey_embed.index.tables import chunks_table
 
         # As if killed between the two commits.
         writer._chunks.add(chunks_table([record("b"), record("a", "newer")], writer._chunks.schema))
     assert ids(store) == ["a"]
-    assert catalogue(store).num_chunks == 3
+    assert layout(store).num_chunks == 3
     write(store, [record("b")])
     assert ids(store) == ["a", "b"]
     assert store.snapshot().chunks.count_rows() == 6
@@ -119,7 +120,7 @@ def test_a_snapshot_stays_as_it_was_while_others_write(store):
     write(store, [record("a")])
     before = store.snapshot()
     write(store, [record("b")], [record("a", "changed")])
-    assert open_catalogue(store.folder, before).documents["id"].to_pylist() == ["a"]
+    assert open_layout(store.folder, before).documents["id"].to_pylist() == ["a"]
     assert ids(store) == ["a", "b"]
 
 
@@ -135,7 +136,7 @@ def test_many_small_commits_are_compacted_and_old_versions_leave(store):
 
 def worded(store, query):
     """Ids of the documents that share words with a query."""
-    found = catalogue(store)
+    found = layout(store)
     ids = found.documents["id"].to_pylist()
     return {ids[row] for row in np.flatnonzero(found.words.scores(query))}
 
@@ -228,7 +229,7 @@ def test_lost_chunks_are_called_damage(store):
     write(store, [record("a")])
     store.snapshot().chunks.delete("ordinal = 1")
     with pytest.raises(IndexStoreError, match="2 chunks for documents that have 3"):
-        catalogue(store)
+        layout(store)
 
 
 def test_equal_values_are_canonically_equal():

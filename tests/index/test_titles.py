@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from dewey_embed.index.catalogue import open_catalogue
-from dewey_embed.index.neighbours import EXACT_LIMIT, Neighbours
-from dewey_embed.index.titles import (
+from dewey_embed.index.layout import open_layout
+from dewey_embed.index.tables import file_name, title_text
+from dewey_embed.index.vectors import (
+    EXACT_LIMIT,
     TITLE_WEIGHT,
+    Neighbours,
     TitledNeighbours,
     Titles,
-    file_name,
     joined_norms,
-    title_text,
 )
 from dewey_embed.types import Document
 from tests.index.conftest import WIDTH, record, unit
@@ -72,11 +72,11 @@ def test_a_chunk_that_points_away_from_its_title_is_compared_alone(rng):
 
 
 def test_among_many_a_document_is_found_by_its_title_alone(rng, tmp_path):
-    from dewey_embed.index.inverted import build_inverted, read_inverted
+    from dewey_embed.index.ivf import build_ivf, read_ivf
 
     num = EXACT_LIMIT + 1000
     vectors = unit(rng, num, 32).astype(np.float16)
-    build_inverted(vectors, tmp_path / "v.faiss")
+    build_ivf(vectors, tmp_path / "v.faiss")
     title = unit(rng, 1, 32)
     of = np.full(num // 10, -1)
     of[4321] = 0
@@ -84,7 +84,7 @@ def test_among_many_a_document_is_found_by_its_title_alone(rng, tmp_path):
     of_rows[43210:43220] = title
     neighbours = TitledNeighbours(
         vectors,
-        read_inverted(tmp_path / "v.faiss", num),
+        read_ivf(tmp_path / "v.faiss", num),
         Titles(Neighbours(title), of),
         np.arange(0, num + 1, 10),
         joined_norms(vectors, of_rows),
@@ -100,11 +100,11 @@ def test_a_title_lifts_the_chunks_of_its_document_through_the_store(store, rng):
     named = record("b", num_chunks=3, title="Quetzal")
     records = [plain, type(named)(**{**fields(named), "title_vector": title})]
     write(store, records)
-    found = open_catalogue(store.folder, store.snapshot())
+    found = open_layout(store.folder, store.snapshot())
     titles = np.repeat([np.zeros(WIDTH), title], 3, axis=0).astype(np.float32)
     chunks = np.concatenate([r.vectors.chunks.astype(np.float16) for r in records])
     np.testing.assert_allclose(
-        found.chunks.scores(np.arange(6), title),
+        found.chunk_vectors.scores(np.arange(6), title),
         better(chunks.astype(np.float32), titles, title),
         atol=1e-5,
     )

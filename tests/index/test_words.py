@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dewey_embed.index.word_index import K1, B, WordIndex, write_word_index
-from dewey_embed.index.words import FUNCTION_WORD_WEIGHT, count_words, query_words
+from dewey_embed.index.words import (
+    FUNCTION_WORD_WEIGHT,
+    K1,
+    B,
+    WordIndex,
+    count_words,
+    query_words,
+    write_word_index,
+)
 
 
 def index_of(texts, folder):

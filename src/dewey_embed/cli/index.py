@@ -15,8 +15,8 @@ from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB,
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
-    from dewey_embed.search import Index
-    from dewey_embed.search.update import IndexReport
+    from dewey_embed.index.index import Index
+    from dewey_embed.index.sync import IndexReport
 
 EXAMPLES = """Examples:
 
@@ -70,7 +70,7 @@ def index(
     Only new and changed documents are encoded; those that have left their folder leave the index.
     A run that was stopped goes on where it was.
     """
-    from dewey_embed.search import Index
+    from dewey_embed.index.index import Index
 
     if not docs and not prune:
         raise typer.BadParameter("name files or folders to index", param_hint="DOCS")
@@ -142,7 +142,7 @@ def remove(
     Files themselves are left alone; one that still lies in a folder comes back when that folder is
     indexed again.
     """
-    from dewey_embed.search import Index
+    from dewey_embed.index.index import Index
 
     opened = Index.open(index)
     report = opened.remove(names)
@@ -168,7 +168,7 @@ def info(
     json: options.Json = False,
 ) -> None:
     """Say what a model or an index is: dimensions, context, sizes."""
-    from dewey_embed.search import Index
+    from dewey_embed.index.index import Index
 
     if what is not None and is_index(Path(what)):
         facts = index_facts(Index.open(what))

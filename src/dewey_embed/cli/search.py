@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dewey_embed.search import Index
+    from dewey_embed.index.index import Index
     from dewey_embed.types import Hit, MetadataValue
 
 EXAMPLES = """Examples:
@@ -137,7 +137,7 @@ def _answer_lines(answer: Callable[[str], None]) -> None:
 
 def _open(index: Path, model: str | None) -> Index:
     """The index, with what is read of it for any query in memory."""
-    from dewey_embed.search import Index
+    from dewey_embed.index.index import Index
 
     opened = Index.open(index, model)
     len(opened)
@@ -146,7 +146,7 @@ def _open(index: Path, model: str | None) -> Index:
 
 def _vector(index: Path, model: str | None, query: str) -> NDArray[np.float32]:
     """The query's vector, by the model that made the index."""
-    from dewey_embed.search import Index
+    from dewey_embed.index.index import Index
 
     return Index.open(index, model).model.encode_query(query)
 

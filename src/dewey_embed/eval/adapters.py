@@ -26,8 +26,8 @@ from dewey_embed.encoder import Dewey
 from dewey_embed.errors import IndexStoreError, ResultsError, TaskError
 from dewey_embed.eval.model_meta import model_meta
 from dewey_embed.eval.vector_cache import VectorCache
+from dewey_embed.index.index import Index
 from dewey_embed.progress import progress_bar
-from dewey_embed.search import Index
 from dewey_embed.text.splitter import split
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.teachers.minilm import MiniLM

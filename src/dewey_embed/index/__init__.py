@@ -1,4 +1,5 @@
-"""What is kept on disk: the truth in LanceDB, and the nearest neighbours derived from it.
+"""Documents kept on disk and searched: LanceDB tables, and arrays for searching derived from them.
 
-Knows vectors, spans and documents; knows nothing of models, tokenizers or files to read.
+`index.py` and `sync.py` use the encoder; all modules below them know vectors, spans and documents,
+and neither models nor files to read.
 """

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from typing import NamedTuple
 
-from dewey_embed.index.records import Details, Place, content_hash
+from dewey_embed.index.tables import Details, Place, content_hash
 from dewey_embed.types import Document
 
 GROUP_CHARS = 400_000

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from dewey_embed.errors import DeweyError, IndexStoreError
 from dewey_embed.index.changes import Held, Refreshed
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
-from dewey_embed.index.records import (
+from dewey_embed.index.tables import (
+    SCAN_ROWS,
     Details,
     Place,
     Record,
@@ -30,7 +31,6 @@ from dewey_embed.index.records import (
     vector_columns,
     word_columns,
 )
-from dewey_embed.index.snapshot import SCAN_ROWS
 
 if TYPE_CHECKING:
     from lancedb.table import Table

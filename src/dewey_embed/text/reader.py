@@ -57,6 +57,12 @@ def read_documents(
 
     Formats that are more than text are parsed in a process of their own, within `limits`.
 
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "lease.txt").write_text("The tenant pays the rent.")
+    ...     [document.text for document in read_documents([folder])]
+    ['The tenant pays the rent.']
+
     Raises:
         ReadError: none of the inputs exists.
         TypeError: `inputs` is a single string, or an input is not a path.

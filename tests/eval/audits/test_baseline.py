@@ -19,7 +19,7 @@ from dewey_embed.eval.audits.rankers import (
 from dewey_embed.eval.beir import read_beir
 from dewey_embed.eval.model_meta import DEWEY
 from dewey_embed.eval.result_page import ResultPage
-from dewey_embed.search import Index
+from dewey_embed.index.index import Index
 from dewey_embed.types import Document
 from tests.eval.audits.commands import start
 from tests.eval.audits.conftest import write_corpus

@@ -17,9 +17,8 @@ from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ResultsError
 from dewey_embed.eval.models import is_peer, open_peer
 from dewey_embed.eval.tasks import SPLIT, retrieval_metadata
-from dewey_embed.index.ranking import Mode
-from dewey_embed.search import Index
-from dewey_embed.types import Document
+from dewey_embed.index.index import Index
+from dewey_embed.types import Document, SearchMode
 
 if TYPE_CHECKING:
     from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
@@ -121,7 +120,7 @@ class DeweyRanker:
     def rank(self, query: str, mode: str) -> dict[str, float]:
         """Scores of the ten best documents, whose passages are looked up too."""
         assert self._index is not None, "index() comes first"
-        hits = self._index.search(query, TOP_K, mode=cast(Mode, mode))
+        hits = self._index.search(query, TOP_K, mode=cast(SearchMode, mode))
         return {hit.document_id: hit.score for hit in hits}
 
     def num_bytes(self) -> int | None:

@@ -33,7 +33,7 @@ _PACKED = 32
 """Codes that the fast scan reads together: a list's are padded to a multiple."""
 
 
-class Inverted:
+class IvfIndex:
     """N vectors (N, D) by their codes; says which rows are worth scoring."""
 
     def __init__(self, index: faiss.IndexIVF, num: int) -> None:
@@ -65,7 +65,7 @@ class Inverted:
             probes = min(lists, 2 * probes)
 
 
-def build_inverted(vectors: NDArray[Any], path: Path, advance: Advance = lambda _: None) -> None:
+def build_ivf(vectors: NDArray[Any], path: Path, advance: Advance = lambda _: None) -> None:
     """Write the centres of unit vectors (N, D), and how these are coded, to `path`.
 
     The codes lie beside it, in `.lists`. Vectors are read in blocks, front to back, and
@@ -109,7 +109,7 @@ def _train(index: Any, sample: NDArray[np.float32]) -> None:
         faiss.omp_set_num_threads(threads)
 
 
-def read_inverted(path: Path, num: int) -> Inverted:
+def read_ivf(path: Path, num: int) -> IvfIndex:
     """The inverted file of N vectors at `path`; its lists are paged in as they are searched.
 
     Raises:
@@ -122,7 +122,7 @@ def read_inverted(path: Path, num: int) -> Inverted:
     lists = _mapped_lists(index, path.with_suffix(".lists"))
     index.replace_invlists(lists, True)
     lists.this.disown()
-    return Inverted(index, num)
+    return IvfIndex(index, num)
 
 
 def _write_lists(index: Any, path: Path, num: int) -> NDArray[np.int32]:

@@ -1,37 +1,59 @@
-"""One run over documents: encode what is new or changed, commit it, remove what is gone."""
+"""One run over documents: encode those that are new or changed, remove those that are gone."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dewey_embed.config import EncodeOptions
 from dewey_embed.index.changes import Changes, Group, Refreshed, is_gone, is_within, left_places
-from dewey_embed.index.records import Place, Record, storable
 from dewey_embed.index.settings import IndexSettings
+from dewey_embed.index.tables import Place, Record, storable, title_text
 from dewey_embed.index.writer import Writer
 from dewey_embed.progress import Advance
 from dewey_embed.text.reader import EXTENSIONS, STDIN
-from dewey_embed.types import Document, DocumentVectors, Unreadable
+from dewey_embed.types import Document, DocumentVectors, Floats, Unreadable
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
 
-Encoded = tuple[DocumentVectors, NDArray[np.float32] | None]
+Encoded = tuple[DocumentVectors, Floats | None]
 """A document's vectors, and its title's (D,) if it has one."""
 
-Encode = Callable[[Sequence[Document], Advance], list[Encoded]]
-EncodeTitles = Callable[[Sequence[Document]], list[NDArray[np.float32] | None]]
 
 _CHARS_PER_TOKEN = 4
+
+
+class IndexEncoder:
+    """Encodes documents and their titles as an index wants them."""
+
+    def __init__(self, model: Dewey, options: EncodeOptions) -> None:
+        self._model, self._options = model, options
+
+    def encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
+        """The documents' vectors and their titles'."""
+        vectors = self._model.encode_document(
+            [document.text for document in documents],
+            chunk_tokens=self._options.chunk_tokens,
+            chunk_overlap=self._options.chunk_overlap,
+            splitter=self._options.splitter,
+            overflow=self._options.overflow,
+            progress=progress,
+        )
+        return list(zip(vectors, self.encode_titles(documents), strict=True))
+
+    def encode_titles(self, documents: Sequence[Document]) -> list[Floats | None]:
+        """Vectors (D,) of titles; `None` for a document without one."""
+        titles = [title_text(document) for document in documents]
+        texts = [title for title in titles if title]
+        vectors = self._model.encode_document(texts, overflow="truncate") if texts else []
+        remaining = iter(vectors)
+        return [next(remaining).vector if title else None for title in titles]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +65,13 @@ class IndexReport:
     not be read; `skipped` was not meant to be: files of unknown kinds in a folder, empty ones.
     `num_missing` are in the index though their file is gone. `unread` counts by file and kind
     what was left out of files that were read, and what of them is a guess.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from dewey_embed import Index
+    >>> with TemporaryDirectory() as folder, Index.open(folder) as index:
+    ...     report = index.add(Document(id="moth", text="Moths eat wool and silk."))
+    >>> report.num_added, report.num_windows, report.unreadable
+    (1, 0, [])
     """
 
     num_added: int
@@ -102,8 +131,7 @@ def update(
     writer: Writer,
     items: Iterable[Document | Unreadable],
     *,
-    encode: Encode,
-    encode_titles: EncodeTitles,
+    encoder: IndexEncoder,
     inputs: Sequence[str | Path],
     prune: bool,
     group_chars: int,
@@ -115,7 +143,7 @@ def update(
     unread: dict[str, dict[str, int]] = {}
     overflows: Counter[str | None] = Counter()
     for group in changes.groups(_documents(items, faults, unread, meter), group_chars):
-        encoded = encode([each.document for each in group], meter.encoding(group))
+        encoded = encoder.encode([each.document for each in group], meter.encoding(group))
         writer.write(
             [
                 Record(
@@ -133,7 +161,7 @@ def update(
     meter.committed()
     unreadable = [fault for fault in faults if not fault.skipped]
     gone = _take_leave(writer, changes, inputs, unreadable, prune=prune)
-    _refresh(writer, changes.refreshed, encode_titles)
+    _refresh(writer, changes.refreshed, encoder)
     writer.finish()
     unreadable += [
         Unreadable(source=refused.document.source or refused.document.id, reason=refused.reason)
@@ -153,9 +181,9 @@ def update(
     )
 
 
-def _refresh(writer: Writer, refreshed: Sequence[Refreshed], encode_titles: EncodeTitles) -> None:
+def _refresh(writer: Writer, refreshed: Sequence[Refreshed], encoder: IndexEncoder) -> None:
     """Write details that changed, with the vectors of titles that did."""
-    renamed = iter(encode_titles([each.renamed for each in refreshed if each.renamed]))
+    renamed = iter(encoder.encode_titles([each.renamed for each in refreshed if each.renamed]))
     writer.refresh(refreshed, [next(renamed) if each.renamed else None for each in refreshed])
 
 

@@ -1,32 +1,27 @@
-"""`Index`: opens an index, adds to it, searches it."""
+"""`Index`: open an index, add documents, search it."""
 
 from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from threading import Lock
+from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import ConfigError, InputError
-from dewey_embed.index.answers import answer, ranked_ids, stored_document
-from dewey_embed.index.catalogue import Catalogue, Filter
 from dewey_embed.index.changes import GROUP_CHARS, is_within, real_path
-from dewey_embed.index.ranking import Mode, Question, require_questions
-from dewey_embed.index.records import spelled
+from dewey_embed.index.layout import Filter
+from dewey_embed.index.ranking import Query, require_queries
+from dewey_embed.index.reader import Reader
 from dewey_embed.index.settings import IndexSettings, changed_options
 from dewey_embed.index.store import Store, refuse_file
-from dewey_embed.index.titles import title_text
-from dewey_embed.index.view import View
-from dewey_embed.progress import Advance, progress_bar
-from dewey_embed.search.models import load_model
-from dewey_embed.search.update import (
-    Encoded,
+from dewey_embed.index.sync import (
+    IndexEncoder,
     IndexReport,
     Meter,
     RemoveReport,
@@ -35,10 +30,12 @@ from dewey_embed.search.update import (
     total_bytes,
     update,
 )
+from dewey_embed.index.tables import spelled
+from dewey_embed.progress import progress_bar
 from dewey_embed.text.inputs import DEFAULT_LIMITS, ReadLimits
 from dewey_embed.text.reader import read_documents
 from dewey_embed.text.splitter import known_splitter
-from dewey_embed.types import Document, Hit, Overflow, Unreadable
+from dewey_embed.types import Document, Floats, Hit, Overflow, SearchMode, Unreadable
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
@@ -50,8 +47,16 @@ RANKED_TOGETHER = 64
 class Index:
     """Documents on disk, searchable by meaning. `Index.open` opens one, or begins a new one.
 
-    Any number of processes may search while one writes; a search sees what was committed before
-    it. The layout on disk is described in docs/index-format.md.
+    Any number of processes and threads may search while one writes; a search sees what was
+    committed before it. Threads may share one `Index`. The layout on disk is described in
+    docs/index-format.md.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder, Index.open(folder) as index:
+    ...     report = index.add(Document(id="moth", text="Moths eat wool and silk."))
+    ...     hits = index.search("what eats silk?", k=1)
+    >>> report.num_added, hits[0].document_id, hits[0].passages[0].text
+    (1, 'moth', 'Moths eat wool and silk.')
     """
 
     def __init__(self, path: Path, settings: IndexSettings | None, options: EncodeOptions) -> None:
@@ -60,7 +65,9 @@ class Index:
         self._store = Store(path, settings) if settings else None
         self._model: Dewey | str | Path | None = None
         self._loaded: Dewey | None = None
-        self._view: View | None = None
+        self._reader: Reader | None = None
+        self._model_lock = Lock()
+        self._write_lock = Lock()
 
     @classmethod
     def open(
@@ -101,6 +108,22 @@ class Index:
             _ = index.model  # another model is refused now, not after an hour
         return index
 
+    def close(self) -> None:
+        """Let go of the files and the model; the next call takes them up again."""
+        self._reader = None
+        self._loaded = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Index({str(self.path)!r})"
+
     @property
     def settings(self) -> IndexSettings:
         """What the index was made with.
@@ -120,10 +143,11 @@ class Index:
             CheckpointError: it cannot be loaded.
 
         """
-        if self._loaded is None:
-            made = None if self._store is None else self._store.settings
-            self._loaded = load_model(self._model, made, self.path)
-        return self._loaded
+        with self._model_lock:
+            if self._loaded is None:
+                settings = None if self._store is None else self._store.settings
+                self._loaded = load_model(self._model, settings, self.path)
+            return self._loaded
 
     def add(
         self,
@@ -140,8 +164,8 @@ class Index:
 
         Raises:
             TypeError: an item is not a `Document`, or its metadata is not flat.
-            IndexStoreError: another process is writing. TextTooLongError: with
-                `overflow="error"`; what was committed before stays.
+            IndexStoreError: another process is writing.
+            TextTooLongError: with `overflow="error"`; what was committed before stays.
 
         """
         several = [documents] if isinstance(documents, Document) else documents
@@ -169,7 +193,8 @@ class Index:
 
         Raises:
             ReadError: none of the inputs exists; nothing was done.
-            IndexStoreError: another process is writing. TextTooLongError: as with `add`.
+            IndexStoreError: another process is writing.
+            TextTooLongError: as with `add`.
 
         """
         several = [inputs] if isinstance(inputs, str | Path) else list(inputs)
@@ -191,7 +216,7 @@ class Index:
 
         """
         several = [names] if isinstance(names, str | Path) else list(names)
-        with self._existing().writer() as writer:
+        with self._write_lock, self._existing().writer() as writer:
             gone: set[str] = set()
             unknown = []
             for name in map(str, several):
@@ -206,7 +231,7 @@ class Index:
                     unknown.append(name)
             writer.remove(sorted(gone))
             writer.finish()
-            self._viewed().settle()
+            self._committed().lay_out()
         return RemoveReport(num_removed=len(gone), unknown=unknown)
 
     def search(
@@ -214,10 +239,10 @@ class Index:
         query: str,
         k: int = 5,
         *,
-        mode: Mode = "hybrid",
+        mode: SearchMode = "hybrid",
         passages: int = 3,
         filter: Filter | None = None,  # noqa: A002 - the word of the field
-        vector: NDArray[np.float32] | None = None,
+        vector: Floats | None = None,
     ) -> list[Hit]:
         """The `k` documents that answer best, best first, each with its `passages` best chunks.
 
@@ -246,15 +271,15 @@ class Index:
         if not isinstance(query, str):
             raise TypeError(f"query is {type(query).__name__}, not str; several go to rank()")
         known = None if vector is None else _numbers(vector)[None]
-        [question] = self._ask([query], k, mode, passages=passages, where=filter, vectors=known)
-        return self._viewed().read(partial(answer, question), nothing=[])
+        [one] = self._queries([query], k, mode, passages=passages, where=filter, vectors=known)
+        return self._committed().hits(one)
 
     def rank(
         self,
         queries: Sequence[str],
         k: int = 100,
         *,
-        mode: Mode = "hybrid",
+        mode: SearchMode = "hybrid",
         filter: Filter | None = None,  # noqa: A002 - the word of the field
         progress: bool = False,
     ) -> list[list[tuple[str, float]]]:
@@ -263,19 +288,22 @@ class Index:
         Many queries are encoded together and no passages are looked up: for evaluations and jobs.
 
         Raises:
-            IndexStoreError, IndexMismatchError, InputError: as `search`.
+            IndexStoreError: as `search`.
+            IndexMismatchError: as `search`.
+            InputError: as `search`.
+            TypeError: the queries are one string.
 
         """
         if isinstance(queries, str):
             raise TypeError("queries is one string, not a list of them; one goes to search()")
-        questions = self._ask(queries, k, mode, where=filter)
-        view = self._viewed()
+        several = self._queries(queries, k, mode, where=filter)
+        reader = self._committed()
         ranked: list[list[tuple[str, float]]] = []
-        with progress_bar("searching", len(questions), "queries", show=progress) as advance:
-            for start in range(0, len(questions), RANKED_TOGETHER):
-                some = questions[start : start + RANKED_TOGETHER]
-                ranked += view.read(partial(ranked_ids, some), nothing=[[] for _ in some])
-                advance(len(some))
+        with progress_bar("searching", len(several), "queries", show=progress) as advance:
+            for start in range(0, len(several), RANKED_TOGETHER):
+                batch = several[start : start + RANKED_TOGETHER]
+                ranked += reader.ranked_ids(batch)
+                advance(len(batch))
         return ranked
 
     def document(self, document_id: str) -> Document:
@@ -285,24 +313,19 @@ class Index:
             InputError: there is none.
 
         """
-        found = self._viewed().read(partial(stored_document, spelled(document_id)), nothing=None)
-        if found is None:
+        document = self._committed().document(spelled(document_id))
+        if document is None:
             raise InputError(f"no document {document_id!r} in index {self.path}")
-        return found
+        return document
 
     def __len__(self) -> int:
-        """How many documents are in the index; 0 before the first `add`."""
-        return self._count(len)
+        """The number of documents in the index; 0 before the first `add`."""
+        return 0 if self._store is None else self._committed().counts()[0]
 
     @property
     def num_chunks(self) -> int:
-        """How many chunks the documents have together; 0 before the first `add`."""
-        return self._count(lambda catalogue: catalogue.num_chunks)
-
-    def _count(self, of: Callable[[Catalogue], int]) -> int:
-        if self._store is None:
-            return 0
-        return self._viewed().read(lambda _, catalogue: of(catalogue), nothing=0)
+        """The number of chunks of all documents; 0 before the first `add`."""
+        return 0 if self._store is None else self._committed().counts()[1]
 
     def _existing(self) -> Store:
         """The store; looked for again where there was none when this was opened."""
@@ -310,18 +333,18 @@ class Index:
             self._store = Store.open(self.path)
         return self._store
 
-    def _ask(
+    def _queries(
         self,
         queries: Sequence[str],
         k: int,
-        mode: Mode,
+        mode: SearchMode,
         *,
         passages: int = 0,
         where: Filter | None = None,
-        vectors: NDArray[np.float32] | None = None,
-    ) -> list[Question]:
+        vectors: Floats | None = None,
+    ) -> list[Query]:
         """The queries with their vectors, checked; the model makes those not known."""
-        require_questions(queries, k, mode, passages)
+        require_queries(queries, k, mode, passages)
         width = self._existing().settings.embedding_dim
         if vectors is None:
             vectors = np.asarray(self.model.encode_query(queries), np.float32)
@@ -337,15 +360,15 @@ class Index:
                 "1: give what the index's own model makes of the query, divided by its length"
             )
         return [
-            Question(words=words, vector=vector, k=k, mode=mode, passages=passages, filter=where)
-            for words, vector in zip(queries, vectors, strict=True)
+            Query(text=text, vector=vector, k=k, mode=mode, passages=passages, filter=where)
+            for text, vector in zip(queries, vectors, strict=True)
         ]
 
-    def _viewed(self) -> View:
-        """A reader's view of the store."""
-        if self._view is None:
-            self._view = View(self._existing())
-        return self._view
+    def _committed(self) -> Reader:
+        """The reader of what is committed."""
+        if self._reader is None:
+            self._reader = Reader(self._existing())
+        return self._reader
 
     def _update(
         self,
@@ -359,42 +382,26 @@ class Index:
         """Bring the index up to date with what was read, and lay it out for searching."""
         store = self._store or Store(self.path, new_settings(self.model, self.options))
         bar = progress_bar("indexing", total_bytes(inputs), "bytes", show=progress)
-        with store.writer() as writer, bar as advance:
+        with self._write_lock, store.writer() as writer, bar as advance:
             self._store = store
             report = update(
                 writer,
                 items,
-                encode=self._encode,
-                encode_titles=self._encode_titles,
+                encoder=self._encoder(),
                 inputs=inputs,
                 prune=prune,
                 group_chars=group_chars,
                 meter=Meter(advance),
             )
-            self._viewed().settle()
+            self._committed().lay_out()
         return report
 
-    def _encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
-        """The documents' vectors and their titles', as this index has them."""
-        vectors = self.model.encode_document(
-            [document.text for document in documents],
-            chunk_tokens=self.options.chunk_tokens,
-            chunk_overlap=self.options.chunk_overlap,
-            splitter=self.options.splitter,
-            overflow=self.options.overflow,
-            progress=progress,
-        )
-        return list(zip(vectors, self._encode_titles(documents), strict=True))
-
-    def _encode_titles(self, documents: Sequence[Document]) -> list[NDArray[np.float32] | None]:
-        """Vectors (D,) of titles; `None` for a document without one."""
-        titles = [title_text(document) for document in documents]
-        named = [title for title in titles if title]
-        found = iter(self.model.encode_document(named, overflow="truncate") if named else [])
-        return [next(found).vector if title else None for title in titles]
+    def _encoder(self) -> IndexEncoder:
+        """The encoder of documents for this index."""
+        return IndexEncoder(self.model, self.options)
 
 
-def _numbers(vector: NDArray[np.float32]) -> NDArray[np.float32]:
+def _numbers(vector: Floats) -> Floats:
     try:
         return np.asarray(vector, np.float32)
     except (TypeError, ValueError):
@@ -416,3 +423,31 @@ def index_path(path: str | Path) -> Path:
     if "://" in name:
         raise ConfigError(f"an index's path is {name!r}, an address; name a folder on this machine")
     return Path(os.path.abspath(os.path.expanduser(name)))
+
+
+def load_model(given: Dewey | str | Path | None, made: IndexSettings | None, path: Path) -> Dewey:
+    """The model given, or the one that made the index at `path`, checked against it.
+
+    `made` is what the index was made with, None where it is still to be made.
+
+    Raises:
+        IndexMismatchError: it is not the one that made the index.
+        CheckpointError: it cannot be loaded.
+
+    """
+    from dewey_embed.encoder import Dewey
+
+    if isinstance(given, Dewey):
+        model = given
+    elif made is None:
+        model = Dewey.load(given)
+    else:
+        model = Dewey.load(
+            made.model if given is None else given,
+            single_vector=made.single_vector,
+            max_tokens=made.max_tokens,
+            truncate_dim=made.truncate_dim,
+        )
+    if made is not None:
+        made.require_model(model.name, model.fingerprint, path)
+    return model

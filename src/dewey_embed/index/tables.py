@@ -9,17 +9,20 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.index.titles import searched_text
 from dewey_embed.index.words import count_words
 from dewey_embed.types import Document, DocumentVectors, MetadataValue
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+SCAN_ROWS = 8192
+"""Rows of a table that are read at a time."""
 
 NOT_COMPARED = "metadata numbers that are not finite or past 64 bits"
 
@@ -318,3 +321,33 @@ def vector_column(rows: NDArray[Any], schema: pa.Schema) -> pa.Array:
 def metadata_json(metadata: Mapping[str, MetadataValue]) -> str:
     """Metadata as JSON with its keys in order."""
     return json.dumps(dict(metadata), sort_keys=True, ensure_ascii=False)
+
+
+_NAME_WORDS = re.compile(r"[^\W\d_]{3,}")
+"""Words of a file's name: runs of letters. Numbers and codes say nothing that has a meaning."""
+
+
+def title_text(document: Document) -> str:
+    """The text whose vector stands for a document's title; empty where it has none.
+
+    The name of a file stands for its title where it has no other, without numbers and extension.
+
+    >>> title_text(Document(id="/c/lease_2024-v2.pdf", source="/c/lease_2024-v2.pdf", text="…"))
+    'lease'
+    """
+    title, name = document.title.strip(), file_name(document)
+    if name and title in ("", name):
+        return " ".join(_NAME_WORDS.findall(PurePosixPath(name).stem))
+    return title
+
+
+def searched_text(document: Document) -> str:
+    """All of a document that word search knows: its title, the name of its file, its text."""
+    names = dict.fromkeys((document.title, file_name(document)))
+    return "\n".join([*filter(None, names), document.text])
+
+
+def file_name(document: Document) -> str:
+    """The name of the file that a document is; empty for a record, or a text from elsewhere."""
+    is_file = document.source != "" and document.id == document.source
+    return PurePosixPath(document.source).name if is_file else ""

@@ -1,0 +1,159 @@
+"""What is read from an index: hits, rankings and documents of its newest state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import wraps
+from threading import Lock
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
+
+from dewey_embed.index.layout import DerivedLayout, open_layout, remove_stale_layouts
+from dewey_embed.index.ranking import Query, ranked_rows
+from dewey_embed.index.store import Snapshot, Store, UnreadError
+from dewey_embed.types import Document, Hit, Passage
+
+ATTEMPTS = 5
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _retried(
+    method: Callable[Concatenate[Reader, P], T],
+) -> Callable[Concatenate[Reader, P], T]:
+    """The method, repeated on the next state if a writer that tidies up removed the one it read."""
+
+    @wraps(method)
+    def retried(reader: Reader, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(1, ATTEMPTS):
+            try:
+                return method(reader, *args, **kwargs)
+            except UnreadError:
+                reader.forget()
+        return method(reader, *args, **kwargs)
+
+    return retried
+
+
+class State(NamedTuple):
+    """A snapshot of the tables and what is laid out of it for searching."""
+
+    snapshot: Snapshot
+    layout: DerivedLayout
+
+
+class Reader:
+    """Reads what was last committed to a store. Several threads may share one.
+
+    Every method raises `IndexStoreError` if the index cannot be read.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._state: State | None = None
+        self._lock = Lock()
+
+    @_retried
+    def hits(self, query: Query) -> list[Hit]:
+        """The `k` best documents with their passages, best first.
+
+        Raises:
+            InputError: the filter names metadata that no document has.
+
+        """
+        state = self._newest()
+        return [] if state is None else _hits(query, state, ranked_rows(query, state.layout))
+
+    @_retried
+    def ranked_ids(self, queries: Sequence[Query]) -> list[list[tuple[str, float]]]:
+        """For each query the ids and scores of its `k` best documents, best first."""
+        import pyarrow as pa
+
+        state = self._newest()
+        if state is None:
+            return [[] for _ in queries]
+        ranked = [ranked_rows(query, state.layout) for query in queries]
+        rows = pa.array([row for each in ranked for row, _ in each], pa.int64())
+        ids = iter(state.layout.documents["id"].take(rows).to_pylist())
+        return [[(next(ids), score) for _, score in each] for each in ranked]
+
+    @_retried
+    def document(self, document_id: str) -> Document | None:
+        """The document with this id, as it is in the index; None if there is none."""
+        state = self._newest()
+        if state is None:
+            return None
+        snapshot, layout = state
+        [row] = layout.find([document_id])
+        if row is None:
+            return None
+        row_id = layout.documents["row_id"][row].as_py()
+        [values] = snapshot.rows([row_id], ["places"])
+        return Document(
+            **{name: layout.documents[name][row].as_py() for name in ("id", "source", "title")},
+            text=snapshot.texts([row_id])[row_id],
+            root=json.loads(values["places"])[0][0],
+            metadata=layout.metadata(row),
+        )
+
+    @_retried
+    def counts(self) -> tuple[int, int]:
+        """Numbers of documents and of chunks."""
+        state = self._newest()
+        return (0, 0) if state is None else (len(state.layout), state.layout.num_chunks)
+
+    def lay_out(self, *, progress: bool = False) -> None:
+        """Leave the layout of the newest state on disk, and no other. For the writer."""
+        state = self._newest(progress=progress)
+        if state is not None:
+            remove_stale_layouts(self._store.folder, state.snapshot)
+
+    def forget(self) -> None:
+        """Let go of the state that was read last."""
+        with self._lock:
+            self._state = None
+
+    def _newest(self, *, progress: bool = False) -> State | None:
+        """The newest state; None before the first commit."""
+        with self._lock:
+            if self._state is None or self._state.snapshot.state != self._store.state():
+                snapshot = self._store.snapshot()
+                if snapshot is None:
+                    return None
+                layout = open_layout(self._store.folder, snapshot, progress=progress)
+                self._state = State(snapshot, layout)
+            return self._state
+
+
+def _hits(query: Query, state: State, ranked: Sequence[tuple[int, float]]) -> list[Hit]:
+    """Hits for ranked rows, with their passages and what the index holds of the documents."""
+    import pyarrow as pa
+
+    snapshot, layout = state
+    rows = pa.array([row for row, _ in ranked], pa.int64())
+    columns = ["id", "title", "source", "row_id"]
+    documents = layout.documents.select(columns).take(rows).to_pylist()
+    texts = snapshot.texts([each["row_id"] for each in documents]) if query.passages else {}
+    hits = []
+    for (row, score), document in zip(ranked, documents, strict=True):
+        passages = [
+            Passage(
+                score=cosine,
+                char_start=start,
+                char_end=end,
+                text=texts[document["row_id"]][start:end],
+            )
+            for cosine, start, end in layout.passages(row, query.vector, query.passages)
+        ]
+        hits.append(
+            Hit(
+                document_id=document["id"],
+                score=score,
+                title=document["title"],
+                source=document["source"],
+                metadata=layout.metadata(row),
+                passages=passages,
+            )
+        )
+    return hits
