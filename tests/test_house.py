@@ -30,9 +30,11 @@ WRITERS = {
 """Modules that may rename, flush or lock files themselves, with the reason."""
 
 PENDING = (
-    "cli/", "eval/", "index/", "text/",
+    "cli/evaluate.py", "cli/index.py", "cli/outputs.py", "cli/search.py", "eval/adapters.py",
+    "index/checksums.py", "index/settings.py", "index/store.py", "text/formats.py",
+    "text/html.py", "text/jsonl.py", "text/mail.py", "text/pdf.py", "text/word.py",
 )  # fmt: skip
-"""Rooms that are being rebuilt: their faults are left out. Must be empty when they are done."""
+"""Modules whose faults are still to be mended; the list only becomes shorter."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
