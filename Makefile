@@ -101,7 +101,7 @@ train-gpu: $(READY) runs/software_docs.parquet
 	$(BIN)/dewey train recipes/mini_gpu.toml --max-minutes 5.6
 	$(BIN)/dewey train recipes/mini_gpu.toml --output runs/mini_gpu2 --max-minutes 8.4 \
 		--set base.checkpoint=runs/mini_gpu/model --set corpus.seed=28 --set split.seed=28 \
-		--set split.recuts=2
+		--set split.resplits=2
 
 runs/software_docs.parquet: $(READY) recipes/software_docs.py
 	$(BIN)/python recipes/software_docs.py --output $@

@@ -229,7 +229,7 @@ def test_amounts_follow_the_recipe():
     assert half.tokens == 1500 * SENTENCE_LENGTH + 250 * 402 + 750 * 202
     clauses = planned(a_recipe(split=split | sentences | {"clauses": 1.0})).amounts
     assert half.tokens - clauses.tokens == 1500 * (SENTENCE_LENGTH - CLAUSE_LENGTH)
-    thrice = planned(a_recipe(split=split | {"recuts": 2}, corpus={"held_out": 0.1}))
+    thrice = planned(a_recipe(split=split | {"resplits": 2}, corpus={"held_out": 0.1}))
     assert thrice.amounts.samples == 100 + 3 * 900
     assert thrice.amounts.texts == 1000
 
@@ -325,7 +325,7 @@ def test_the_run_on_an_h200_was_as_fast_as_its_plan_says(repository):
     # Measured 2026-11: recipes/mini_gpu.toml, every text cut three times, 1.1416 epochs.
     result = json.loads((repository / "benchmarks/results/mini_training.json").read_text())
     measured = result["tokens"] / (result["train_hours"] * 3600)
-    changes = [f"base.checkpoint={Dewey.load().folder}", "split.recuts=2"]
+    changes = [f"base.checkpoint={Dewey.load().folder}", "split.resplits=2"]
     recipe = read_recipe(repository / "recipes" / "mini_gpu.toml", changes)
     plan = planned(recipe, "H200", texts=41_049, text_tokens=3200)
     assert check_against(plan, measured) == pytest.approx(1, rel=0.05)

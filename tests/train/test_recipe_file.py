@@ -5,7 +5,7 @@ import re
 import pytest
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.train.recipe_file import read_recipe
+from dewey_embed.train.recipe_file import read_recipe, recipe_diff
 
 RECIPE = """\
 [model]
@@ -290,3 +290,15 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path, key, value):
     path.write_text(RECIPE, encoding="utf-8")
     with pytest.raises(ConfigError, match=rf"--set {key}: "):
         read_recipe(path, [f"{key}={value}"])
+
+
+def test_the_old_name_of_a_key_is_accepted_and_no_difference(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    old, new = (read_recipe(path, [f"split.{key}=2"]) for key in ("recuts", "resplits"))
+    assert old == new
+    before = {"split": {"recuts": 2}}
+    assert recipe_diff(before, {"split": {"resplits": 2}}) == ""
+    assert recipe_diff(before, {"split": {"resplits": 1}}) == "split.resplits: 2, now 1"
+    with pytest.raises(ConfigError, match=r"split\.recuts: unknown key"):
+        read_recipe(path, ["split.recuts=2", "split.resplits=2"])

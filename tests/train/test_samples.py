@@ -258,7 +258,7 @@ class TestChance:
     def test_every_recut_cuts_the_same_text_elsewhere(self):
         recipe = SplitRecipe(crop_tokens={60: 1.0}, crop_from="anywhere", crops_per_text=3)
         text = corpus_text(prose(2000))
-        cuts = [cut_samples(text, TOKENIZER, recipe, recut) for recut in range(4)]
+        cuts = [cut_samples(text, TOKENIZER, recipe, resplit) for resplit in range(4)]
         assert cuts[0] == cut_samples(text, TOKENIZER, recipe)
         for part in ("draw", "spans", "id"):
             of_each = [tuple(str(getattr(one, part)) for one in samples) for samples in cuts]

@@ -15,7 +15,7 @@ import pytest
 from dewey_embed.errors import TargetsError
 from dewey_embed.train import targets
 from dewey_embed.train.batches import OPEN_SHARDS, SampleSet, ShardShuffle, pack_samples
-from dewey_embed.train.recipe_file import differences, read_recipe
+from dewey_embed.train.recipe_file import read_recipe, recipe_diff
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder, targets_complete
@@ -166,9 +166,9 @@ class TestShards:
 
     def test_a_key_of_a_later_version_is_no_difference_while_it_is_off(self, folder):
         assert (
-            differences({"sources": [{"path": "a"}]}, {"sources": [{"path": "a", "m": None}]}) == ""
+            recipe_diff({"sources": [{"path": "a"}]}, {"sources": [{"path": "a", "m": None}]}) == ""
         )
-        assert differences({"sources": [{"path": "a"}]}, {"sources": [{"path": "b"}]})
+        assert recipe_diff({"sources": [{"path": "a"}]}, {"sources": [{"path": "b"}]})
         off, on = ({**ABOUT, "split": {"seed": 1, "clauses": share}} for share in (0.0, 0.5))
         folder.write("train", 0, 1, [random_targets(0)])
         assert len(open_folder(folder.path, "def", off).shards) == 1

@@ -92,7 +92,7 @@ def teach(
         sum(shard.num_texts for shard in shards if shard.part == part)
         for part in ("train", "held_out")
     )
-    num_texts = trained // (1 + read.split.recuts) + held_out
+    num_texts = trained // (1 + read.split.resplits) + held_out
     console.echo(
         f"{run.targets}: {num_texts:,} texts, "
         f"{sum(s.num_samples for s in shards):,} samples, "

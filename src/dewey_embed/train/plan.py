@@ -320,7 +320,7 @@ def chunks_of(num_tokens: int, split: SplitRecipe) -> tuple[float, float]:
 def count_amounts(recipe: Recipe, crops: Sequence[tuple[int, float]], texts: int) -> Amounts:
     """How much the corpus comes to, held-out texts among them: the teacher reads these, too."""
     samples = chunks = tokens = teacher_tokens = 0.0
-    cuts = 1 + recipe.split.recuts * (1 - recipe.corpus.held_out)
+    cuts = 1 + recipe.split.resplits * (1 - recipe.corpus.held_out)
     for length, per_text in ((length, each * cuts) for length, each in crops):
         text_tokens = length - NUM_SPECIAL
         num_chunks, chunk_tokens = chunks_of(text_tokens, recipe.split)

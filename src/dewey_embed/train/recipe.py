@@ -40,6 +40,18 @@ class Section(Settings):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
+OLD_KEYS = {"recuts": "resplits"}
+"""Keys of recipes and runs that were written before, with the names that they have now."""
+
+
+def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section under the names of today; an old name beside the new one stays."""
+    return {
+        now if (now := OLD_KEYS.get(key, key)) == key or now not in values else key: value
+        for key, value in values.items()
+    }
+
+
 class FilesSource(Section):
     """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob.
 
@@ -88,8 +100,8 @@ class SplitRecipe(Section):
     each, for the sake of queries, not crops; the share `clauses` of these are cut down to one of
     their clauses, for queries that are titles and keywords.
 
-    A text that is trained on is cut `recuts` times more, each time elsewhere: a long run then reads
-    it again as other chunks, which cannot be learnt by heart.
+    A text that is trained on is cut `resplits` times more, each time elsewhere: a long run then
+    reads it again as other chunks, which cannot be learnt by heart.
     """
 
     crop_tokens: dict[int, float] = Field(default_factory=lambda: {2048: 1.0})
@@ -102,8 +114,13 @@ class SplitRecipe(Section):
     chunk_tokens: tuple[int, int] = (64, 500)
     overlap: tuple[Share, Share] = (0.3, 0.6)
     max_chunks: int | None = Field(default=None, gt=0)
-    recuts: int = Field(default=0, ge=0)
+    resplits: int = Field(default=0, ge=0)
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_old_keys(cls, values: Any) -> Any:
+        return renamed(values) if isinstance(values, dict) else values
 
     @model_validator(mode="after")
     def _ranges_run_forward(self) -> Self:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, RunError
-from dewey_embed.train.recipe import Recipe
+from dewey_embed.train.recipe import Recipe, renamed
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -174,21 +174,22 @@ def read_object(path: Path, *, keys: Sequence[str] = (), remedy: str) -> dict[st
     return value
 
 
-def differences(before: Any, after: Any, name: str = "") -> str:
+def recipe_diff(before: Any, after: Any, name: str = "") -> str:
     """What differs between two recipes' values, as `key: before, now after`; "" if nothing does.
 
     A key that one of them lacks is of a later version: it differs only where it does something, for
     hours of teaching and training must outlive an upgrade. So a new key is off at 0, None or empty.
     """
     if isinstance(before, dict) and isinstance(after, dict):
+        before, after = renamed(before), renamed(after)
         found = [
-            differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+            recipe_diff(before.get(key), after.get(key), f"{name}.{key}" if name else key)
             for key in sorted(before.keys() | after.keys())
             if (key in before and key in after) or before.get(key) or after.get(key)
         ]
         return "; ".join(part for part in found if part)
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         pairs = enumerate(zip(before, after, strict=True))
-        items = [differences(old, new, f"{name}[{place}]") for place, (old, new) in pairs]
+        items = [recipe_diff(old, new, f"{name}[{place}]") for place, (old, new) in pairs]
         return "; ".join(part for part in items if part)
     return "" if before == after else f"{name}: {before}, now {after}"

@@ -45,7 +45,7 @@ from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import HeldOutMeasure, warnings
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe
-from dewey_embed.train.recipe_file import differences, read_object
+from dewey_embed.train.recipe_file import read_object, recipe_diff
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer, with_run
 from dewey_embed.train.student import build_student
@@ -80,7 +80,7 @@ class RunFolder:
         kept = self.path / "recipe.json"
         if kept.exists():
             before = read_object(kept, remedy="put it back, or give another --output")
-            if differ := differences(before, now):
+            if differ := recipe_diff(before, now):
                 raise RunError(
                     f"{self.path}: is a run of another recipe ({differ}); "
                     "give another --output, or put the recipe back as it was"

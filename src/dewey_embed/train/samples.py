@@ -69,13 +69,13 @@ class Sample:
 
 
 def cut_samples(
-    text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe, recut: int = 0
+    text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe, resplit: int = 0
 ) -> list[Sample]:
     """The samples of one text; none for one without tokens, or without the sentences it is for.
 
-    Those of every `recut`, of which 0 is the first cut, are drawn anew.
+    Those of every `resplit`, of which 0 is the first cut, are drawn anew.
     """
-    again = [recut] if recut else []
+    again = [resplit] if resplit else []
     random = np.random.default_rng([recipe.seed, int(text.id, 16), *again])
     name = "-".join([text.id, *map(str, again)])
     if recipe.sentences and random.random() < recipe.sentences:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from dewey_embed.config import Settings
 from dewey_embed.errors import TargetsError
 from dewey_embed.files import atomic_file, locked, write_json
-from dewey_embed.train.recipe_file import differences
+from dewey_embed.train.recipe_file import recipe_diff
 from dewey_embed.train.samples import Draw, Sample
 
 FORMAT = 2
@@ -158,7 +158,7 @@ def same_recipe(
             f"{path}: targets of format {manifest.get('format')}, this version reads {FORMAT}; "
             "write them again in another folder"
         )
-    if manifest["recipe"] != fingerprint and (differ := differences(manifest["about"], about)):
+    if manifest["recipe"] != fingerprint and (differ := recipe_diff(manifest["about"], about)):
         raise TargetsError(
             f"{path}: holds targets of another recipe ({differ}); "
             "give another folder, or put the recipe back as it was"

@@ -74,9 +74,9 @@ def teach(
     reduction = None if teacher is None else reduction_of(recipe, tokenizer, teacher, folder)
 
     def write(
-        part: Part, number: int, texts: list[CorpusText], split: SplitRecipe, recut: int = 0
+        part: Part, number: int, texts: list[CorpusText], split: SplitRecipe, resplit: int = 0
     ) -> None:
-        samples = [one for text in texts for one in cut_samples(text, tokenizer, split, recut)]
+        samples = [one for text in texts for one in cut_samples(text, tokenizer, split, resplit)]
         if teacher is None or reduction is None:
             answers = [untaught(sample) for sample in samples]
         else:
@@ -94,13 +94,13 @@ def teach(
     bar = progress_bar("targets", total, "texts", show=progress)
     with kept_memory(), bar as advance:
         for turn, (part, texts) in enumerate(shards(corpus, recipe)):
-            for recut in range(1 + recipe.split.recuts if part == "train" else 1):
+            for resplit in range(1 + recipe.split.resplits if part == "train" else 1):
                 number = counts[part]
                 counts[part] += 1
                 if turn % num_ranks == rank and (part, number, len(texts)) not in done:
                     if part == "held_out":  # first: a killed run looks only for the other one
                         write("short", number, texts, SHORT)
-                    write(part, number, texts, recipe.split, recut)
+                    write(part, number, texts, recipe.split, resplit)
             advance(len(texts))
     counts["short"] = counts["held_out"]
     targets.finish(dict(counts), dict(corpus.left_out))
