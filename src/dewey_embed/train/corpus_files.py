@@ -79,7 +79,8 @@ def find_files(source: FilesSource) -> Files:
         endings = (*(ending for group in TABLES.values() for ending in group), *DOCUMENT_ENDINGS)
         raise ReadError(
             f"{source.path}: no file here that ends in {', '.join(endings)} "
-            f"(paths are read from {Path.cwd()}); correct corpus.sources.path"
+            f"(paths are read from {Path.cwd()}); correct corpus.sources.path, or give it by "
+            "--set corpus.sources.0.path=PATH (sources count from 0)"
             + "".join(f"; {fault}" for fault in faults[:1])
         )
     return Files(chosen, tuple(faults))
