@@ -146,7 +146,12 @@ class DeweySearch(DeweyEncoder):
         hf_subset: str,
         **options: Any,
     ) -> None:
-        """Index the corpus, unless an earlier run has; a killed run resumes."""
+        """Index the corpus, unless an earlier run has; a killed run resumes.
+
+        Raises:
+            ResultsError: the index of an earlier evaluation cannot be used.
+
+        """
         documents = [
             Document(id=row["id"], title=row.get("title") or "", text=row["text"]) for row in corpus
         ]
