@@ -30,7 +30,7 @@ WRITERS = {
 """Modules that may rename, flush or lock files themselves, with the reason."""
 
 PENDING = (
-    "cli/evaluate.py", "cli/index.py", "cli/outputs.py", "cli/search.py", "eval/adapters.py",
+    "cli/evaluate.py", "cli/index.py", "cli/outputs.py", "cli/search.py",
     "index/checksums.py", "index/settings.py", "index/store.py", "text/formats.py",
     "text/html.py", "text/jsonl.py", "text/mail.py", "text/pdf.py", "text/word.py",
 )  # fmt: skip
