@@ -1,8 +1,6 @@
-"""Work on an x86 CPU by kernels of our own: faster, optional, built on demand.
+"""C++ kernels for x86 CPUs: faster, optional, built on demand.
 
-Inference for bfloat16 with AVX512-BF16, for float32 with AVX-512 or AVX2; in training attention
-alone, with its gradients, in bfloat16 with AVX512-BF16.
-
-Where they cannot be had (another processor, no compiler, `DEWEY_NATIVE=0`) everything is done in
-plain PyTorch.
+Inference in bfloat16 with AVX512-BF16, in float32 with AVX-512 or AVX2; in training, attention and
+int8 products with their gradients, in bfloat16 with AVX512-BF16. On another processor, without a
+compiler, or with `DEWEY_NATIVE=0`, everything runs in plain PyTorch.
 """

@@ -1,37 +1,36 @@
 """C++ beside this file → shared libraries in the user's cache, compiled once for each version.
 
 A library has a plain C interface and needs nothing of torch, so that no version of torch needs
-another one. It asks for g++ and some seconds; who has none gets None, and a debug message says why.
-Where nothing can be kept, it is compiled for the one process that needs it.
+another one. Compiling needs g++ and some seconds; without g++ there is no library, and a debug
+message says why. Where no cache can be kept, a library is compiled for one process alone.
+
+A library is code that runs as whoever loads it. So it is loaded only from folders that none but
+its user (or root) can write to, and only if it is complete: it ends with the digest of all bytes
+before it.
 """
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import logging
 import os
 import shutil
+import stat
 import subprocess
-from contextlib import suppress
+import tempfile
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
 
-from dewey_embed.model.native.cache import (
-    cache_folder,
-    exposed_home,
-    make_folder,
-    may_be_loaded,
-    private_folder,
-    seal,
-    wanted_folder,
-)
+from dewey_embed.files import atomic_file
 
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-mfma")
 TIMEOUT_S = 300
+DIGEST_BYTES = hashlib.sha256().digest_size
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +39,8 @@ log = logging.getLogger(__name__)
 class Library:
     """Kernels for one dtype and one kind of processor.
 
-    `needs` are capabilities by torch's names. The flags name what the code needs and no more, so
-    that machines that share a home folder share the library.
+    `needs` are capabilities by torch's names. The flags name only the instructions that the code
+    needs, so that machines that share a home folder share the library.
     """
 
     name: str
@@ -52,18 +51,18 @@ class Library:
 
     @property
     def path(self) -> Path | None:
-        """Where it lies in the user's cache once it is built; None where there is no home."""
-        folder = wanted_folder()
+        """Its place in the user's cache; None without a home folder."""
+        folder = cache_folder()
         return None if folder is None else self.path_in(folder)
 
     def path_in(self, folder: Path) -> Path:
-        """Where this version of it lies in a folder of libraries once it is built."""
+        """The place of this version in a folder of libraries."""
         return folder / f"{self.name}-{_version(self)}" / "kernels.so"
 
     def fits_processor(self) -> bool:
         """Whether this processor can run it."""
-        can = torch.cpu.get_capabilities()
-        return all(can.get(need) for need in self.needs)
+        capabilities = torch.cpu.get_capabilities()
+        return all(capabilities.get(need) for need in self.needs)
 
 
 BFLOAT16 = (
@@ -86,7 +85,7 @@ LIBRARIES = (
         needs=("avx2", "fma3"),
     ),
 )  # fmt: skip
-"""Of those for one dtype the first that the processor can run is the one that it runs."""
+"""A processor uses the first library of a dtype that it can run."""
 
 
 @cache
@@ -97,8 +96,12 @@ def library_for(dtype: torch.dtype) -> Library | None:
 
 
 def find_compiler() -> str | None:
-    """Where the compiler is."""
+    """The path of the compiler."""
     return shutil.which("g++")
+
+
+_private: dict[Library, Path] = {}
+"""Libraries that were built for this process alone."""
 
 
 def find(library: Library) -> Path | None:
@@ -109,10 +112,6 @@ def find(library: Library) -> Path | None:
     return path if path is not None and may_be_loaded(path) else None
 
 
-_private: dict[Library, Path] = {}
-"""Libraries that were built for this process alone."""
-
-
 @cache
 def build(library: Library) -> Path | None:
     """The library's file, after an attempt to compile it; one attempt a process."""
@@ -120,50 +119,167 @@ def build(library: Library) -> Path | None:
     if compiler is None:
         log.debug("no g++: encoding in plain PyTorch")
         return None
-    if folder is not None and (path := _compiled(library, compiler, folder)) is not None:
-        return path
-    if folder is None and exposed_home():
-        return None
+    if folder is not None:
+        if _is_exposed(folder):
+            return None
+        if (path := _compile(library, compiler, folder)) is not None:
+            return path
     try:
         private = private_folder()
     except OSError as error:
         log.debug("kernels not built, encoding in plain PyTorch: %s", error)
         return None
-    if (path := _compiled(library, compiler, private)) is not None:
+    if (path := _compile(library, compiler, private)) is not None:
         _private[library] = path
     return path
 
 
-def _compiled(library: Library, compiler: str, folder: Path) -> Path | None:
-    """The library, compiled into a folder of libraries; None where that cannot be done.
+def _is_exposed(folder: Path) -> bool:
+    """Whether others may change a folder, so that nothing is kept in it."""
+    try:
+        exposed = exposed_part(folder)
+    except OSError as error:  # which making or reading it will meet, too
+        log.debug("%s cannot be looked at: %s", folder, error)
+        return False
+    if exposed is not None:
+        _warn(exposed)
+    return exposed is not None
 
-    Processes that build at once each write a file of their own, and rename it when it is whole.
+
+def _compile(library: Library, compiler: str, folder: Path) -> Path | None:
+    """The library, compiled into a folder of libraries; None where that fails.
+
+    Processes that build at once each write a draft of their own.
     """
     path = library.path_in(folder)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
     sources = [str(FOLDER / name) for name in library.sources]
     try:
-        make_folder(path.parent)
-        subprocess.run(
-            [compiler, *FLAGS, *library.flags, *sources, "-o", str(draft)],
-            check=True, capture_output=True, text=True, timeout=TIMEOUT_S,
-        )  # fmt: skip
-        seal(draft)
-        draft.replace(path)
+        for part in reversed(path.parents):  # for this user alone
+            part.mkdir(mode=0o700, exist_ok=True)
+        with atomic_file(path) as draft:
+            subprocess.run(
+                [compiler, *FLAGS, *library.flags, *sources, "-o", str(draft)],
+                check=True, capture_output=True, text=True, timeout=TIMEOUT_S,
+            )  # fmt: skip
+            seal(draft)
     except (OSError, subprocess.SubprocessError) as error:
         reason = getattr(error, "stderr", None) or error
         log.debug("kernels not built in %s: %s", folder, reason)
         return None
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
     return path if may_be_loaded(path) else None
 
 
 @cache
 def _version(library: Library) -> str:
-    """A hash of all that the library is compiled from."""
-    files = (*library.sources, *sorted(path.name for path in FOLDER.glob("*.h")))
-    texts = [(FOLDER / name).read_bytes() for name in files]
+    """A hash of the sources and flags that the library is compiled from."""
+    names = (*library.sources, *sorted(path.name for path in FOLDER.glob("*.h")))
+    texts = [(FOLDER / name).read_bytes() for name in names]
     flags = " ".join((*FLAGS, *library.flags)).encode()
     return hashlib.sha256(b"".join([*texts, flags])).hexdigest()[:16]
+
+
+def cache_folder() -> Path | None:
+    """The user's cache of libraries: in XDG_CACHE_HOME, if it is an absolute path, or the home."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        root = named if named.is_absolute() else Path("~/.cache").expanduser()
+    except RuntimeError:
+        log.debug("no home folder: kernels are not kept")
+        return None
+    return root / "dewey-embed" / "native"
+
+
+@cache
+def private_folder() -> Path:
+    """A folder of this process alone, removed when it ends."""
+    folder, owner = Path(tempfile.mkdtemp(prefix="dewey-native-")), os.getpid()
+
+    def remove() -> None:
+        if os.getpid() == owner:  # and not in its forked children
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+def seal(path: Path) -> None:
+    """Append its digest to a library, which the loader of libraries ignores."""
+    data = path.read_bytes()
+    with path.open("ab") as file:
+        file.write(hashlib.sha256(data).digest())
+    path.chmod(0o600)
+
+
+def may_be_loaded(path: Path) -> bool:
+    """Whether a library is there, complete, and its user's own."""
+    try:
+        status = path.stat()
+    except OSError:
+        return False
+    return _is_sound(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=64)
+def _is_sound(path: Path, _inode: int, _changed: int, _size: int) -> bool:
+    """`may_be_loaded`, once for each state of a file."""
+    try:
+        data, exposed = path.read_bytes(), exposed_part(path)
+    except OSError as error:
+        log.debug("%s cannot be read: %s", path, error)
+        return False
+    if exposed is not None:
+        _warn(exposed)
+        return False
+    if hashlib.sha256(data[:-DIGEST_BYTES]).digest() != data[-DIGEST_BYTES:]:
+        log.debug("%s is damaged, and built again when it is worth it", path)
+        return False
+    return True
+
+
+def exposed_part(path: Path) -> Path | None:
+    """The nearest of a path and the folders above it that others may change; None if none is.
+
+    A folder that does not exist yet will be made for this user alone. In a sticky folder, such as
+    /tmp, others cannot replace what is not theirs.
+    """
+    if not hasattr(os, "geteuid"):  # no owners and modes to go by
+        return None
+    path = path.resolve()
+    for part in (path, *path.parents):
+        try:
+            status = part.stat()
+        except FileNotFoundError:
+            continue
+        mode = status.st_mode
+        sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
+        writable = mode & stat.S_IWOTH or (
+            mode & stat.S_IWGRP and not _is_private_group(status.st_gid)
+        )
+        if status.st_uid not in {0, os.geteuid()} or (writable and not sticky):
+            return part
+    return None
+
+
+@cache
+def _warn(exposed: Path) -> None:
+    """Say once for each place why kernels are neither kept in it nor loaded from it."""
+    log.warning(
+        "%s may be changed by other users: no compiled kernels are loaded from it, and encoding is "
+        "slower; remove their right to write (chmod go-w), or set XDG_CACHE_HOME to a folder of "
+        "your own",
+        exposed,
+    )
+
+
+@cache
+def _is_private_group(group: int) -> bool:
+    """Whether a group is its user's own, as many systems make one for each user."""
+    try:
+        import grp
+        import pwd
+
+        entry, user = grp.getgrgid(group), pwd.getpwuid(os.geteuid())
+    except (ImportError, KeyError):
+        return False
+    others = set(entry.gr_mem) - {user.pw_name}
+    return entry.gr_gid == user.pw_gid and not others and entry.gr_name == user.pw_name

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dewey_embed.model.native import build
-from dewey_embed.model.native.cache import cache_folder, exposed_part, may_be_loaded, seal
+from dewey_embed.model.native.build import cache_folder, exposed_part, may_be_loaded, seal
 
 HAVE_FLOATS = build.find_compiler() is not None and build.library_for(torch.float32) is not None
 needs_floats = pytest.mark.skipif(not HAVE_FLOATS, reason="no compiler, or no AVX2")
