@@ -25,7 +25,6 @@ WRITERS = {
     "model/folder.py": "replaces the files of a model in a folder that holds others, too",
     "train/checkpoints.py": "sets damaged checkpoints aside, which are folders",
     "train/ablate.py": "copies a start, which is a folder",
-    "model/native/build.py": "moves a compiled library into a cache that others may write to",
 }
 """Modules that may rename, flush or lock files themselves, with the reason."""
 

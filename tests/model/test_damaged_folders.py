@@ -284,7 +284,7 @@ def test_what_is_no_folder_says_so(tmp_path):
         assert refusal(given) == f"{file}: is a file; give the folder that holds the model"
     assert "no such folder" in refusal(file / "below")
     assert "no such folder" in refusal(tmp_path / "gone")
-    assert "cannot be looked at" in refusal(tmp_path / ("long" * 100))
+    assert "cannot be read" in refusal(tmp_path / ("long" * 100))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else for a moment")

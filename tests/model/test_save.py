@@ -134,7 +134,7 @@ def test_what_cannot_be_written_to_is_refused_in_one_line(models, tmp_path):
             models[0].save(place)
         assert "\n" not in str(caught.value)
         assert str(place) in str(caught.value)
-    with pytest.raises(CheckpointError, match="no name for a folder"):
+    with pytest.raises(CheckpointError, match="cannot be the name of a folder"):
         models[0].save("a\0b")
     assert file.read_text() == "mine"
     assert files(tmp_path) == ["file"]

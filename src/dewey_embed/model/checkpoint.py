@@ -25,8 +25,6 @@ from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, is_there
 from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.model.sentence_transformers import (
     SentenceTransformersFolder,
-    max_length,
-    positions_for,
     read_folder,
 )
 from dewey_embed.model.weights import (
@@ -160,7 +158,7 @@ def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFol
 
     It writes its own files anew and leaves ours as they were.
     """
-    limit = max_length(theirs.transformer, ours.backbone.max_position_embeddings)
+    limit = theirs.max_tokens(ours.backbone.max_position_embeddings)
     both: dict[str, tuple[object, object]] = {
         "single_vector": (
             SINGLE_VECTORS[ours.single_vector].mode,
@@ -191,7 +189,8 @@ def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
         config = read_json(read.transformer / "config.json")
     source = str(read.transformer / "config.json")
     backbone = _backbone_of_any_ids(config, source)
-    limit = max_length(read.transformer, backbone.max_position_embeddings)
+    positions = backbone.max_position_embeddings
+    limit = read.max_tokens(positions)
     if limit < MIN_TOKENS:
         raise CheckpointError(
             f"{read.transformer}: max_seq_length (or tokenizer_config.json's model_max_length) is "
@@ -199,7 +198,10 @@ def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
         )
     dewey = DeweyConfig.parse(
         {
-            "backbone": positions_for(backbone, limit),
+            # Rotary positions need no weights: there is room for any number.
+            "backbone": backbone.model_copy(
+                update={"max_position_embeddings": max(limit, positions)}
+            ),
             "max_tokens": limit,
             **read.settings,
             **_steps_and_head(read),

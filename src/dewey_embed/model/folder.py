@@ -31,13 +31,12 @@ SAVED = ".dewey-saved"
 DRAFT = ".dewey-draft"
 
 BESIDE_A_MODEL = ("README", "LICENSE", ".")
-"""How the names begin of what may lie in a folder that holds no model yet."""
-
+"""Beginnings of the names that may lie in a folder that holds no model yet."""
 
 EMBEDDED = "mini"
 
-# Only what we read: no pickles, no remote code.
 HUB_FILES = ["*.json", "*.safetensors", "*/*.json", "*/*.safetensors"]
+"""The files that are fetched from the hub: no pickles, no remote code."""
 
 Json = dict[str, Any]
 
@@ -61,7 +60,7 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
     except (FileNotFoundError, NotADirectoryError):
         mode = None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{model}: cannot be looked at ({error})") from None
+        raise CheckpointError(f"{model}: cannot be read ({error})") from None
     if mode is not None:
         if not stat.S_ISDIR(mode):
             raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
@@ -83,6 +82,7 @@ def expanded(path: Path) -> Path:
 
 
 def _from_hub(model_id: str) -> Path:
+    """The folder of a model in the hub's cache, fetched if need be."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -97,24 +97,24 @@ def _from_hub(model_id: str) -> Path:
 
 
 def complete(folder: Path) -> Path:
-    """Where the folder's model lies: in the files that a killed save left, if it left any.
+    """The folder of the model's files: those that a killed save left, if it left any.
 
     Raises:
-        CheckpointError: the folder may not be looked into.
+        CheckpointError: the folder may not be read.
 
     """
     saved = folder / SAVED
     try:
         return saved if (saved / SETTINGS_FILE).is_file() else folder
     except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be looked at ({error})") from None
+        raise CheckpointError(f"{folder}: cannot be read ({error})") from None
 
 
 def is_there(path: Path) -> bool:
     """Whether a file is there.
 
     Raises:
-        CheckpointError: its folder may not be looked into.
+        CheckpointError: its folder may not be read.
 
     """
     try:
@@ -122,12 +122,12 @@ def is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be looked at ({error})") from None
+        raise CheckpointError(f"{path}: cannot be read ({error})") from None
     return True
 
 
 class JsonFile(BaseModel):
-    """Base of what is read of a foreign file."""
+    """A foreign JSON file: unknown keys are ignored, known keys of another type are refused."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -135,40 +135,31 @@ class JsonFile(BaseModel):
 File = TypeVar("File", bound=JsonFile)
 
 
-def read_json(path: Path, *, missing_ok: bool = False) -> Json:
-    """The file's JSON object; an empty one where the file may be missing and is.
+def read_json(path: Path, kind: type = dict, *, missing_ok: bool = False) -> Any:
+    """The JSON object, or the list if that is the `kind`; empty for a missing file if it may be.
 
     Raises:
-        CheckpointError: the file is missing, unreadable, no JSON, or no object.
+        CheckpointError: the file is missing, unreadable, no JSON, or of another kind.
 
     """
-    values = read_any_json(path, missing_ok=missing_ok)
-    if not isinstance(values, dict):
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if missing_ok:
+            return kind()
+        raise CheckpointError(f"{path}: no such file; is {path.parent} a model folder?") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {FETCH}") from None
+    if not isinstance(values, kind):
+        expected = "an object" if kind is dict else f"a {kind.__name__}"
         raise CheckpointError(
-            f"{path}: holds a JSON {type(values).__name__}, expected an object; {FETCH}"
+            f"{path}: holds a JSON {type(values).__name__}, expected {expected}; {FETCH}"
         )
     return values
 
 
-def read_any_json(path: Path, *, missing_ok: bool = False) -> Any:
-    """The file's JSON, of any kind; an empty object where the file may be missing and is.
-
-    Raises:
-        CheckpointError: the file is missing, unreadable, or no JSON.
-
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if missing_ok:
-            return {}
-        raise CheckpointError(f"{path}: no such file; is {path.parent} a model folder?") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error}); {FETCH}") from None
-
-
 def parse(kind: type[File], values: Any, path: Path) -> File:
-    """What `kind` reads of a file's values.
+    """The values of a file, as its `kind`.
 
     Raises:
         CheckpointError: naming each key of another type.
@@ -181,28 +172,23 @@ def parse(kind: type[File], values: Any, path: Path) -> File:
 
 
 def read_file(kind: type[File], path: Path, *, missing_ok: bool = False) -> File:
-    """What `kind` reads of the JSON object in a file.
-
-    Raises:
-        CheckpointError: as `read_json` and `parse` say.
-
-    """
+    """`read_json`, then `parse`."""
     return parse(kind, read_json(path, missing_ok=missing_ok), path)
 
 
 @contextmanager
 def atomic_model_folder(path: Path) -> Iterator[Path]:
-    """A draft that stands as the model at `path` only once all of it is written.
+    """A draft folder that becomes the model at `path` when the block ends without an error.
 
     Raises:
-        CheckpointError: `path` is a file, holds something that is no model folder, or cannot be
-            written to; what was there is then as it was.
+        CheckpointError: `path` is a file, holds something other than a model, or cannot be
+            written to; it is left as it was.
 
     """
     try:
         path = Path(os.path.realpath(path))
     except ValueError as error:
-        raise CheckpointError(f"{str(path)!r}: no name for a folder ({error})") from None
+        raise CheckpointError(f"{str(path)!r}: cannot be the name of a folder ({error})") from None
     try:
         if path.is_dir():
             _refuse_others(path)
@@ -229,7 +215,7 @@ def atomic_model_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _draft(place: Path) -> Iterator[Path]:
-    """A new empty folder, gone in the end unless it was renamed; those of the dead are removed."""
+    """A new folder, removed in the end unless it was renamed; drafts of dead processes are, too."""
     for old in place.parent.glob(f"{place.name}.*"):
         if not _lives(old.suffix):
             shutil.rmtree(old, ignore_errors=True)
@@ -267,9 +253,9 @@ def _put_in_place(draft: Path, path: Path) -> None:
 
 
 def _place(saved: Path, path: Path, away: Path) -> None:
-    """Give each complete file its place, and remove those of modules that are no more.
+    """Move each saved file to its place, and remove the files of modules that are gone.
 
-    What names the modules comes last, so that this can be done again from any point of it.
+    The file that names the modules comes last, so that this can be repeated from any point.
     """
     stale = _module_files(path)
     files = {file.relative_to(saved) for file in saved.rglob("*") if file.is_file()}
@@ -279,18 +265,18 @@ def _place(saved: Path, path: Path, away: Path) -> None:
         _place_file(saved / file, path / file, link)
     for file in stale - files:
         (path / file).unlink(missing_ok=True)
-        with suppress(OSError):  # others' files lie in it
+        with suppress(OSError):  # it holds files of others
             (path / file).parent.rmdir()
     for file in sorted(last, reverse=True):
         _place_file(saved / file, path / file, link)
-    # Half removed it would still be taken for the model.
+    # A half removed folder would still be taken for the model.
     shutil.rmtree(away, ignore_errors=True)
     saved.replace(away)
     shutil.rmtree(away, ignore_errors=True)
 
 
 def _place_file(file: Path, target: Path, link: Path) -> None:
-    """Put a file, which stays where it is, in the place of another, by way of `link`."""
+    """Replace `target` by a file that stays where it is, by way of `link`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     try:
@@ -301,7 +287,7 @@ def _place_file(file: Path, target: Path, link: Path) -> None:
 
 
 def _module_files(path: Path) -> frozenset[Path]:
-    """The files of the modules of a model that we wrote, relative to its folder."""
+    """The files of the modules of a model that Dewey wrote, relative to its folder."""
     if not (path / SETTINGS_FILE).exists():
         return frozenset()
     try:
@@ -319,13 +305,11 @@ def _module_files(path: Path) -> frozenset[Path]:
 
 
 def _refuse_others(path: Path) -> None:
-    """Refuse a folder that holds no model but other things."""
+    """Refuse a folder that holds things other than a model."""
     if (path / SETTINGS_FILE).exists() or (path / MODULES_FILE).exists():
         return
     if (path / "config.json").exists() and (path / "tokenizer.json").exists():
         return
     if all(entry.name.startswith(BESIDE_A_MODEL) for entry in path.iterdir()):
         return
-    raise CheckpointError(
-        f"{path} exists and is no Dewey model folder (nor another model's); choose another path"
-    )
+    raise CheckpointError(f"{path}: holds something other than a model; choose another folder")

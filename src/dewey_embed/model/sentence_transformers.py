@@ -1,8 +1,9 @@
-"""Sentence Transformers' model folders: which can be run with the vectors they give there.
+"""Sentence Transformers' model folders, read for the same vectors as there, or refused.
 
 `modules.json` is a sequence, and every module of it either runs as it does there or is refused by
-name: a Transformer, a Pooling, then any number of Dense and Normalize. Source of what each file
-means: Sentence Transformers 6.2, `base/model.py`, `base/modules/`, `sentence_transformer/modules/`.
+name: a Transformer, a Pooling, then any number of Dense and Normalize. Source of the meaning of
+each file: Sentence Transformers 6.2, `base/model.py`, `base/modules/`,
+`sentence_transformer/modules/`.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from typing import Any, get_args
 
 from pydantic import Field
 
-from dewey_embed.config import Activation, BackboneConfig, Dense, Normalize
+from dewey_embed.config import Activation, Dense, Normalize
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.folder import (
     FETCH,
     JsonFile,
     is_there,
     parse,
-    read_any_json,
     read_file,
     read_json,
 )
@@ -30,9 +30,7 @@ from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVector
 from dewey_embed.types import PooledOver
 
 PACKAGE = "sentence_transformers."
-RUNNABLE = (
-    "we can run Transformer, Pooling (one of cls and mean), then any number of Dense and Normalize"
-)
+RUNNABLE = "Dewey can run Transformer, Pooling (one of cls and mean), then any number of Dense and Normalize"
 
 # Named after the model it was first written for; the first that is there and not empty counts.
 TRANSFORMER_FILES = tuple(
@@ -53,8 +51,6 @@ POOLING_KEYS = {
 POOLING_MODES = [name for name, kind in SINGLE_VECTORS.items() if kind.mode == name]
 """Those that are a single vector of ours, by the same name."""
 
-TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
-
 
 class _Module(JsonFile):
     name: str
@@ -66,18 +62,21 @@ class _TransformerFile(JsonFile):
     max_seq_length: int | None = None
     do_lower_case: bool = False
     transformer_task: str = "feature-extraction"
-    modality_config: dict[str, Any] | None = None
-    module_output_name: str | None = None
-    query_length: int | None = None
-    document_length: int | None = None
-    query_expansion: Any = None
-    processing_kwargs: dict[str, Any] | None = None
-    model_args: dict[str, Any] | None = None
-    model_kwargs: dict[str, Any] | None = None
-    tokenizer_args: dict[str, Any] | None = None
-    processor_kwargs: dict[str, Any] | None = None
-    config_args: dict[str, Any] | None = None
-    config_kwargs: dict[str, Any] | None = None
+
+
+TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+
+RUNNABLE_VALUES: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(
+        ("query_length", "document_length", "query_expansion", "processing_kwargs", "model_args",
+         "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs"),
+        (None, {}),
+    ),
+    "transformer_task": (None, "feature-extraction"),
+    "modality_config": (None, TEXT_MODALITY),
+    "module_output_name": (None, "token_embeddings"),
+}  # fmt: skip
+"""Keys of a Transformer that change its vectors, each with the values that Dewey can run."""
 
 
 class _TokenizerFile(JsonFile):
@@ -123,10 +122,11 @@ class _ModelFile(JsonFile):
 
 @dataclass(frozen=True, slots=True)
 class SentenceTransformersFolder:
-    """What a folder says of its model, but for the backbone's own config and weights.
+    """The description of a model, but for the backbone's own config and weights.
 
     `dense` are the folders of the Dense steps' weights, in their order; `settings` are those of
-    `DeweyConfig`.
+    `DeweyConfig`. Sentence Transformers reads up to `max_seq_length` tokens, past the model's
+    positions, too; without it, up to the tokenizer's `model_max_length` and the positions.
     """
 
     transformer: Path
@@ -134,43 +134,43 @@ class SentenceTransformersFolder:
     dense: list[Path]
     steps: list[Dense | Normalize]
     settings: dict[str, Any]
+    max_seq_length: int | None
+    model_max_length: float | None
+
+    def max_tokens(self, positions: int) -> int:
+        """The number of tokens that Sentence Transformers reads at once."""
+        if self.max_seq_length is not None:
+            return self.max_seq_length
+        limit = self.model_max_length
+        return positions if limit is None else int(min(limit, positions))
 
 
 def read_folder(folder: Path) -> SentenceTransformersFolder:
-    """What the folder's own files say, refused by name where we cannot run it as it runs there.
+    """The folder's own description of its model, refused where Dewey would run it otherwise.
 
     Raises:
-        CheckpointError: naming the file and what in it cannot be run or read.
+        CheckpointError: naming the file and the value in it that cannot be run or read.
 
     """
     modules = _read_modules(folder / "modules.json")
     transformer = folder / modules[0].path
-    read = _read_transformer(transformer)
+    read, tokenizer = _read_transformer(transformer), _read_tokenizer(transformer)
     single_vector, pooled_over = _read_pooling(folder / modules[1].path / "config.json")
-    steps = [_read_step(folder, module) for module in modules[2:]]
-    dense = [folder / module.path for module in modules[2:] if _kind(module) == "Dense"]
-    settings = _read_model_file(folder / "config_sentence_transformers.json", steps)
+    steps = [STEPS[_kind(each)](folder / each.path / "config.json") for each in modules[2:]]
+    longest = tokenizer.model_max_length
     return SentenceTransformersFolder(
         transformer,
         lower_case=read.do_lower_case,
-        dense=dense,
+        dense=[folder / module.path for module in modules[2:] if _kind(module) == "Dense"],
         steps=[step for step in steps if step is not None],
-        settings={**settings, "single_vector": single_vector, "pooled_over": pooled_over},
+        settings={
+            **_read_model_file(folder / "config_sentence_transformers.json", steps),
+            "single_vector": single_vector,
+            "pooled_over": pooled_over,
+        },
+        max_seq_length=read.max_seq_length,
+        model_max_length=longest if longest is not None else tokenizer.max_len,
     )
-
-
-def max_length(transformer: Path, positions: int) -> int:
-    """Most tokens that Sentence Transformers reads at once.
-
-    `max_seq_length` counts as it stands, past the model's positions, too; without it the
-    tokenizer's `model_max_length`, which Sentence Transformers 6 writes, up to the positions.
-    """
-    if (limit := _read_transformer(transformer).max_seq_length) is not None:
-        return limit
-    path = transformer / "tokenizer_config.json"
-    read = read_file(_TokenizerFile, path, missing_ok=True)
-    named = read.model_max_length if read.model_max_length is not None else read.max_len
-    return positions if named is None else int(min(named, positions))
 
 
 def _kind(module: _Module) -> str:
@@ -179,11 +179,7 @@ def _kind(module: _Module) -> str:
 
 def _read_modules(path: Path) -> list[_Module]:
     """The modules in their order, if they are a sequence that can be run."""
-    values = read_any_json(path)
-    if not isinstance(values, list):
-        raise CheckpointError(
-            f"{path}: holds a JSON {type(values).__name__}, expected a list of modules; {FETCH}"
-        )
+    values = read_json(path, list)
     modules = [parse(_Module, value, path) for value in values]
     kinds = [_kind(module) for module in modules]
     listed = f"{path}: modules {', '.join(kinds) or 'none'}"
@@ -204,40 +200,31 @@ def _read_modules(path: Path) -> list[_Module]:
 
 
 def _read_transformer(folder: Path) -> _TransformerFile:
-    """The Transformer's settings, refused where they ask for more than we do."""
-    path = folder / TRANSFORMER_FILES[0]
-    values: dict[str, Any] = {}
+    """The Transformer's settings, refused where they ask for more than Dewey does."""
+    path, values = folder / TRANSFORMER_FILES[0], {}
     for name in TRANSFORMER_FILES:
         if values := read_json(folder / name, missing_ok=True):
             path = folder / name
             break
-    read = parse(_TransformerFile, values, path)
-    others = {
-        name: getattr(read, name)
-        for name in _TransformerFile.model_fields
-        if name.endswith(("_args", "_kwargs", "_length", "_expansion")) and name != "max_seq_length"
-    }
-    asked = {name: value for name, value in others.items() if value not in (None, {})}
-    if read.transformer_task != "feature-extraction":
-        asked["transformer_task"] = read.transformer_task
-    if read.modality_config not in (None, TEXT_MODALITY):
-        asked["modality_config"] = read.modality_config
-    if read.module_output_name not in (None, "token_embeddings"):
-        asked["module_output_name"] = read.module_output_name
-    if asked:
-        name, value = next(iter(asked.items()))
-        raise CheckpointError(f"{path}: {name} {value!r} cannot be honoured; take it out")
+    for name, runnable in RUNNABLE_VALUES.items():
+        if (value := values.get(name)) not in runnable:
+            raise CheckpointError(f"{path}: {name} {value!r} cannot be honoured; take it out")
     if is_there(folder / "adapter_config.json"):
         raise CheckpointError(
             f"{folder / 'adapter_config.json'}: an adapter cannot be run; merge it into its model "
             "(merge_and_unload), then save that"
         )
-    tokenizer_path = folder / "tokenizer_config.json"
-    tokenizer = read_file(_TokenizerFile, tokenizer_path, missing_ok=True)
-    if tokenizer.truncation_side != "right" or tokenizer.split_special_tokens:
+    return parse(_TransformerFile, values, path)
+
+
+def _read_tokenizer(folder: Path) -> _TokenizerFile:
+    """The tokenizer's settings, refused where it cuts or splits in another way."""
+    path = folder / "tokenizer_config.json"
+    read = read_file(_TokenizerFile, path, missing_ok=True)
+    if read.truncation_side != "right" or read.split_special_tokens:
         raise CheckpointError(
-            f"{tokenizer_path}: truncation_side {tokenizer.truncation_side!r}, "
-            f"split_special_tokens {tokenizer.split_special_tokens}; we can run 'right' and False"
+            f"{path}: truncation_side {read.truncation_side!r}, split_special_tokens "
+            f"{read.split_special_tokens}; Dewey can run 'right' and False"
         )
     return read
 
@@ -250,14 +237,9 @@ def _read_pooling(path: Path) -> tuple[SingleVector, PooledOver]:
     modes = [mode] if isinstance(mode, str) else mode
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
         raise CheckpointError(
-            f"{path}: pooling mode {' + '.join(modes)!r}; we can run one of {POOLING_MODES}"
+            f"{path}: pooling mode {' + '.join(modes)!r}; Dewey can run one of {POOLING_MODES}"
         )
     return modes[0], "all" if read.include_prompt else "after_prompt"
-
-
-def _read_step(folder: Path, module: _Module) -> Dense | Normalize | None:
-    """What a module after the pooling does; None where it does nothing outside training."""
-    return STEPS[_kind(module)](folder / module.path / "config.json")
 
 
 def _read_dense(path: Path) -> Dense:
@@ -266,10 +248,11 @@ def _read_dense(path: Path) -> Dense:
     activation = name.rsplit(".", 1)[-1].lower()
     if not name.startswith("torch.") or activation not in get_args(Activation):
         raise CheckpointError(
-            f"{path}: Dense with activation {name!r}; we can run {', '.join(get_args(Activation))}"
+            f"{path}: Dense with activation {name!r}; Dewey can run "
+            f"{', '.join(get_args(Activation))}"
         )
     if read.use_residual:
-        raise CheckpointError(f"{path}: Dense with use_residual; we can run one without")
+        raise CheckpointError(f"{path}: Dense with use_residual; Dewey can run one without")
     _require_sentence(path, read.module_input_name, read.module_output_name)
     return Dense.parse(
         {
@@ -292,20 +275,16 @@ def _require_sentence(path: Path, given: str, made: str | None) -> None:
     """Refuse a step that is not from the pooled vector to the pooled vector."""
     if {given, made or given} != {"sentence_embedding"}:
         raise CheckpointError(
-            f"{path}: from {given!r} to {made!r}; we can run 'sentence_embedding'"
+            f"{path}: from {given!r} to {made!r}; Dewey can run 'sentence_embedding'"
         )
-
-
-def _read_dropout(path: Path) -> None:
-    """Pass over a Dropout, which does nothing outside training."""
 
 
 STEPS: dict[str, Callable[[Path], Dense | Normalize | None]] = {
     "Dense": _read_dense,
     "Normalize": _read_normalize,
-    "Dropout": _read_dropout,
+    "Dropout": lambda path: None,  # it does nothing outside training
 }
-"""Modules that may follow the pooling, by how their config is read."""
+"""Modules that may follow the pooling, by the reader of their config."""
 
 
 def _read_model_file(path: Path, steps: Sequence[Dense | Normalize | None]) -> dict[str, Any]:
@@ -313,7 +292,7 @@ def _read_model_file(path: Path, steps: Sequence[Dense | Normalize | None]) -> d
     read = read_file(_ModelFile, path, missing_ok=True)
     if read.model_type != "SentenceTransformer":
         raise CheckpointError(
-            f"{path}: model_type is {read.model_type!r}; we can run 'SentenceTransformer'"
+            f"{path}: model_type is {read.model_type!r}; Dewey can run 'SentenceTransformer'"
         )
     prompts = {name: prompt or "" for name, prompt in read.prompts.items()}
     prompts = {"query": "", "document": "", **prompts}
@@ -338,10 +317,3 @@ def _read_model_file(path: Path, steps: Sequence[Dense | Normalize | None]) -> d
         "default_prompt_name": read.default_prompt_name,
         "truncate_dim": read.truncate_dim,
     }
-
-
-def positions_for(backbone: BackboneConfig, limit: int) -> BackboneConfig:
-    """The backbone with room for `limit` tokens: rotary positions need no weights."""
-    if limit <= backbone.max_position_embeddings:
-        return backbone
-    return backbone.model_copy(update={"max_position_embeddings": limit})

@@ -139,7 +139,7 @@ def _is_exposed(folder: Path) -> bool:
     try:
         exposed = exposed_part(folder)
     except OSError as error:  # which making or reading it will meet, too
-        log.debug("%s cannot be looked at: %s", folder, error)
+        log.debug("%s cannot be read: %s", folder, error)
         return False
     if exposed is not None:
         _warn(exposed)
