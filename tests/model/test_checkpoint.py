@@ -135,7 +135,7 @@ def test_saving_replaces_a_model_and_spares_anything_else(tmp_path):
     model.save(tmp_path / "model")
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
-    with pytest.raises(CheckpointError, match="no Dewey model folder"):
+    with pytest.raises(CheckpointError, match="something other than a model"):
         model.save(tmp_path / "notes")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 

@@ -30,7 +30,10 @@ from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVector
 from dewey_embed.types import PooledOver
 
 PACKAGE = "sentence_transformers."
-RUNNABLE = "Dewey can run Transformer, Pooling (one of cls and mean), then any number of Dense and Normalize"
+RUNNABLE = (
+    "Dewey can run Transformer, Pooling (one of cls and mean), then any number of Dense and "
+    "Normalize"
+)
 
 # Named after the model it was first written for; the first that is there and not empty counts.
 TRANSFORMER_FILES = tuple(
