@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.model.export import write_json, write_model
+from dewey_embed.files import write_json
+from dewey_embed.model.export import write_model
 from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.model.packing import pack
 from dewey_embed.train.recipe import TrainingRecipe, fingerprint

@@ -1,7 +1,7 @@
-"""Models → folders that plain Sentence Transformers loads, with no code of ours.
+"""Models → folders that plain Sentence Transformers loads, with no code of Dewey's.
 
-`dewey.json` beside Sentence Transformers' own files holds what it has no name for. The caller
-writes the tokenizer into the same folder, then lets `model.folder` put it in its place.
+`dewey.json` beside Sentence Transformers' own files holds the settings it has no name for. The
+caller writes the tokenizer into the same folder, then lets `model.folder` put it in its place.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dewey_embed import files
 from dewey_embed.config import Dense, DeweyConfig
+from dewey_embed.files import write_json
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, read_json
 from dewey_embed.model.hugging_face import to_hugging_face
@@ -36,7 +36,7 @@ ACTIVATION_CLASSES = {
 }
 
 NOT_COPIED = ("auto_map", "add_bos_token", "add_eos_token", "max_len", "tokenizer_file")
-"""Keys of a `tokenizer_config.json` that do not hold for what we write."""
+"""Keys of a `tokenizer_config.json` that do not apply to the tokenizer that is written."""
 
 
 def pooling_difference(config: DeweyConfig) -> str | None:
@@ -50,7 +50,7 @@ def write_model(model: DeweyModel, folder: Path) -> None:
     body = _tensors(model.backbone)
     _write_safetensors(body, folder / "model.safetensors")
     dtype = str(next(iter(body.values())).dtype).removeprefix("torch.")
-    write_json(folder / "config.json", {**to_hugging_face(config.backbone), "dtype": dtype})
+    _write_json(folder / "config.json", {**to_hugging_face(config.backbone), "dtype": dtype})
     kinds = ["Transformer", "Pooling"]
     for module, step in zip(model.steps, config.steps, strict=True):
         if isinstance(step, Dense):
@@ -69,23 +69,22 @@ def write_model(model: DeweyModel, folder: Path) -> None:
     _write_normalize(folder / f"{len(kinds)}_Normalize")
     _write_modules(config, folder, [*kinds, "Normalize"])
     settings = config.model_dump(mode="json", exclude={"backbone", *config.unused()})
-    write_json(folder / SETTINGS_FILE, {"format": FORMAT, **settings})
+    _write_json(folder / SETTINGS_FILE, {"format": FORMAT, **settings})
 
 
 def write_tokenizer_files(source: Path, folder: Path, config: DeweyConfig) -> None:
-    """Write into `folder` which token is which, as the model's own folder `source` says it."""
+    """Copy the names of the special tokens from the model's own folder `source` to `folder`."""
     values = read_json(source / "tokenizer_config.json", missing_ok=True)
     values = {key: value for key, value in values.items() if key not in NOT_COPIED}
     values |= {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.max_tokens}
-    write_json(folder / "tokenizer_config.json", values)
+    _write_json(folder / "tokenizer_config.json", values)
     special = source / "special_tokens_map.json"
     if special.exists():
         shutil.copyfile(special, folder / special.name)
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write `values` as indented JSON."""
-    files.write_json(path, values, indent=2)
+def _write_json(path: Path, values: Any) -> None:
+    write_json(path, values, indent=2)
 
 
 def _write_dense(layer: nn.Module, step: Dense, folder: Path) -> None:
@@ -93,7 +92,7 @@ def _write_dense(layer: nn.Module, step: Dense, folder: Path) -> None:
     folder.mkdir()
     tensors = {f"linear.{name}": tensor for name, tensor in _tensors(layer).items()}
     _write_safetensors(tensors, folder / "model.safetensors")
-    write_json(
+    _write_json(
         folder / "config.json",
         {
             "in_features": step.in_features,
@@ -108,11 +107,11 @@ def _write_normalize(folder: Path) -> None:
     """Write the config of a Normalize."""
     folder.mkdir()
     sides = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    write_json(folder / "config.json", sides)
+    _write_json(folder / "config.json", sides)
 
 
 def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
-    """Write what Sentence Transformers reads: modules, pooling, prompts, length."""
+    """Write Sentence Transformers' own files: modules, pooling, prompts, length."""
     modules = [
         {
             "idx": index,
@@ -122,10 +121,10 @@ def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
         }
         for index, kind in enumerate(kinds)
     ]
-    write_json(folder / MODULES_FILE, modules)
+    _write_json(folder / MODULES_FILE, modules)
     (folder / "1_Pooling").mkdir()
     mode, difference = SINGLE_VECTORS[config.single_vector].mode, pooling_difference(config)
-    write_json(
+    _write_json(
         folder / "1_Pooling" / "config.json",
         {
             "word_embedding_dimension": config.backbone.hidden_size,
@@ -134,13 +133,13 @@ def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
             "include_prompt": difference is None and config.pooled_over != "after_prompt",
         },
     )
-    write_json(
+    _write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": config.max_tokens, "do_lower_case": False},
     )
     kept = {} if config.truncate_dim is None else {"truncate_dim": config.truncate_dim}
     same = f"Sentence Transformers gives the same single vector: its {mode} pooling is Dewey's."
-    write_json(
+    _write_json(
         folder / "config_sentence_transformers.json",
         {
             "prompts": config.prompts,
@@ -153,7 +152,7 @@ def _write_modules(config: DeweyConfig, folder: Path, kinds: list[str]) -> None:
 
 
 def _write_safetensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write the tensors into a file with the permissions of any other file."""
+    """Write a safetensors file with the permissions of any other file."""
     from safetensors.torch import save
 
     path.write_bytes(save(tensors, metadata={"format": "pt"}))

@@ -1,18 +1,17 @@
 """Token sequences + spans → vectors: the forward passes of encoding, batch by batch.
 
-A text longer than the model takes is read in overlapping windows; to this module every window is
-one sequence, and a span's vector is the mean over its pieces. Knows tokens and spans, not text.
+A text longer than the model takes is read in overlapping windows. Here a window is one sequence,
+and a span's vector is the mean over its pieces. This module knows tokens and spans, not text.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dewey_embed.errors import TextTooLongError
@@ -21,9 +20,9 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.engine import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
-from dewey_embed.model.windows import Int, Pieces, assign_pieces, plan_windows
+from dewey_embed.model.windows import Pieces, assign_pieces, plan_windows
 from dewey_embed.single_vectors import SINGLE_VECTORS
-from dewey_embed.types import Tokens
+from dewey_embed.types import Floats, Rows, Tokens
 
 HEAD_SLICE_ROWS = 16_384
 
@@ -32,14 +31,15 @@ HEAD_SLICE_ROWS = 16_384
 class Request:
     """One text to embed: its tokens, its spans as token ranges (C,), its windows (W, 2).
 
-    The whole text is no span: its mean is always taken. `skip` ids at the start of what the model
-    reads take no part in the document's vector, where that is pooled from more than the text.
+    The spans do not include the complete text, whose mean is always computed. The first `skip` ids
+    that the model reads are left out of the document's vector, where it is pooled from more than
+    the text.
     """
 
     tokens: Tokens
-    starts: Int
-    ends: Int
-    windows: Int
+    starts: Rows
+    ends: Rows
+    windows: Rows
     skip: int = 0
 
 
@@ -47,20 +47,20 @@ class Request:
 class KeptStates:
     """Running sums of a text's windows: any span of it can still be pooled."""
 
-    windows: Int
+    windows: Rows
     sums: list[RunningSums]
 
-    def means(self, starts: Int, ends: Int) -> Tensor:
+    def means(self, starts: Rows, ends: Rows) -> Tensor:
         """(C, H) float32: means over token ranges of the text."""
         width = self.sums[0].hidden_TH.shape[1]
         total = torch.zeros((len(starts), width), dtype=torch.float64)
         pieces = assign_pieces(starts, ends, self.windows)
         for window, sums in enumerate(self.sums):
-            mine = pieces.window == window
+            own = pieces.window == window
             origin = self.windows[window, 0]
-            rows = torch.from_numpy(pieces.row[mine])
+            rows = torch.from_numpy(pieces.row[own])
             starts_C, ends_C = (
-                torch.from_numpy(places[mine] - origin) for places in (pieces.start, pieces.end)
+                torch.from_numpy(bounds[own] - origin) for bounds in (pieces.start, pieces.end)
             )
             total.index_add_(0, rows, sums.sums(starts_C, ends_C))
         return (total / torch.from_numpy(ends - starts).unsqueeze(1)).float()
@@ -70,8 +70,8 @@ class KeptStates:
 class Embedded:
     """A text's unit vectors: `vector` (D,), `chunks` (C, D), float32; states if they were kept."""
 
-    vector: NDArray[np.float32]
-    chunks: NDArray[np.float32]
+    vector: Floats
+    chunks: Floats
     states: KeptStates | None
 
 
@@ -81,16 +81,16 @@ class _Sequence:
 
     text: int
     window: int
-    ids: Int
+    ids: Rows
     first: int  # where the window's own tokens begin, after CLS and the prompt
     end: int  # where they end, before SEP
 
 
-def make_request(tokens: Tokens, starts: Int, ends: Int, *, room: int, skip: int = 0) -> Request:
+def make_request(tokens: Tokens, starts: Rows, ends: Rows, *, room: int, skip: int = 0) -> Request:
     """A request whose windows hold at most `room` tokens of the text.
 
-    Windows share an eighth of their length, or more where that lets the longest span lie whole in
-    one of them; never more than half.
+    Windows share an eighth of their length, or more where the longest span then fits into one of
+    them; never more than half.
     """
     longest = int((ends - starts).max(initial=0))
     overlap = min(room // 2, max(room // 8, longest))
@@ -110,8 +110,8 @@ def embed(
 ) -> list[Embedded]:
     """One `Embedded` for each request, in their order.
 
-    `on_tokens` is told after each batch how many of the texts' tokens it held. A batch that a GPU's
-    memory does not hold is tried again in halves.
+    `on_tokens` gets the number of the texts' tokens in each batch when it is done. A batch that
+    does not fit into a GPU's memory is tried again in halves.
 
     Raises:
         TextTooLongError: a single sequence does not fit into the GPU's memory.
@@ -150,7 +150,7 @@ def embed(
 def _sequences(model: DeweyModel, text: int, request: Request) -> list[_Sequence]:
     """The windows of a text with special tokens and prompt.
 
-    A text of no tokens gets no prompt, unless the document's vector is pooled from it, too.
+    A text without tokens gets no prompt, unless the document's vector is pooled from it, too.
     """
     tokens, (before, after) = request.tokens, model.config.special_ids
     prompted = len(tokens) or model.config.pooled_over != "text"
@@ -172,7 +172,7 @@ def _sequences(model: DeweyModel, text: int, request: Request) -> list[_Sequence
 def _smaller(
     waiting: Sequence[Sequence[int]], sizes: Sequence[int], device: torch.device
 ) -> list[list[int]]:
-    """The batches anew, of half as many tokens as the first one, which did not fit."""
+    """New batches of half as many tokens as the first one, which did not fit."""
     first = waiting[0]
     if len(first) == 1:
         raise TextTooLongError(
@@ -187,7 +187,7 @@ def _smaller(
 
 @dataclass(frozen=True, slots=True)
 class _Reduced:
-    """What is kept of a batch: CLS of its sequences, and sums over pieces of spans, by row."""
+    """A batch's results: CLS of its sequences, and sums over pieces of spans, by row."""
 
     texts: Tensor
     cls_BH: Tensor
@@ -199,9 +199,9 @@ class _Reduced:
 class _Pool:
     """Sums of hidden states, gathered over the batches: for each text its CLS, mean and spans.
 
-    Row `base[text]` belongs to the whole text, the rows after it to its spans. Where the document's
-    vector is pooled from more than its text, the rows after `base[-1]` hold, text by text, the sums
-    over special tokens and prompt, of all windows.
+    Row `base[text]` belongs to the complete text, the rows after it to its spans. Where the
+    document's vector is pooled from more than its text, the rows after `base[-1]` hold, text by
+    text, the sums over special tokens and prompt, of all windows.
     """
 
     def __init__(self, model: DeweyModel, requests: Sequence[Request]) -> None:
@@ -221,23 +221,23 @@ class _Pool:
         ]
 
     def _dropped(self, request: Request) -> int:
-        """How many of the text's own tokens `skip` reaches into."""
+        """The number of the text's own tokens that `skip` leaves out."""
         if not request.skip:
             return 0
         first = len(self.model.config.special_ids[0]) + len(request.tokens.prompt_ids)
         return min(max(request.skip - first, 0), len(request.tokens))
 
-    def reduce(self, sequences: Sequence[_Sequence], starts: Int, hidden_TH: Tensor) -> _Reduced:
-        """What is kept of a batch, where it is: `starts` are where its sequences begin."""
+    def reduce(self, sequences: Sequence[_Sequence], starts: Rows, hidden_TH: Tensor) -> _Reduced:
+        """The results of a batch, on its device; its sequences begin at `starts`."""
         rows, lows, highs = [], [], []
         heads = starts.copy()
         for place, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
             request, pieces = self.requests[sequence.text], self.pieces[sequence.text]
-            mine = pieces.window == sequence.window
+            own = pieces.window == sequence.window
             shift = start + sequence.first - request.windows[sequence.window, 0]
-            rows.append(pieces.row[mine] + self.base[sequence.text])
-            lows.append(pieces.start[mine] + shift)
-            highs.append(pieces.end[mine] + shift)
+            rows.append(pieces.row[own] + self.base[sequence.text])
+            lows.append(pieces.start[own] + shift)
+            highs.append(pieces.end[own] + shift)
             if request.skip < len(sequence.ids):
                 heads[place] += request.skip
             if self.around:
@@ -259,11 +259,11 @@ class _Pool:
             num_tokens=sum(s.end - s.first for s in sequences),
         )
 
-    def add(self, found: _Reduced) -> int:
-        """Take in a batch, and say how many of the texts' tokens it held."""
-        self.cls_BH.index_add_(0, found.texts, found.cls_BH.cpu())
-        self.sums_RH.index_add_(0, found.rows, found.sums_RH.cpu())
-        return found.num_tokens
+    def add(self, batch: _Reduced) -> int:
+        """Add a batch's results; return the number of the texts' tokens in it."""
+        self.cls_BH.index_add_(0, batch.texts, batch.cls_BH.cpu())
+        self.sums_RH.index_add_(0, batch.rows, batch.sums_RH.cpu())
+        return batch.num_tokens
 
     def finish(
         self, single_vector: str, kept: dict[tuple[int, int], RunningSums]
@@ -271,15 +271,15 @@ class _Pool:
         """The vectors, once every batch has been added."""
         num_windows = torch.tensor([len(request.windows) for request in self.requests])
         sizes_R = torch.from_numpy(self._sizes())
-        whole = torch.from_numpy(self.base[:-1])
+        text_rows = torch.from_numpy(self.base[:-1])
         num_rows = int(self.base[-1])
         sums_RH = self.sums_RH[:num_rows]
         has_tokens = torch.tensor([len(request.tokens) > 0 for request in self.requests])
         if self.around:
             # A text in windows has its special tokens and its prompt once, as their mean.
-            sums_RH[whole] += self.sums_RH[num_rows:] / num_windows.unsqueeze(1)
-            sizes_R[whole] += torch.from_numpy(self.num_around) / num_windows
-            has_tokens = torch.ones_like(has_tokens)  # of nothing the mean is zero, as there
+            sums_RH[text_rows] += self.sums_RH[num_rows:] / num_windows.unsqueeze(1)
+            sizes_R[text_rows] += torch.from_numpy(self.num_around) / num_windows
+            has_tokens = torch.ones_like(has_tokens)  # as there: an empty mean is zero
         # Normalising undoes any scale, but a bias does not: divide sums into means.
         sums_RH /= sizes_R.clamp(min=1).unsqueeze(1)
         rows_RD = self._embed(sums_RH)
@@ -298,7 +298,7 @@ class _Pool:
             for text, request in enumerate(self.requests)
         ]
 
-    def _sizes(self) -> NDArray[np.float32]:
+    def _sizes(self) -> Floats:
         """(R,) tokens of each row."""
         sizes = [
             np.concatenate(([len(request.tokens) - dropped], request.ends - request.starts))
@@ -308,23 +308,22 @@ class _Pool:
 
     def _embed(self, pooled: Tensor) -> Tensor:
         """The head over any number of rows, a slice at a time, back on the host."""
-        parts = pooled.split(HEAD_SLICE_ROWS)
-        return torch.cat([self.model.embed(part.to(self.device)).cpu() for part in parts])
+        slices = pooled.split(HEAD_SLICE_ROWS)
+        return torch.cat([self.model.embed(rows.to(self.device)).cpu() for rows in slices])
 
 
 def _pieces(request: Request, dropped: int) -> Pieces:
-    """Pieces of the whole text (row 0, none for a text of no tokens) and of its spans.
+    """Pieces of the text without its first `dropped` tokens (row 0), and of its spans.
 
-    The whole text is without its first `dropped` tokens.
+    A text without tokens has no piece.
     """
     pieces = assign_pieces(
         np.concatenate((np.array([dropped], np.int64), request.starts)),
         np.concatenate((np.array([len(request.tokens)], np.int64), request.ends)),
         request.windows,
     )
-    real = pieces.start < pieces.end
-    return Pieces(pieces.row[real], pieces.window[real], pieces.start[real], pieces.end[real])
+    return Pieces(*(values[pieces.start < pieces.end] for values in pieces))
 
 
-def _joined(parts: Iterable[Int]) -> Tensor:
-    return torch.from_numpy(np.concatenate(list(parts)))
+def _joined(arrays: Sequence[Rows]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays))

@@ -1,6 +1,6 @@
 """A text longer than the model takes → overlapping windows, and for every span its pieces.
 
-A span that lies whole in some window is pooled there, in the window where it stands farthest from
+A span that fits into one window is pooled there, in the window where it stands farthest from
 an edge; a longer one is pooled from several, each token taken from the window in which *it*
 stands farthest from an edge. The ends of the text are no edges: nothing is missing beyond them.
 All positions count the text's own tokens. Plain arithmetic; knows neither text nor model.
@@ -8,29 +8,27 @@ All positions count the text's own tokens. Plain arithmetic; knows neither text 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-Int = NDArray[np.int64]
+from dewey_embed.types import Rows
 
 
-@dataclass(frozen=True, slots=True)
-class Pieces:
+class Pieces(NamedTuple):
     """Where spans are pooled: piece p adds tokens [start, end) of `window` to span `row`.
 
     Four int64 arrays of one length; every row has at least one piece, and its pieces together
     are the span. Positions count the text's tokens, as the spans do.
     """
 
-    row: Int
-    window: Int
-    start: Int
-    end: Int
+    row: Rows
+    window: Rows
+    start: Rows
+    end: Rows
 
 
-def plan_windows(num_tokens: int, *, size: int, overlap: int) -> Int:
+def plan_windows(num_tokens: int, *, size: int, overlap: int) -> Rows:
     """(W, 2) int64: token ranges that cover a text, each at most `size` long.
 
     All windows but a text's only one are full: the last is moved back to end with the text.
@@ -42,7 +40,7 @@ def plan_windows(num_tokens: int, *, size: int, overlap: int) -> Int:
     return np.stack((starts, starts + size), axis=1)
 
 
-def assign_pieces(starts: Int, ends: Int, windows: Int) -> Pieces:
+def assign_pieces(starts: Rows, ends: Rows, windows: Rows) -> Pieces:
     """The pieces in which spans [start, end) are pooled over `windows` (W, 2)."""
     rows = np.arange(len(starts), dtype=np.int64)
     if len(windows) == 1:
@@ -53,11 +51,12 @@ def assign_pieces(starts: Int, ends: Int, windows: Int) -> Pieces:
     inside = (starts[:, None] >= windows[:, 0]) & (ends[:, None] <= windows[:, 1])
     margin = np.where(inside, np.minimum(left, right), -1)
     fits = inside.any(axis=1)
-    whole = Pieces(rows[fits], margin.argmax(axis=1)[fits], starts[fits], ends[fits])
-    return _join(whole, _stitch(rows[~fits], starts[~fits], ends[~fits], windows))
+    single = Pieces(rows[fits], margin.argmax(axis=1)[fits], starts[fits], ends[fits])
+    several = _stitch(rows[~fits], starts[~fits], ends[~fits], windows)
+    return Pieces(*map(np.concatenate, zip(single, several, strict=True)))
 
 
-def _stitch(rows: Int, starts: Int, ends: Int, windows: Int) -> Pieces:
+def _stitch(rows: Rows, starts: Rows, ends: Rows, windows: Rows) -> Pieces:
     """Pieces of spans too long for any window, cut in the middle of the windows' overlaps."""
     cuts = (windows[:-1, 1] + windows[1:, 0]) // 2
     owned = np.stack((np.concatenate(([0], cuts)), np.concatenate((cuts, windows[-1:, 1]))), axis=1)
@@ -65,12 +64,3 @@ def _stitch(rows: Int, starts: Int, ends: Int, windows: Int) -> Pieces:
     end = np.minimum(ends[:, None], owned[:, 1])
     span, window = np.nonzero(start < end)
     return Pieces(rows[span], window, start[span, window], end[span, window])
-
-
-def _join(a: Pieces, b: Pieces) -> Pieces:
-    return Pieces(
-        np.concatenate((a.row, b.row)),
-        np.concatenate((a.window, b.window)),
-        np.concatenate((a.start, b.start)),
-        np.concatenate((a.end, b.end)),
-    )

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from dewey_embed.config import DeweyConfig
 from dewey_embed.errors import ConfigError
 from dewey_embed.extras import needs
+from dewey_embed.files import write_json
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.export import write_json, write_model
+from dewey_embed.model.export import write_model
 from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer, lossless_word_pieces
@@ -161,4 +162,5 @@ def _write_tokenizer(folder: Path, output: Path, config: DeweyConfig) -> None:
             "unk_token": "[UNK]",
             "mask_token": "[MASK]",
         },
+        indent=2,
     )
