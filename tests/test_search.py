@@ -392,3 +392,10 @@ def test_stored_vectors_are_the_models_bit_for_bit(built, mini):
     encoded = mini.encode_document(list(TEXTS.values()), **SMALL)
     for name, vectors in zip(TEXTS, encoded, strict=True):
         np.testing.assert_array_equal(np.array(stored[name], np.float32), vectors.vector)
+
+
+def test_the_one_document_of_an_index_has_its_multi_score_in_hybrid(mini, tmp_path):
+    index = Index.open(tmp_path / "i", mini)
+    index.add(Document(id="music", text=TEXTS["music"]))
+    [hybrid], [multi] = (index.search("a song", mode=mode) for mode in ("hybrid", "multi"))
+    assert hybrid.score == multi.score != 0

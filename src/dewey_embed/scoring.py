@@ -50,9 +50,14 @@ class ZScores:
         self._mean = np.float32(sample.mean()) if len(sample) else np.float32(0)
         self._deviation = np.float32(sample.std()) if len(sample) else np.float32(0)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the sample does not vary, so that all z-scores are zero."""
+        return not self._deviation > 0
+
     def __call__(self, scores: Floats) -> Floats:
         """The z-scores of scores."""
-        if not self._deviation > 0:
+        if self.is_constant:
             return np.zeros_like(scores)
         z_scores: Floats = (scores - self._mean) / self._deviation
         return z_scores

@@ -150,9 +150,11 @@ class _Hybrid(_Multi):
         return np.union1d(nearest, by_words[self._bm25[by_words] > 0])
 
     def scores(self, rows: Rows) -> Floats:
-        """Weighted z-scores (R,) of documents."""
-        dense = self._dense_z(super().scores(rows))
-        return hybrid_scores(dense, self._bm25_z(self._bm25[rows]))
+        """Weighted z-scores (R,) of documents; `multi` scores where all z-scores are zero."""
+        dense = super().scores(rows)
+        if self._dense_z.is_constant and self._bm25_z.is_constant:
+            return dense  # of a single document, say, which no other stands beside
+        return hybrid_scores(self._dense_z(dense), self._bm25_z(self._bm25[rows]))
 
 
 _RANKINGS: dict[SearchMode, type[_Single]] = {"single": _Single, "multi": _Multi, "hybrid": _Hybrid}
