@@ -1,4 +1,4 @@
-"""Work begun in another process gives what it would have given here.
+"""Work in a second process gives the result that it would have given in this one.
 
 Each case has a process of its own: a process with threads, such as one that runs tests, is not to
 be forked.
@@ -16,7 +16,7 @@ import threading
 import time
 from functools import partial
 
-from dewey_embed.cli.background import begun
+from dewey_embed.cli.background import in_background
 from dewey_embed.errors import IndexMismatchError
 
 
@@ -51,9 +51,9 @@ def check(script):
 
 
 @needs_fork
-def test_it_goes_on_while_this_process_does_something_else():
+def test_work_runs_while_this_process_does_something_else():
     check("""
-finish = begun(partial(slept, 1))
+finish = in_background(partial(slept, 1))
 time.sleep(1)
 started = time.perf_counter()
 assert finish() != os.getpid()
@@ -61,9 +61,9 @@ assert time.perf_counter() - started < 0.9
 """)
 
 
-def test_what_it_raises_is_raised_where_it_is_asked_for():
+def test_an_error_is_raised_where_the_result_is_wanted():
     check("""
-finish = begun(partial(raised, "another model"))
+finish = in_background(partial(raised, "another model"))
 try:
     finish()
 except IndexMismatchError as error:
@@ -73,9 +73,9 @@ else:
 """)
 
 
-def test_work_whose_process_died_is_done_here():
+def test_work_whose_process_died_is_done_in_this_one():
     check("""
-assert begun(partial(unless_elsewhere, os.getpid()))() == os.getpid()
+assert in_background(partial(unless_elsewhere, os.getpid()))() == os.getpid()
 """)
 
 
@@ -83,7 +83,7 @@ def test_a_process_with_threads_is_not_forked():
     check("""
 end = threading.Event()
 threading.Thread(target=end.wait).start()
-finish = begun(partial(slept, 0))
+finish = in_background(partial(slept, 0))
 end.set()
 assert finish() == os.getpid()
 """)

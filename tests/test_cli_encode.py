@@ -36,16 +36,17 @@ def test_a_killed_run_leaves_a_draft_that_the_next_one_removes(tmp_path):
     with subprocess.Popen(
         [sys.executable, "-m", "dewey_embed.cli", *words], stdin=subprocess.PIPE
     ) as process:
-        while not [name for name in names(tmp_path) if name.endswith(".tmp")]:
+        while not [name for name in names(tmp_path) if name.endswith(".draft")]:
             time.sleep(0.02)
             assert process.poll() is None
         with pytest.raises(ConfigError, match="is being written by another process"):
             open_output(tmp_path / "v.npz", chunks=False).__enter__()
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert any(name.endswith(".tmp") for name in names(tmp_path))
+    assert any(name.endswith(".draft") for name in names(tmp_path))
     (tmp_path / ".v.npz.mine.tmp").write_text("no draft of ours")
     (tmp_path / ".w.npz.0123abcd.tmp").write_text("another file's")
+    (tmp_path / ".v.npz.0123abcd.tmp").write_text("a draft of an older version")
     with open_output(tmp_path / "v.npz", chunks=False) as output:
         output.add(DOCUMENT, vectors())
     assert names(tmp_path) == [".v.npz.mine.tmp", ".w.npz.0123abcd.tmp", "v.npz"]

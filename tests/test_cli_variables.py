@@ -35,13 +35,13 @@ def test_no_two_options_of_different_meaning_share_a_variable():
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_the_help_of_a_command_names_the_variable_of_every_option(words):
-    shown = " ".join(
-        CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output.split()
-    )
-    assert "[env var:" not in shown
-    names = [option.envvar for option in options_of(COMMANDS[words])]
-    assert f"Options from the environment: {', '.join(names)}." in shown
+def test_variables_stand_on_one_page_and_not_in_the_help(words, repository):
+    shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).output
+    assert "env var" not in shown
+    assert "DEWEY_" not in shown
+    page = (repository / "docs/environment.md").read_text(encoding="utf-8")
+    for option in options_of(COMMANDS[words]):
+        assert f"| `{option.envvar}` |" in page
 
 
 @pytest.mark.parametrize("name", ["VERSION", "HELP", "INFO_HELP", "INSTALL_COMPLETION"])

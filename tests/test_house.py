@@ -28,11 +28,7 @@ WRITERS = {
 }
 """Modules that may rename, flush or lock files themselves, with the reason."""
 
-PENDING = (
-    "cli/evaluate.py", "cli/index.py", "cli/outputs.py", "cli/search.py",
-    "index/checksums.py", "index/settings.py", "index/store.py", "text/formats.py",
-    "text/html.py", "text/jsonl.py", "text/mail.py", "text/pdf.py", "text/word.py",
-)  # fmt: skip
+PENDING = ("index/checksums.py", "index/settings.py", "index/store.py")
 """Modules whose faults are still to be mended; the list only becomes shorter."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -101,7 +97,7 @@ def test_docstrings_name_exceptions_that_exist_one_a_line():
     known = {name for name, value in vars(builtins).items() if isinstance(value, type)}
     for tree in TREES.values():
         known |= {node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
-    known.add("Exit")  # of typer
+    known |= {"Exit", "BadParameter"}  # of typer
     faults = []
     for where, text in docstrings():
         section = text.partition("\nRaises:\n")[2].partition("\n\n")[0]

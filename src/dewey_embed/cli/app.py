@@ -1,4 +1,4 @@
-"""The application: its commands, and how errors and warnings leave it."""
+"""The application: the table of its commands, and how warnings leave it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,69 @@ from dewey_embed.cli import console, options
 from dewey_embed.cli.audit import audit
 from dewey_embed.cli.encode import encode
 from dewey_embed.cli.evaluate import evaluate, report
-from dewey_embed.cli.index import EXAMPLES as INDEX_EXAMPLES
 from dewey_embed.cli.index import index, info, remove
-from dewey_embed.cli.search import EXAMPLES as SEARCH_EXAMPLES
 from dewey_embed.cli.search import search
 from dewey_embed.cli.train import ablate, plan, teach, train, warm_start
+
+COMMANDS = {
+    "index": (
+        index,
+        "dewey index ~/Documents/contracts --index my.index",
+        "dewey index export.jsonl --index my.index --text-field title --text-field body",
+    ),
+    "search": (
+        search,
+        "dewey search my.index who owns the patents",
+        "dewey search my.index - --json -k 10 < queries.txt",
+    ),
+    "remove": (
+        remove,
+        "dewey remove my.index ~/Documents/contracts/old.pdf",
+        "dewey remove my.index ~/Documents/contracts/2019 --json",
+    ),
+    "encode": (
+        encode,
+        "dewey encode ~/Documents/contracts --output vectors.parquet --chunks",
+        "dewey encode - --output - < lease.txt",
+    ),
+    "info": (info, "dewey info my.index", "dewey info mini --json"),
+    "warm-start": (
+        warm_start,
+        "dewey warm-start recipes/mini.toml --output start",
+        "dewey warm-start recipes/quickstart.toml --output ~/models/start",
+    ),
+    "teach": (
+        teach,
+        "dewey teach recipes/mini.toml",
+        "accelerate launch --num_processes 8 --module dewey_embed.cli teach recipes/dewey_en.toml",
+    ),
+    "train": (
+        train,
+        "dewey train recipes/mini.toml --max-minutes 60",
+        "dewey train recipes/mini.toml --output runs/other --set optimizer.learning_rate=0.001",
+    ),
+    "plan": (
+        plan,
+        "dewey plan recipes/dewey_en.toml --hardware 8xH100 --price-per-hour 2.5",
+        "dewey plan recipes/mini.toml --hardware cpu --json",
+    ),
+    "ablate": (
+        ablate,
+        "dewey ablate recipes/ablations/length.toml",
+        "dewey ablate recipes/ablations/splitters.toml --output runs/splitters",
+    ),
+    "eval": (
+        evaluate,
+        "dewey eval mini bm25 --suite passkey",
+        "dewey eval mini minilm --suite ~/data/beir --mode hybrid --output results/mine.json",
+    ),
+    "report": (
+        report,
+        "dewey report results --output report.html",
+        "dewey report results runs --output report.md --plots plots",
+    ),
+}
+"""Every command by its name: its function, and two examples for its help."""
 
 
 class Commands(TyperGroup):
@@ -32,26 +90,15 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    help="Search long documents by meaning: one vector for the whole, one for every chunk.",
-    epilog="Every option can be set as an environment variable, too; each command's --help "
-    "names them. DEWEY_TRACEBACK=1 shows where an error came from.",
+    help="Search long documents by meaning: one vector for each document and for each chunk.",
+    epilog="Every option can also be set by an environment variable: docs/environment.md lists "
+    "them. DEWEY_TRACEBACK=1 shows where an error came from.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("index", epilog=INDEX_EXAMPLES)(index)
-app.command("search", epilog=SEARCH_EXAMPLES)(search)
-app.command("remove")(remove)
-app.command("encode")(encode)
-app.command("info")(info)
-app.command("warm-start")(warm_start)
-app.command("teach")(teach)
-app.command("train")(train)
-app.command("plan")(plan)
-app.command("ablate")(ablate)
-app.command("eval")(evaluate)
+options.register(app, COMMANDS)
 app.add_typer(audit, name="audit")
-app.command("report")(report)
 
 
 def _show_version(wanted: bool) -> None:
@@ -75,7 +122,7 @@ def _options(
 
 
 ENDS_AT_ONCE = ("search", "info")
-"""Commands with nothing left to write: taking down what they imported would be half a second."""
+"""Commands with nothing left to write: unloading what they imported would take half a second."""
 
 
 def main() -> NoReturn:
@@ -92,6 +139,6 @@ def main() -> NoReturn:
 def _show_warning(
     message: Warning | str, category: type[Warning], filename: str, *_: object, **__: object
 ) -> None:
-    """Say a warning in one line; those meant for developers are not for users, nor is mteb's."""
+    """Show a warning in one line, unless it is meant for developers or comes from mteb."""
     if category is UserWarning and "mteb" not in Path(filename).parts:
         console.say(f"warning: {message}")

@@ -1,6 +1,6 @@
-"""Work begun in a process of its own while this one does something else.
+"""Work in a second process while this one does something else.
 
-Importing torch and importing LanceDB take over a second each, of the interpreter's own time, which
+Importing torch and importing LanceDB take over a second each of the interpreter's own time, which
 two threads of one process cannot spend at once.
 """
 
@@ -19,12 +19,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def begun(work: Callable[[], T]) -> Callable[[], T]:
-    """A function that gives what `work`, begun now beside this process, returns or raises.
+def in_background(work: Callable[[], T]) -> Callable[[], T]:
+    """Start `work` in a second process; the function that comes back waits for its result.
 
-    Only for work that imports what it needs. Where processes cannot be forked, or this one already
-    has threads, or the one that was forked ends without an answer, the work is done here, when it
-    is asked for.
+    Only for work that imports what it needs. The work is done in this process, when its result is
+    wanted, where processes cannot be forked, where this one already has threads, and where the
+    second process dies.
     """
     # macOS has fork, but its own libraries may fail in a process made by it.
     if sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods():
@@ -33,13 +33,13 @@ def begun(work: Callable[[], T]) -> Callable[[], T]:
         return work
     context = multiprocessing.get_context("fork")
     pipe, far_end = context.Pipe(duplex=False)
-    context.Process(target=_answer, args=(far_end, work), daemon=True).start()
+    context.Process(target=_send_result, args=(far_end, work), daemon=True).start()
     far_end.close()
 
     def finish() -> T:
         try:
             returned, outcome = pipe.recv()
-        except Exception:  # it ended without an answer, or with one that cannot be sent
+        except Exception:  # it died, or its result cannot be sent
             return work()
         if returned:
             result: T = outcome
@@ -57,13 +57,13 @@ def _num_threads() -> int:
         return threading.active_count()
 
 
-def _answer(pipe: Connection, work: Callable[[], T]) -> None:
-    """Send what the work returned, or what it raised."""
+def _send_result(pipe: Connection, work: Callable[[], T]) -> None:
+    """Send what the work returned, or the error that it raised."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)  # ends quietly; the other process tells the user
+        signal.signal(number, signal.SIG_DFL)  # end quietly; the first process tells the user
     try:
-        answer: tuple[bool, T | Exception] = (True, work())
+        result: tuple[bool, T | Exception] = (True, work())
     except Exception as error:
-        answer = (False, error)  # raised again where the answer is read
-    with contextlib.suppress(Exception):  # the other process may be gone, or do the work itself
-        pipe.send(answer)
+        result = (False, error)  # raised again by `finish`
+    with contextlib.suppress(Exception):  # the first process may be gone, or do the work itself
+        pipe.send(result)

@@ -12,6 +12,7 @@ import io
 import json
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -194,6 +195,8 @@ def _usage(error: Any) -> str:
     message = error.format_message().split(", unable to parse")[0].rstrip(". \n")
     for theirs, ours in (("Input should be", "it must be"), ("Value error, ", "")):
         message = message.replace(theirs, ours)
+    if extra := re.fullmatch(r"Got unexpected extra argument\S* \((.*)\)", message):
+        message = f"unexpected argument: {extra[1]} (quote an argument that has blanks)"
     context = getattr(error, "ctx", None)
     where = context.command_path if context else "dewey"
     return f"error: {message[:1].lower()}{message[1:]}; see {where} --help"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dewey_embed.cli import console, options
-from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
+from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,23 +19,28 @@ if TYPE_CHECKING:
     from dewey_embed.types import Document, DocumentVectors, Unreadable
 
 
+Docs = Annotated[
+    list[str],
+    typer.Argument(metavar="FILE...", help="Files and folders; - for standard input."),
+]
+OutputOption = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A .parquet, .npz or .jsonl file; - for JSON lines on standard output.",
+    ),
+]
+Chunks = Annotated[
+    bool, typer.Option("--chunks", envvar="DEWEY_CHUNKS", help="Write each chunk, too.")
+]
+
+
 def encode(
-    docs: Annotated[
-        list[str], typer.Argument(metavar="FILE...", help="Files and folders; - for stdin.")
-    ],
+    docs: Docs,
     *,
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output",
-            "-o",
-            help="A .parquet, .npz or .jsonl file; - for JSON lines on standard output.",
-        ),
-    ],
-    chunks: Annotated[
-        bool,
-        typer.Option("--chunks", envvar="DEWEY_CHUNKS", help="Write each chunk, too."),
-    ] = False,
+    output: OutputOption,
+    chunks: Chunks = False,
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     chunk_overlap: options.ChunkOverlap = None,
@@ -52,35 +57,29 @@ def encode(
     json: options.Json = False,
 ) -> None:
     """Encode documents into a file: a vector for each, and with --chunks one for each chunk."""
+    sizes = options.chunk_sizes(chunk_tokens, chunk_overlap)
+    given = {**sizes, "splitter": splitter, "overflow": overflow}
+    reading = options.reading(
+        text_field=text_field, id_field=id_field, title_field=title_field,
+        stdin_extension=stdin_extension, file_timeout_s=file_timeout_s,
+        file_memory_mb=file_memory_mb, max_text_mb=max_text_mb,
+    )  # fmt: skip
     from dewey_embed.cli.outputs import open_output
-    from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.encoder import Dewey
     from dewey_embed.text.reader import read_documents
 
     writer = open_output(output, chunks=chunks, inputs=docs)
-    items = read_documents(
-        docs, text_fields=text_field or (), id_field=id_field, title_field=title_field,
-        stdin_extension=stdin_extension,
-        limits=ReadLimits(
-            file_timeout_s=file_timeout_s, file_memory_mb=file_memory_mb, max_text_mb=max_text_mb
-        ),
-    )  # fmt: skip
+    items = read_documents(docs, **reading)
     dewey = Dewey.load(model)
-    made = Made(str(output), dewey.embedding_dim, dewey.name)
-    how = {
-        "chunk_tokens": options.sizes(chunk_tokens) or CHUNK_TOKENS,
-        "chunk_overlap": options.sizes(chunk_overlap),
-        "splitter": splitter or "tokens",
-        "overflow": overflow or "windows",
-        "progress": not json,
-    }
-    _write_all(made, writer, items, dewey, how)
-    _report(made, as_json=json, verbose=verbose)
+    summary = Summary(str(output), dewey.embedding_dim, dewey.name)
+    chosen = {name: value for name, value in given.items() if value is not None}
+    _write_all(summary, writer, items, dewey, {**chosen, "progress": not json})
+    _report(summary, as_json=json, verbose=verbose)
 
 
 @dataclass
-class Made:
-    """What a run has made so far, and what it could not read."""
+class Summary:
+    """The numbers of a run so far, and the files that it could not read."""
 
     output: str
     embedding_dim: int
@@ -92,70 +91,70 @@ class Made:
 
 
 def _write_all(
-    made: Made,
+    summary: Summary,
     writer: Output,
     items: Iterator[Document | Unreadable],
     dewey: Dewey,
-    how: dict[str, Any],
+    encode_options: dict[str, Any],
 ) -> None:
-    """Encode and write all documents; `made` is then full.
+    """Encode and write all documents, and count them in `summary`.
 
     Raises:
-        ReadError: there was none that could be read.
+        ReadError: none could be read.
 
     """
     from dewey_embed.errors import ReadError
 
     with writer:
-        for group in _groups(items, made):
-            encoded = dewey.encode_document([document.text for document in group], **how)
+        for group in _groups(items, summary):
+            encoded = dewey.encode_document([document.text for document in group], **encode_options)
             for document, vectors in zip(group, encoded, strict=True):
                 _say_if_longer(document, vectors, dewey.max_tokens)
                 writer.add(document, vectors)
-                made.num_documents += 1
-                made.num_chunks += len(vectors.spans)
-        if not made.num_documents:
-            _list(made, verbose=True)
+                summary.num_documents += 1
+                summary.num_chunks += len(vectors.spans)
+        if not summary.num_documents:
+            _list(summary, verbose=True)
             raise ReadError("nothing was encoded: no document could be read; nothing was written")
 
 
-def _report(made: Made, *, as_json: bool, verbose: bool) -> None:
-    """Say what was made, and what could not be read, which is the exit status too."""
-    unreadable = _list(made, verbose=verbose)
-    if made.output == "-":
+def _report(summary: Summary, *, as_json: bool, verbose: bool) -> None:
+    """Print the summary and list the unreadable files, which set the exit code."""
+    unreadable = _list(summary, verbose=verbose)
+    if summary.output == "-":
         pass  # the vectors themselves are what is printed
     elif as_json:
-        facts = {name: value for name, value in vars(made).items() if name != "faults"}
+        facts = {name: value for name, value in vars(summary).items() if name != "faults"}
         console.print_json({**facts, "unreadable": [str(fault) for fault in unreadable]})
     else:
         console.echo(
-            f"{made.output}: {made.num_documents:,} documents, {made.num_chunks:,} chunks, "
-            f"{made.embedding_dim} dimensions"
+            f"{summary.output}: {summary.num_documents:,} documents, "
+            f"{summary.num_chunks:,} chunks, {summary.embedding_dim} dimensions"
         )
     if unreadable:
         raise typer.Exit(options.EXIT_UNREADABLE)
 
 
-def _list(made: Made, *, verbose: bool) -> list[Unreadable]:
-    """What could not be read, which is then said, with all else that is in no vector."""
-    unreadable = [fault for fault in made.faults if not fault.skipped]
-    skipped = [fault for fault in made.faults if fault.skipped]
-    options.list_faults(unreadable, skipped, made.unread, verbose=verbose)
+def _list(summary: Summary, *, verbose: bool) -> list[Unreadable]:
+    """The files that could not be read; lists them with all else that is in no vector."""
+    unreadable = [fault for fault in summary.faults if not fault.skipped]
+    skipped = [fault for fault in summary.faults if fault.skipped]
+    options.list_faults(unreadable, skipped, summary.unread, verbose=verbose)
     return unreadable
 
 
-def _groups(items: Iterator[Document | Unreadable], made: Made) -> Iterator[list[Document]]:
-    """Documents in groups that are encoded together; what is not read goes into `made`."""
+def _groups(items: Iterator[Document | Unreadable], summary: Summary) -> Iterator[list[Document]]:
+    """Documents in groups that are encoded together; the others go into `summary`."""
     from dewey_embed.types import Unreadable
 
     group: list[Document] = []
     size = 0
     for item in items:
         if isinstance(item, Unreadable):
-            made.faults.append(item)
+            summary.faults.append(item)
             continue
         if item.unread:
-            made.unread[item.id] = dict(item.unread)
+            summary.unread[item.id] = dict(item.unread)
         if group and size + len(item.text) > options.GROUP_CHARS:
             yield group
             group, size = [], 0
@@ -166,7 +165,7 @@ def _groups(items: Iterator[Document | Unreadable], made: Made) -> Iterator[list
 
 
 def _say_if_longer(document: Document, vectors: DocumentVectors, max_tokens: int) -> None:
-    """Say on standard error what became of a text longer than the model takes."""
+    """Say on standard error how a text longer than the model takes was read."""
     if vectors.overflow is None:
         return
     what = (

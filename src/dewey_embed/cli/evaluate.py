@@ -3,117 +3,114 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from dewey_embed.cli import console
-from dewey_embed.cli.options import (
-    EXIT_UNREADABLE,
-    ChunkOverlap,
-    ChunkTokens,
-    require_eval,
-    sizes,
-)
+from dewey_embed.cli import console, options
 
 CACHE = Path("~/.cache/dewey-embed/eval")
 
-
-class EvalMode(StrEnum):
-    """How a Dewey model ranks documents."""
-
-    single = "single"
-    multi = "multi"
-    hybrid = "hybrid"
-    all = "all"
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MODEL...",
+        help="Dewey models (mini, a folder, a Hugging Face id), or peers: bm25, st:MODEL, "
+        "openai:URL#MODEL, minilm, minilm-windows, minilm-chunks.",
+    ),
+]
+Suite = Annotated[
+    str,
+    typer.Option(
+        help="longembed, locov1, mteb-eng-v2, mteb-offline, passkey, needle, position, or a "
+        "folder in BEIR's layout, or a folder of such folders."
+    ),
+]
+Data = Annotated[
+    Path | None, typer.Option(help="The folder of a suite's data, if they are not on the hub.")
+]
+Mode = Annotated[
+    Literal["single", "multi", "hybrid", "all"],
+    typer.Option(
+        help="How Dewey models rank documents. hybrid: by multi and by words; multi: by the best "
+        "chunk, with a share of the one vector; single: by the one vector; all: each of them."
+    ),
+]
+Tasks = Annotated[
+    str | None, typer.Option(help="Only these tasks of the suite, with commas between.")
+]
+Results = Annotated[
+    Path, typer.Option(help="Folder for mteb's result files; measured tasks are not run again.")
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
+]
+Cache = Annotated[Path, typer.Option(help="Folder for indexes and vectors, which later runs read.")]
+FinishedOnly = Annotated[
+    bool, typer.Option("--finished-only", help="Measure nothing; show the results there are.")
+]
 
 
 def evaluate(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...",
-            help="Dewey models (mini, a folder, a Hugging Face id), or peers: bm25, st:MODEL, "
-            "openai:URL#MODEL, minilm, minilm-windows, minilm-chunks.",
-        ),
-    ],
+    models: Models,
     *,
-    suite: Annotated[
-        str,
-        typer.Option(
-            help="longembed, locov1, mteb-eng-v2, mteb-offline, passkey, needle, position, or a "
-            "folder in BEIR's layout, or a folder of such folders."
-        ),
-    ],
-    data: Annotated[
-        Path | None, typer.Option(help="Where the data of a suite lie, if not on the hub.")
-    ] = None,
-    mode: Annotated[EvalMode, typer.Option(help="How Dewey models rank.")] = EvalMode.all,
-    tasks: Annotated[
-        str | None, typer.Option(help="Only these tasks of the suite, with commas between.")
-    ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Folder for mteb's result files; measured tasks are not run again.")
-    ] = Path("results"),
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="File for a page of `dewey report`."),
-    ] = None,
-    cache: Annotated[
-        Path, typer.Option(help="Folder for indexes and vectors, which later runs read.")
-    ] = CACHE,
-    finished_only: Annotated[
-        bool, typer.Option("--finished-only", help="Measure nothing; show what there is.")
-    ] = False,
-    chunk_tokens: ChunkTokens = None,
-    chunk_overlap: ChunkOverlap = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda.")] = None,
+    suite: Suite,
+    data: Data = None,
+    mode: Mode = "all",
+    tasks: Tasks = None,
+    results: Results = Path("results"),
+    output: Output = None,
+    cache: Cache = CACHE,
+    finished_only: FinishedOnly = False,
+    chunk_tokens: options.ChunkTokens = None,
+    chunk_overlap: options.ChunkOverlap = None,
+    device: options.Device = None,
 ) -> None:
     """Measure models on a suite of tasks, through mteb; resumes where it was stopped.
 
-    A task that cannot be measured is named with its reason; the others go on, and the exit code is
-    3.
+    A task that cannot be measured is named with its reason; the others are measured, and the exit
+    code is 3.
     """
-    require_eval()
+    sizes = options.chunk_sizes(chunk_tokens, chunk_overlap)
+    options.require_eval()
     from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.eval.models import open_models
     from dewey_embed.eval.report.markup import page_to_markdown
     from dewey_embed.eval.run import evaluate as run_evaluation
     from dewey_embed.eval.suites import open_suite
 
-    show = sys.stderr.isatty()
     failed: list[str] = []
-    contenders = open_models(
+    opened = open_models(
         models,
-        mode=mode.value,
+        mode=mode,
         cache_folder=cache.expanduser(),
         device=device,
-        chunk_tokens=sizes(chunk_tokens) or CHUNK_TOKENS,
-        chunk_overlap=sizes(chunk_overlap),
-        show=show,
+        chunk_tokens=sizes["chunk_tokens"] or CHUNK_TOKENS,
+        chunk_overlap=sizes["chunk_overlap"],
+        show=sys.stderr.isatty(),
     )
-    found = run_evaluation(
+    page = run_evaluation(
         open_suite(suite, data),
-        contenders,
+        opened,
         results,
         only=tasks.split(",") if tasks else None,
         finished_only=finished_only,
         device=device or "cpu",
-        on_task=lambda contender, task: console.say(f"{task}: {contender}"),
+        on_task=lambda name, task: console.say(f"{task}: {name}"),
         on_failure=failed.append,
     )
     if output is not None:
-        found.write(output)
-    console.echo(page_to_markdown(found))
+        page.write(output)
+    console.echo(page_to_markdown(page))
     for reason in failed:
         console.say(f"failed: {reason}")
     if failed:
-        raise typer.Exit(EXIT_UNREADABLE)
+        raise typer.Exit(options.EXIT_UNREADABLE)
 
 
-MOST_TOLD = 5
+MOST_NAMED = 5
+"""Files without results that are named; the others are counted."""
 
 
 def report(
@@ -147,10 +144,10 @@ def report(
     outputs = output or []
     check_outputs(outputs, plots)
     collected = collect(results)
-    for fault in collected.passed_over[:MOST_TOLD]:
+    for fault in collected.passed_over[:MOST_NAMED]:
         console.say(f"passed over: {fault}")
-    if (more := len(collected.passed_over) - MOST_TOLD) > 0:
-        console.say(f"passed over: {more:,} more JSON files that hold no findings")
+    if (more := len(collected.passed_over) - MOST_NAMED) > 0:
+        console.say(f"passed over: {more:,} more JSON files that are not pages of results")
     written = write_report(collected.groups, outputs, plots, progress=True)
     num_pages = sum(len(group.pages) for group in collected.groups)
     for path in outputs:

@@ -1,4 +1,4 @@
-"""`dewey index`, `dewey remove`, `dewey info`: an index made, changed, described."""
+"""`dewey index`, `dewey remove` and `dewey info`: make, change and describe an index."""
 
 from __future__ import annotations
 
@@ -11,30 +11,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dewey_embed.cli import console, options
-from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB, ReadLimits
+from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
     from dewey_embed.index.index import Index
     from dewey_embed.index.sync import IndexReport
 
-EXAMPLES = """Examples:
-
-dewey index ~/Documents/contracts --index my.index
-
-dewey index export.jsonl --index my.index --text-field title --text-field body"""
+Docs = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="DOCS...", help="Files and folders; - for standard input."),
+]
+IndexFolder = Annotated[
+    Path, typer.Option("--index", "-i", envvar="DEWEY_INDEX", help="The index's folder.")
+]
+IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
+GroupChars = Annotated[
+    int,
+    typer.Option(
+        envvar="DEWEY_GROUP_CHARS",
+        min=1,
+        help="Characters committed at once: the most that a killed run has to encode again.",
+    ),
+]
+Prune = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="Remove all documents whose file is gone, wherever it was; DOCS may be left out.",
+    ),
+]
 
 
 def index(
-    docs: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="DOCS...", help="Files and folders; - for stdin."),
-    ] = None,
+    docs: Docs = None,
     *,
-    index: Annotated[
-        Path,
-        typer.Option("--index", "-i", envvar="DEWEY_INDEX", help="The index's folder."),
-    ],
+    index: IndexFolder,
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     chunk_overlap: options.ChunkOverlap = None,
@@ -44,62 +56,38 @@ def index(
     id_field: options.IdField = None,
     title_field: options.TitleField = None,
     stdin_extension: options.StdinExtension = ".txt",
-    group_chars: Annotated[
-        int,
-        typer.Option(
-            envvar="DEWEY_GROUP_CHARS",
-            min=1,
-            help="Characters committed at once: the most that a killed run has to do again.",
-        ),
-    ] = options.GROUP_CHARS,
+    group_chars: GroupChars = options.GROUP_CHARS,
     file_timeout_s: options.FileTimeout = FILE_TIMEOUT_S,
     file_memory_mb: options.FileMemory = FILE_MEMORY_MB,
     max_text_mb: options.MaxText = MAX_TEXT_MB,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="Remove all documents whose file is gone, wherever it was; DOCS may be left out.",
-        ),
-    ] = False,
+    prune: Prune = False,
     verbose: options.Verbose = False,
     json: options.Json = False,
 ) -> None:
     """Make an index of documents, or bring one up to date.
 
     Only new and changed documents are encoded; those that have left their folder leave the index.
-    A run that was stopped goes on where it was.
+    A run that was stopped resumes where it was.
     """
-    from dewey_embed.index.index import Index
-
     if not docs and not prune:
         raise typer.BadParameter("name files or folders to index", param_hint="DOCS")
-    opened = Index.open(
-        index,
-        model,
-        chunk_tokens=options.sizes(chunk_tokens),
-        chunk_overlap=options.sizes(chunk_overlap),
-        splitter=splitter,
-        overflow=overflow,
-    )
+    sizes = options.chunk_sizes(chunk_tokens, chunk_overlap)
+    reading = options.reading(
+        text_field=text_field, id_field=id_field, title_field=title_field,
+        stdin_extension=stdin_extension, file_timeout_s=file_timeout_s,
+        file_memory_mb=file_memory_mb, max_text_mb=max_text_mb,
+    )  # fmt: skip
+    from dewey_embed.index.index import Index
+
+    opened = Index.open(index, model, **sizes, splitter=splitter, overflow=overflow)
     report = opened.add_files(
-        docs or [],
-        prune=prune,
-        text_fields=text_field or (),
-        id_field=id_field,
-        title_field=title_field,
-        stdin_extension=stdin_extension,
-        limits=ReadLimits(
-            file_timeout_s=file_timeout_s, file_memory_mb=file_memory_mb, max_text_mb=max_text_mb
-        ),
-        progress=not json,
-        group_chars=group_chars,
+        docs or [], **reading, prune=prune, progress=not json, group_chars=group_chars
     )
     _report(opened, report, as_json=json, verbose=verbose)
 
 
 def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool) -> None:
-    """Say what became of the index, and what could not be read, which is the exit status too."""
+    """Print the changes of the index and list the unreadable files, which set the exit code."""
     options.list_faults(report.unreadable, report.skipped, report.unread, verbose=verbose)
     num_documents, num_chunks = len(opened), opened.num_chunks
     if as_json:
@@ -126,7 +114,7 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
 
 
 def remove(
-    index: Annotated[Path, typer.Argument(help="The index's folder.")],
+    index: IndexArgument,
     names: Annotated[
         list[str],
         typer.Argument(
@@ -139,15 +127,15 @@ def remove(
 ) -> None:
     """Remove documents from an index: by their id, their file, or a folder above it.
 
-    Files themselves are left alone; one that still lies in a folder comes back when that folder is
-    indexed again.
+    Files themselves stay; one that is still in its folder comes back when that folder is indexed
+    again.
     """
     from dewey_embed.index.index import Index
 
     opened = Index.open(index)
     report = opened.remove(names)
     for name in report.unknown:
-        console.say(f"nothing in {index} has this id or lies there: {name}")
+        console.say(f"no document of {index} has this id or lies there: {name}")
     num_documents = len(opened)
     if json:
         facts = {"index": str(index), **asdict(report), "num_documents": num_documents}
@@ -167,7 +155,7 @@ def info(
     ] = None,
     json: options.Json = False,
 ) -> None:
-    """Say what a model or an index is: dimensions, context, sizes."""
+    """Describe a model or an index: dimensions, context, sizes."""
     from dewey_embed.index.index import Index
 
     if what is not None and is_index(Path(what)):
@@ -186,29 +174,29 @@ def info(
 
 
 def is_index(folder: Path) -> bool:
-    """Whether this is an index's folder, damaged or not; a model's has a config beside it."""
-    parts = ("dewey.json", "documents.lance", "chunks.lance")
-    return any((folder / part).exists() for part in parts) and not (folder / "config.json").exists()
+    """Whether a folder is an index, damaged or not; a model has a config.json beside it."""
+    names = ("dewey.json", "documents.lance", "chunks.lance")
+    return any((folder / name).exists() for name in names) and not (folder / "config.json").exists()
 
 
 def index_facts(index: Index) -> dict[str, Any]:
-    """What an index holds and how it was made."""
-    made = index.settings
+    """The contents of an index, and the settings that it was made with."""
+    settings = index.settings
     return {
         "index": str(index.path),
         "num_documents": len(index),
         "num_chunks": index.num_chunks,
-        "model": made.model,
-        "fingerprint": made.fingerprint,
-        "embedding_dim": made.embedding_dim,
-        "single_vector": made.single_vector,
-        **made.options.model_dump(mode="json"),
+        "model": settings.model,
+        "fingerprint": settings.fingerprint,
+        "embedding_dim": settings.embedding_dim,
+        "single_vector": settings.single_vector,
+        **settings.options.model_dump(mode="json"),
         "bytes": folder_bytes(index.path),
     }
 
 
 def model_facts(model: Dewey) -> dict[str, Any]:
-    """What a model is."""
+    """The shape, context and folder of a model."""
     from dewey_embed.model.engine import engine_name
 
     backbone = model.config.backbone
@@ -232,7 +220,7 @@ def model_facts(model: Dewey) -> dict[str, Any]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder that can be looked at."""
+    """Bytes of all readable files in a folder."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

@@ -1,8 +1,8 @@
-"""Options that several commands share, their environment variables, and how all commands speak.
+"""Options that several commands share, their environment variables, and the faults they list.
 
 An option names its variable where several commands share it in the same meaning, as `DEWEY_MODEL`;
 any other has one after its command: `DEWEY_ENCODE_OUTPUT`. Options that end the run, such as
-`--version`, have none.
+`--version`, have none. docs/environment.md lists all of them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
@@ -20,6 +20,7 @@ from dewey_embed.cli.console import complain, say
 from dewey_embed.errors import ConfigError
 from dewey_embed.extras import require
 from dewey_embed.printable import one_line
+from dewey_embed.text.inputs import ReadLimits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
 
 EXIT_UNREADABLE = 3
 GROUP_CHARS = 400_000
+
+LARGEST = 2**24
+"""More tokens than any model reads, and more dimensions than any vector has."""
+
+Value = TypeVar("Value")
 
 
 def _known_splitter(name: str | None) -> str | None:
@@ -50,20 +56,26 @@ Model = Annotated[
         help="A model folder or Hugging Face id. Default: the index's own, or the embedded mini.",
     ),
 ]
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(help="A model folder or Hugging Face id. Default: the embedded mini."),
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")]
 ChunkTokens = Annotated[
-    list[int] | None,
+    list[str] | None,
     typer.Option(
         envvar="DEWEY_CHUNK_TOKENS",
-        min=1,
-        help="Tokens of a chunk; give it again for a second size. Default: 128.",
+        metavar="N,...",
+        help="Tokens of a chunk; several sizes with commas between. Default: 128.",
     ),
 ]
 ChunkOverlap = Annotated[
-    list[int] | None,
+    list[str] | None,
     typer.Option(
         envvar="DEWEY_CHUNK_OVERLAP",
-        min=0,
-        help="Tokens that a chunk shares with the next. Default: a quarter of its size.",
+        metavar="N,...",
+        help="Tokens that a chunk shares with the next, for all sizes or for each. Default: a "
+        "quarter of the size.",
     ),
 ]
 Splitter = Annotated[
@@ -89,7 +101,8 @@ TextField = Annotated[
     list[str] | None,
     typer.Option(
         envvar="DEWEY_TEXT_FIELD",
-        help="Field of a JSONL record that holds its text; give it again to join several.",
+        help="Field of a JSONL record that holds its text; give it again to join several. "
+        "Default: text.",
     ),
 ]
 IdField = Annotated[
@@ -110,7 +123,7 @@ StdinExtension = Annotated[
     str,
     typer.Option(
         envvar="DEWEY_STDIN_EXTENSION",
-        help="What standard input is read as: .txt, .jsonl, .html, ...",
+        help="The format of standard input, by its extension: .txt, .jsonl, .html, ...",
     ),
 ]
 FileTimeout = Annotated[
@@ -155,13 +168,85 @@ Json = Annotated[
 ]
 
 
-def sizes(values: Sequence[int] | None) -> tuple[int, ...] | None:
-    """The sizes given, or `None` where none were."""
-    return tuple(values) if values else None
+def register(commands: typer.Typer, table: Mapping[str, tuple[Any, str, str]]) -> None:
+    """Add the commands of a table, each by its name with its function and two examples."""
+    for name, (function, *examples) in table.items():
+        commands.command(name, epilog="\n\n".join(["Examples:", *examples]))(function)
+
+
+def several(option: str, text: str, kind: Callable[[str], Value]) -> tuple[Value, ...]:
+    """Values with commas between.
+
+    Raises:
+        ConfigError: one of them is of another kind, or a number beyond all bounds.
+
+    """
+    try:
+        values = tuple(kind(part.strip()) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"{option} is {text!r}; give values with commas between, as in its default"
+        ) from None
+    for value in values:
+        if isinstance(value, int | float) and not abs(value) <= LARGEST:
+            raise ConfigError(f"{option} has {value}; the largest that it takes is {LARGEST:,}")
+    return values
+
+
+def sizes(option: str, given: Sequence[str] | None, *, least: int) -> tuple[int, ...] | None:
+    """Sizes in tokens, or `None` where none were given; the option may be given again for more.
+
+    Raises:
+        BadParameter: one of them is not a whole number, or too small.
+
+    """
+    if not given:
+        return None
+    text = ",".join(given)
+    try:
+        values = several(option, text, int)
+    except ConfigError as error:
+        raise typer.BadParameter(str(error)) from None
+    if min(values) < least:
+        raise typer.BadParameter(f"{option} is {text!r}; need whole numbers from {least}")
+    return values
+
+
+def chunk_sizes(
+    chunk_tokens: Sequence[str] | None, chunk_overlap: Sequence[str] | None
+) -> dict[str, tuple[int, ...] | int | None]:
+    """The options of chunk sizes, as Python's functions take them; one overlap is for all sizes."""
+    overlaps = sizes("--chunk-overlap", chunk_overlap, least=0)
+    return {
+        "chunk_tokens": sizes("--chunk-tokens", chunk_tokens, least=1),
+        "chunk_overlap": overlaps[0] if overlaps and len(overlaps) == 1 else overlaps,
+    }
+
+
+def reading(
+    *,
+    text_field: list[str] | None,
+    id_field: str | None,
+    title_field: str | None,
+    stdin_extension: str,
+    file_timeout_s: float,
+    file_memory_mb: int,
+    max_text_mb: int,
+) -> dict[str, Any]:
+    """The options of reading documents, as `read_documents` and `Index.add_files` take them."""
+    return {
+        "text_fields": text_field or (),
+        "id_field": id_field,
+        "title_field": title_field,
+        "stdin_extension": stdin_extension,
+        "limits": ReadLimits(
+            file_timeout_s=file_timeout_s, file_memory_mb=file_memory_mb, max_text_mb=max_text_mb
+        ),
+    }
 
 
 def require_eval() -> None:
-    """Refuse to measure where the packages of the extra `eval` are missing.
+    """Refuse to measure where packages of the extra `eval` are missing.
 
     Raises:
         MissingDependencyError: with the command that installs them.
@@ -182,10 +267,11 @@ def list_faults(
     *,
     verbose: bool = True,
 ) -> None:
-    """Say on standard error what of the documents given is in none of the vectors.
+    """Say on standard error what is in none of the vectors.
 
-    What could not be read is listed, with the reason; what was not meant to be (`skipped`) and what
-    was left out of files that were read (`unread`) is counted by kind, and named if `verbose`.
+    Files that could not be read are listed with their reasons; those that were passed over
+    (`skipped`), and parts left out of the others (`unread`), are counted by kind, and named if
+    `verbose`.
     """
     more = "" if verbose else "; --verbose names them"
     if skipped:
@@ -208,24 +294,21 @@ def list_faults(
 
 
 NAMES_OF_FOLDERS = ("docs", "model", "models", "names", "what")
-"""Parameters that are text and may name a file or folder, too."""
+"""Parameters that are text and may also name a file or folder."""
 
 
 def prepare(command: Any, words: tuple[str, ...] = ("DEWEY",)) -> None:
-    """Give every option of a command, and of those below it, its variable, and say so at the end.
+    """Give every option of a command, and of those below it, its variable.
 
-    The shell leaves the `~` of a variable, and of `--option=~/folder`, to us.
+    Shells do not expand the `~` of a variable, nor of `--option=~/folder`, so commands do.
     """
     for name, below in getattr(command, "commands", {}).items():
         prepare(below, (*words, name))
     for option in options_of(command):
         option.envvar = option.envvar or "_".join((*words, option.name)).upper().replace("-", "_")
         option.show_envvar = False
-    if names := [option.envvar for option in options_of(command)]:
-        variables = f"Options from the environment: {', '.join(names)}."
-        command.epilog = "\n\n".join(filter(None, (command.epilog, variables)))
     if command.callback is not None:
-        command.callback = _at_home(command.callback)
+        command.callback = _with_home(command.callback)
 
 
 def options_of(command: Any) -> Iterator[Any]:
@@ -236,7 +319,7 @@ def options_of(command: Any) -> Iterator[Any]:
                 yield each
 
 
-def _at_home(callback: Callable[..., Any]) -> Callable[..., Any]:
+def _with_home(callback: Callable[..., Any]) -> Callable[..., Any]:
     """The function, called with paths that begin with `~` at the user's home folder."""
 
     @functools.wraps(callback)
@@ -252,7 +335,7 @@ def _expanded(name: str, value: Any) -> Any:
     """A value with `~` as the home folder, where it is a path or may name one.
 
     Raises:
-        ConfigError: there is no home folder to be found.
+        ConfigError: the home folder cannot be found.
 
     """
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""`dewey search`: queries to an index."""
+"""`dewey search`: queries of an index, and how hits are printed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from dewey_embed.cli import console, options
-from dewey_embed.cli.background import begun
+from dewey_embed.cli.background import in_background
 from dewey_embed.errors import InputError, TextTooLongError
 from dewey_embed.printable import one_line
 
@@ -28,78 +27,70 @@ if TYPE_CHECKING:
     from dewey_embed.index.index import Index
     from dewey_embed.types import Hit, MetadataValue
 
-EXAMPLES = """Examples:
-
-dewey search my.index who owns the patents
-
-dewey search my.index - --json -k 10 < queries.txt"""
-
-
 TOO_LONG = "is longer than the model takes; ask with fewer words"
 
-
-class Mode(StrEnum):
-    """How documents are ranked."""
-
-    multi = "multi"
-    single = "single"
-    hybrid = "hybrid"
+Mode = Literal["hybrid", "multi", "single"]
+IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="QUERY",
+        help="What to look for, with or without quotes; - or nothing: one query a line of "
+        "standard input.",
+    ),
+]
+TopK = Annotated[int, typer.Option("-k", envvar="DEWEY_K", min=1, help="How many documents.")]
+ModeOption = Annotated[
+    Mode,
+    typer.Option(
+        "--mode",
+        envvar="DEWEY_MODE",
+        help="How documents are ranked. hybrid: by multi and by their words (BM25); multi: by "
+        "each document's best chunk, with a share of its one vector; single: by its one vector.",
+    ),
+]
+Passages = Annotated[
+    int, typer.Option(envvar="DEWEY_PASSAGES", min=0, help="How many passages of each document.")
+]
+Filter = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="DEWEY_FILTER",
+        metavar="KEY=VALUE",
+        help="Metadata that documents must have; a key given again takes any of its values.",
+    ),
+]
 
 
 def search(
-    index: Annotated[Path, typer.Argument(help="The index's folder.")],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="QUERY",
-            help="What to look for; - or nothing: one query a line from stdin.",
-        ),
-    ] = None,
+    index: IndexArgument,
+    words: Words = None,
     *,
-    k: Annotated[int, typer.Option("-k", envvar="DEWEY_K", min=1, help="How many documents.")] = 5,
-    mode: Annotated[
-        Mode,
-        typer.Option(
-            envvar="DEWEY_MODE",
-            help="multi: by each document's best chunk, with a share of its one vector; single: by "
-            "its one vector; hybrid: by multi and by words.",
-        ),
-    ] = Mode.hybrid,
-    passages: Annotated[
-        int,
-        typer.Option(envvar="DEWEY_PASSAGES", min=0, help="How many passages of each."),
-    ] = 3,
-    filter: Annotated[  # noqa: A002 - the option's name
-        list[str] | None,
-        typer.Option(
-            envvar="DEWEY_FILTER",
-            metavar="KEY=VALUE",
-            help="Metadata that documents must have; a key given again takes any of its values.",
-        ),
-    ] = None,
+    k: TopK = 5,
+    mode: ModeOption = "hybrid",
+    passages: Passages = 3,
+    filter: Filter = None,  # noqa: A002 - the option's name
     model: options.Model = None,
     json: options.Json = False,
 ) -> None:
     """Find the documents that answer a query, with their best passages.
 
-    With --json one object a query and line: {"query": ..., "hits": [...]}.
+    With --json, one object for each query, on a line: {"query": ..., "hits": [...]}.
     """
     wanted = parse_filters(filter or [])
     query = " ".join(words or ["-"])
     if not words and sys.stdin.isatty():
         raise typer.BadParameter("give a query, or - to read them from stdin")
     from_stdin = query == "-"
-    vector_of = None
+    query_vector = None
     if not from_stdin:
         query = checked(query, "the query")
-        vector_of = begun(partial(_vector, index, model, query))
-    opened = _open(index, None if vector_of else model)
+        query_vector = in_background(partial(_query_vector, index, model, query))
+    opened = _open(index, None if query_vector else model)
 
     def answer(text: str) -> None:
-        vector = vector_of() if vector_of else None
-        hits = opened.search(
-            text, k, mode=mode.value, passages=passages, filter=wanted, vector=vector
-        )
+        vector = query_vector() if query_vector else None
+        hits = opened.search(text, k, mode=mode, passages=passages, filter=wanted, vector=vector)
         if json:
             console.print_json({"query": text, "hits": [asdict(hit) for hit in hits]})
         else:
@@ -115,7 +106,7 @@ def search(
 
 
 def _answer_lines(answer: Callable[[str], None]) -> None:
-    """Answer the queries on standard input; one that cannot be answered is named.
+    """Answer the queries on standard input, and name those that cannot be answered.
 
     Raises:
         Exit: some were not answered.
@@ -136,7 +127,7 @@ def _answer_lines(answer: Callable[[str], None]) -> None:
 
 
 def _open(index: Path, model: str | None) -> Index:
-    """The index, with what is read of it for any query in memory."""
+    """The index, with what every query needs in memory."""
     from dewey_embed.index.index import Index
 
     opened = Index.open(index, model)
@@ -144,7 +135,7 @@ def _open(index: Path, model: str | None) -> Index:
     return opened
 
 
-def _vector(index: Path, model: str | None, query: str) -> NDArray[np.float32]:
+def _query_vector(index: Path, model: str | None, query: str) -> NDArray[np.float32]:
     """The query's vector, by the model that made the index."""
     from dewey_embed.index.index import Index
 
@@ -152,12 +143,17 @@ def _vector(index: Path, model: str | None, query: str) -> NDArray[np.float32]:
 
 
 def parse_filters(pairs: Sequence[str]) -> dict[str, list[MetadataValue]]:
-    """Filters from `key=value` pairs; a value that reads as JSON also stands for what it says."""
+    """Filters from `key=value` pairs; a value that is valid JSON also matches that JSON value.
+
+    Raises:
+        BadParameter: a pair without a key or an equals sign.
+
+    """
     wanted: dict[str, list[MetadataValue]] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE", param_hint="--filter")
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--filter")
         values = wanted.setdefault(key, [])
         values.append(text)
         try:
@@ -170,14 +166,14 @@ def parse_filters(pairs: Sequence[str]) -> dict[str, list[MetadataValue]]:
 
 
 def checked(query: str | bytes, name: str) -> str:
-    """The query as text; one that a terminal or a file gave in bytes is UTF-8.
+    """The query as text, stripped.
 
     Raises:
-        InputError: it is not, or it is blank; begins with `name`.
+        InputError: it is not UTF-8, or it is blank; the message begins with `name`.
 
     """
     try:
-        # What was no UTF-8 on the command line comes as lone surrogates.
+        # Python gives bytes of the command line that are not UTF-8 as lone surrogates.
         text = (query if isinstance(query, bytes) else os.fsencode(query)).decode()
     except UnicodeError:
         raise InputError(f"{name} is not UTF-8: {query!r:.80}; convert it to UTF-8") from None
@@ -187,7 +183,7 @@ def checked(query: str | bytes, name: str) -> str:
 
 
 def _lines() -> Iterator[bytes]:
-    """The lines of standard input as they are, without blank ones."""
+    """The lines of standard input in bytes, without blank ones."""
     for number, line in enumerate(sys.stdin.buffer):
         text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
         if text.strip():
@@ -195,7 +191,7 @@ def _lines() -> Iterator[bytes]:
 
 
 def _print_hits(query: str, hits: Sequence[Hit], *, heading: bool) -> None:
-    """Hits for people: documents with their score, passages with their characters."""
+    """Print hits for people: documents with their score, passages with their characters."""
     if heading:
         console.echo(f"? {one_line(query)}", bold=True)
     if not hits:

@@ -1,4 +1,4 @@
-"""`dewey plan`, `warm-start`, `teach`, `train` and `ablate`: from raw text to a finished model."""
+"""`dewey plan`, `warm-start`, `teach`, `train`, `ablate`: from raw text to a finished model."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ Set = Annotated[
     list[str] | None,
     typer.Option(
         "--set", envvar="DEWEY_SET", metavar="SECTION.KEY=VALUE",
-        help="A value in place of the recipe's; may be given again.",
+        help="A value in place of the recipe's; give it again for another.",
     ),
 ]  # fmt: skip
 Output = Annotated[
     Path | None,
     typer.Option(
         "--output", "-o",
-        help="The run's folder; default: runs/NAME, after the recipe's file.",
+        help="The run's folder. Default: runs/NAME, after the recipe's file.",
     ),
 ]  # fmt: skip
 TargetsOption = Annotated[
     Path | None,
     typer.Option(
         "--targets", envvar="DEWEY_TARGETS",
-        help="Where the teacher's vectors lie; default: within the run's folder.",
+        help="Folder of the teacher's vectors. Default: within the run's folder.",
     ),
 ]  # fmt: skip
 
@@ -56,7 +56,7 @@ def teach(
     targets: TargetsOption = None,
     overrides: Set = None,
 ) -> None:
-    """Write the teacher's vectors for all texts of a recipe; continues where it was stopped.
+    """Write the teacher's vectors for all texts of a recipe; resumes where it was stopped.
 
     Under `accelerate launch --module dewey_embed.cli` the shards are shared among the processes.
     """
@@ -120,12 +120,12 @@ def train(
         typer.Option(
             min=0.01,
             max=10**6,
-            help="Train for so long; the learning rate reaches zero at the end of it.",
+            help="Minutes of training; the learning rate reaches zero at their end.",
         ),
     ] = None,
     overrides: Set = None,
 ) -> None:
-    """Train a recipe's model to its end and write the best; continues where it was stopped.
+    """Train a recipe's model to its end and write the best; resumes where it was stopped.
 
     Targets that are missing are written first. Under `accelerate launch --module dewey_embed.cli`
     several processes share the batch.
@@ -152,7 +152,7 @@ HardwareName = Annotated[
     str,
     typer.Option(
         envvar="DEWEY_HARDWARE",
-        help='What it runs on: "8xH100", "L4", "cpu"; an unknown name lists all.',
+        help='The devices: "8xH100", "L4", "cpu"; an unknown name lists all.',
     ),
 ]
 Price = Annotated[
@@ -176,7 +176,7 @@ TextTokens = Annotated[
     typer.Option(
         envvar="DEWEY_TEXT_TOKENS",
         min=1,
-        help="Mean tokens of a text. Default: as many as its crops take.",
+        help="Mean tokens of a text. Default: those of its crops.",
     ),
 ]
 TeacherParameters = Annotated[
@@ -185,7 +185,7 @@ TeacherParameters = Annotated[
         envvar="DEWEY_TEACHER_PARAMETERS",
         min=1,
         help="The teacher's parameters without its embedding table, such as 7.1e9. "
-        "Default: by its name, where we know it.",
+        "Default: by its name, if it is a known one.",
     ),
 ]
 
@@ -201,7 +201,7 @@ def plan(
     overrides: Set = None,
     json: Json = False,
 ) -> None:
-    """Say what a training run takes: tokens, hours, disk, memory, money."""
+    """Work out the cost of a training run: tokens, hours, disk, memory, money."""
     from dewey_embed.train.plan import Hardware, make_plan
     from dewey_embed.train.recipe_file import read_recipe
 
@@ -224,36 +224,36 @@ def plan(
         console.echo(f"- {note}")
 
 
-def facts(made: Plan) -> dict[str, Any]:
-    """All numbers of a plan, for machines."""
-    return {**asdict(made), **{name: getattr(made, name) for name in DERIVED}}
+def facts(plan: Plan) -> dict[str, Any]:
+    """All numbers of a plan, for JSON."""
+    return {**asdict(plan), **{name: getattr(plan, name) for name in DERIVED}}
 
 
-def table(made: Plan) -> list[tuple[str, str]]:
-    """The rows that are printed: a label and its value."""
-    amounts, devices = made.amounts, made.hardware
-    parameters = made.embedding_parameters + made.other_parameters
+def table(plan: Plan) -> list[tuple[str, str]]:
+    """The printed rows: labels and values."""
+    amounts, devices = plan.amounts, plan.hardware
+    parameters = plan.embedding_parameters + plan.other_parameters
     rows = [
         ("hardware", f"{devices.count} x {devices.name}, {devices.peak_flops / 1e12:,.4g} TFLOP/s"),
-        ("parameters", f"{short(parameters)}: {short(made.embedding_parameters)} in the table, "
-                       f"{short(made.other_parameters)} in the rest"),
-        ("FLOPs a token", f"{short(made.forward_flops_per_token)} forward, "
-                          f"{short(made.training_flops_per_token)} in training"),
+        ("parameters", f"{short(parameters)}: {short(plan.embedding_parameters)} in the table, "
+                       f"{short(plan.other_parameters)} in the rest"),
+        ("FLOPs a token", f"{short(plan.forward_flops_per_token)} forward, "
+                          f"{short(plan.training_flops_per_token)} in training"),
         ("texts", f"{amounts.texts:,}"),
         ("samples", f"{amounts.samples:,}"),
         ("chunks", f"{amounts.chunks:,}"),
-        ("tokens", f"{amounts.tokens:,}; {made.student_tokens:,} in training"),
+        ("tokens", f"{amounts.tokens:,}; {plan.student_tokens:,} in training"),
         ("teacher tokens", f"{amounts.teacher_tokens:,}"),
-        ("teacher FLOPs", "unknown" if made.teacher_flops is None else short(made.teacher_flops)),
-        ("teacher hours", hours(made.teacher_hours)),
-        ("student FLOPs", short(made.student_flops)),
-        ("student hours", f"{hours(made.student_hours)} at {made.tokens_per_second:,.0f} tokens/s"),
-        ("device-hours", hours(made.device_hours)),
-        ("targets on disk", size(made.target_bytes)),
-        ("memory a device", f"{size(made.memory_bytes)} of {size(devices.memory_bytes)}"),
+        ("teacher FLOPs", "unknown" if plan.teacher_flops is None else short(plan.teacher_flops)),
+        ("teacher hours", hours(plan.teacher_hours)),
+        ("student FLOPs", short(plan.student_flops)),
+        ("student hours", f"{hours(plan.student_hours)} at {plan.tokens_per_second:,.0f} tokens/s"),
+        ("device-hours", hours(plan.device_hours)),
+        ("targets on disk", size(plan.target_bytes)),
+        ("memory a device", f"{size(plan.memory_bytes)} of {size(devices.memory_bytes)}"),
     ]  # fmt: skip
-    if made.cost is not None:
-        rows.append(("cost", f"{made.cost:,.2f} at {made.price_per_hour:g} a device-hour"))
+    if plan.cost is not None:
+        rows.append(("cost", f"{plan.cost:,.2f} at {plan.price_per_hour:g} a device-hour"))
     return rows
 
 
@@ -286,7 +286,7 @@ def warm_start(
         typer.Option(
             "--output",
             "-o",
-            help="The model's folder; an older model there is replaced when the new one is whole.",
+            help="The model's folder; an older model there is replaced by the complete new one.",
         ),
     ],
 ) -> None:
@@ -310,14 +310,14 @@ def ablate(
         typer.Option(
             "--output",
             "-o",
-            help="Where runs and results lie; default: runs/ablate-NAME, after the grid's file.",
+            help="Folder of runs and results. Default: runs/ablate-NAME, after the grid's file.",
         ),
     ] = None,
     overrides: Set = None,
 ) -> None:
-    """Train variants of a recipe and compare them; continues where it was stopped.
+    """Train variants of a recipe and compare them; resumes where it was stopped.
 
-    All are measured on the same held-out texts. Results are numbers, a table and a drawing.
+    All are measured on the same held-out texts. Results are numbers, a table and a plot.
     """
     from dewey_embed.train.ablate import read_grid
 

@@ -1,1 +1,1 @@
-"""Text in: files become documents, documents become tokens, tokens become spans."""
+"""Files → documents → tokens → spans."""

@@ -1,6 +1,6 @@
-"""What the text stages need to know of single characters: code points, white space, surrogates.
+"""Single characters: code points, white space, surrogates.
 
-Positions are Python's: one for every code point. Nothing here knows of tokens.
+Positions are Python's: one for every code point.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ WHITE_SPACE = (
     "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
     "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 )
-"""All that `str.isspace` calls white space."""
+"""All characters for which `str.isspace` is true."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 
-# Indexed by code point; whatever lies past the last white space shares the last, False, entry.
+# Indexed by code point; all those past the last white space share the last entry, False.
 _IS_WHITE_SPACE = np.zeros(0x3002, np.bool_)
 _IS_WHITE_SPACE[[ord(character) for character in WHITE_SPACE]] = True
 

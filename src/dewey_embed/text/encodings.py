@@ -1,7 +1,7 @@
-"""Bytes → characters, and what of that is a guess.
+"""Bytes → characters, with a note where the encoding is a guess.
 
-What an encoding of before Unicode says depends on which one it is, and nothing in a file says so:
-the detector of `chardet` is asked, and whoever reads the text is told that it is a guess.
+A file in an encoding of before Unicode does not name it. The detector of `chardet` guesses it, and
+`Decoded.guess` says so.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from dewey_embed.errors import ReadError
 
 
 class Decoded(NamedTuple):
-    """A text, and the encoding that was guessed, if it was."""
+    """A text, and its encoding if that is a guess."""
 
     text: str
     guess: str | None = None
 
     @property
     def unread(self) -> dict[str, int]:
-        """The guess as it is counted in `Document.unread`."""
+        """The guess as `Document.unread` counts it."""
         return {f"guessed encoding {self.guess}": 1} if self.guess else {}
 
 
-# UTF-32's mark begins with UTF-16's, so it is asked for first.
+# UTF-32's mark begins with UTF-16's, so it comes first.
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -43,9 +43,9 @@ _SEVEN_BITS = re.compile(rb"\x1b(?:\$[@B]|\$\([DOPQ]|\([BJI])")
 _LINE_PAST_ASCII = re.compile(rb"[\x80-\xff][^\n]{0,400}")
 _WORD_PAST_ASCII = re.compile(rb"[\x21-\x7f]{0,40}[\x80-\xff][^\n ]{0,2000}")
 _BEFORE = 200
-"""Bytes before the first of a line that is past ASCII which the detector is shown, too."""
+"""Bytes of a line before its first one past ASCII that the detector sees, too."""
 SAMPLE_BYTES = 60_000
-"""What the detector is shown: lines with bytes past ASCII, for only these tell encodings apart."""
+"""Bytes that the detector sees: lines with bytes past ASCII, which alone tell encodings apart."""
 DAMAGED_UTF8_SHARE, CHANCE_UTF8_SHARE = 0.9, 0.6
 """The shares of bytes past ASCII in valid UTF-8 characters above which a text is damaged UTF-8, for
 certain, and if it is no Asian text: there such characters come about by chance."""
@@ -55,13 +55,13 @@ In German and French it is under 0.1; in 8-bit Cyrillic or Greek, around a half 
 
 
 def decode(data: bytes) -> Decoded:
-    """The text of some bytes, line ends as they are.
+    """The text of some bytes, with its own line ends.
 
-    With a byte order mark: what it says (UTF-8, UTF-16, UTF-32). Without: UTF-8. Where that fails,
-    a guess among older encodings. NUL bytes mean a binary file.
+    A byte order mark decides (UTF-8, UTF-16, UTF-32); without one it is UTF-8, or else a guess
+    among older encodings. NUL bytes mean a binary file.
 
     Raises:
-        ReadError: none of these, with the byte where it goes wrong.
+        ReadError: it is in none of these; names the byte where it fails.
 
     """
     for mark, encoding in _BYTE_ORDER_MARKS:
@@ -117,19 +117,19 @@ def _guessed(data: bytes) -> Decoded | None:
 
 
 def _detected(sample: bytes) -> str:
-    """The encoding that the detector finds likeliest, or nothing."""
+    """The likeliest encoding by the detector, or nothing."""
     import chardet
 
     found = chardet.detect(sample)["encoding"] or ""
-    # What is taken for Latin-1 is Windows-1252, to every browser.
+    # Every browser reads Latin-1 as Windows-1252.
     return "cp1252" if found.lower() in ("iso-8859-1", "iso8859-1") else found
 
 
 def _plausible(data: bytes, encoding: str) -> Decoded | None:
-    """The text in an encoding, unless it is none that anybody would write."""
+    """The text in an encoding, if a person may have written it."""
     try:
         text = data.decode(encoding)
-        holds_ascii = "a".encode(encoding) == b"a"  # of others hardly a file is left
+        holds_ascii = "a".encode(encoding) == b"a"  # hardly a file is left in the others
     except (LookupError, UnicodeError):
         return None
     if not holds_ascii or not _is_plausible(text):
@@ -191,10 +191,10 @@ _TEXT_ENCODINGS_OF_PAGES = re.compile(
 
 
 def declared(name: str) -> str | None:
-    """Python's name of an encoding that a page or letter declares, if it is one of texts.
+    """Python's name of an encoding that a page or letter declares, if texts may be in it.
 
-    Codecs such as `idna`, `rot13` and `unicode_escape` are none; UTF-16 is none that a page in
-    readable bytes could be in.
+    That leaves out codecs such as `idna`, `rot13` and `unicode_escape`, and UTF-16, whose bytes
+    could not have been read as a declaration.
     """
     try:
         found = codecs.lookup(name).name

@@ -1,7 +1,7 @@
-"""Which files there are under a folder: each once, in a fixed order, links among them.
+"""The files under a folder: each once, in a fixed order, with those that links lead to.
 
-A file that links lead to is read under its own name where the folder holds it, and else under
-the name of the first link: what else points at it changes nothing of its document.
+A file that links lead to is read under its own name if the folder holds it, else under the name of
+the first link, so that other links do not change its document.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from dewey_embed.types import Unreadable
 
 _TEMPORARY = (".part", ".crdownload", ".download", ".partial", ".opdownload", ".tmp", ".swp")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}
-_NOT_DOWNLOADED = ".icloud"  # what macOS leaves in place of a file that it moved to its servers
+_NOT_DOWNLOADED = ".icloud"  # macOS leaves it in place of a file that it moved to its servers
 _INDEX_FILES = ("dewey.json", "documents.lance")
 
 
 def spelled(path: str | Path) -> str:
-    r"""A path as text: forward slashes, bytes that are no UTF-8 spelled out as `\udc80`."""
+    r"""A path as text: forward slashes, bytes that are not UTF-8 spelled out as `\udc80`."""
     return Path(path).as_posix().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def walk(root: Path) -> Iterator[File | Unreadable]:
-    """The files under a folder that can be read, and what is passed over, in order.
+    """The files under a folder that can be read, and those that are passed over, in order.
 
-    Hidden files and folders are passed over without a word, and so is an index of ours.
+    Hidden files and folders are left out without a message, and so are indexes of Dewey's.
     """
     visited = {str(root)}
-    ahead = [root]  # the next folder last
-    while ahead:
-        folder = ahead.pop()
+    folders = [root]  # the next one last
+    while folders:
+        folder = folders.pop()
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
@@ -63,25 +63,25 @@ def walk(root: Path) -> Iterator[File | Unreadable]:
             if real not in visited and not (os.path.islink(path) and _is_held(Path(real), root)):
                 visited.add(real)
                 inner.append(path)
-        ahead += reversed(inner)
+        folders += reversed(inner)
 
 
 def _elsewhere(path: Path, root: Path) -> Iterator[Unreadable]:
-    """A file that is there for its owner, but not on this machine."""
+    """A hidden mark of a file that is not on this machine."""
     if path.name.endswith(_NOT_DOWNLOADED):
         away = path.with_name(path.name[1:].removesuffix(_NOT_DOWNLOADED))
         yield _fault(away, root, "not on this machine; have iCloud download it")
 
 
 def named_file(path: Path, root: str) -> File:
-    """A file that was found at a path."""
+    """The file at a path."""
     real = Path(os.path.realpath(path))
     names = (spelled(path.name), spelled(real.name))
     return File(path, spelled(real), root, "", names if names[0] != names[1] else names[:1])
 
 
 def is_clutter(name: str) -> str:
-    """What a file is that a program left and nobody wrote, by its name, or nothing."""
+    """The kind of a file that a program left behind, by its name, or nothing."""
     if name.startswith(("~$", ".~lock.")) or name.endswith("~"):
         return "lock or backup"
     if name.lower() in _SYSTEM_FILES:
@@ -90,7 +90,7 @@ def is_clutter(name: str) -> str:
 
 
 def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
-    """A file of a folder, or why it is passed over."""
+    """A file of a folder, or the reason for passing it over."""
     file = named_file(path, spelled(root))
     clutter = is_clutter(path.name)
     if os.path.islink(path) and _is_read(Path(os.path.realpath(path)), root):
@@ -110,7 +110,7 @@ def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
 
 
 def _is_held(path: Path, root: Path) -> bool:
-    """Whether a file or folder without links on its way is reached under the root by itself."""
+    """Whether a resolved path is under the root, without hidden folders on its way."""
     if not path.is_relative_to(root):
         return False
     return not any(part.startswith(".") for part in path.relative_to(root).parts)
@@ -127,7 +127,7 @@ def _passed_over(file: File, reason: str, kind: str) -> Unreadable:
 
 
 def _not_there(path: Path, root: Path, error: OSError) -> Unreadable:
-    """Why a name in a folder leads to no file."""
+    """The fault of a name in a folder that leads to no file."""
     reason = f"cannot be read: {error.strerror}"
     if os.path.islink(path) and error.errno in (errno.ENOENT, errno.ENOTDIR):
         reason = f"a broken link: {spelled(os.readlink(path))} is not there"

@@ -42,7 +42,12 @@ class Format(NamedTuple):
 
 
 def from_bytes(read: Callable[[bytes], Content]) -> Reader:
-    """A reader that makes one document of all the bytes of a file."""
+    """A reader that makes one document of all the bytes of a file.
+
+    Raises:
+        ReadError: while it reads, where the file is longer than the limit.
+
+    """
 
     def reader(stream: IO[bytes], options: ReadOptions) -> Iterator[Content]:
         limit = options.limits.max_text_bytes

@@ -7,10 +7,12 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.types import MetadataValue
+
+if TYPE_CHECKING:  # the command line imports this module, but not NumPy
+    from dewey_embed.types import MetadataValue
 
 STDIN = "-"
 FILE_TIMEOUT_S = 30.0

@@ -57,14 +57,11 @@ def read_packed_jsonl(stream: IO[bytes], options: ReadOptions) -> Iterator[Conte
 def record_content(
     record: Mapping[str, Any], line: int, fields: RecordFields
 ) -> Content | Unreadable:
-    """The document of a record, or what is wrong with it."""
+    """The document of a record, or the fault in it."""
     own_id: str | None = None
     try:
         own_id = _record_id(record, fields)
-        if isinstance(record, _Repeating):
-            raise ReadError(f"key {record.key!r} comes twice; leave one of them")
-        names = fields.text_fields or ("text",)
-        text = "\n\n".join(filter(None, [_string(record, name) for name in names]))
+        text = _text(record, fields)
         metadata, unread = _metadata(record, fields)
     except ReadError as error:
         return Unreadable(source="", reason=str(error), line=line, document_id=own_id)
@@ -177,7 +174,7 @@ _ID_VALUE = r'\s*:\s*("(?:[^"\\\x00-\x1f]|\\.)*"|-?\d{1,18}(?=[\s,}]))'
 
 
 def _record(line: bytes, number: int, fields: RecordFields) -> Content | Unreadable:
-    """The document of one line, or what is wrong with it."""
+    """The document of one line, or the fault in it."""
     try:
         source = line.decode("utf-8-sig" if number == 1 else "utf-8")
         record = json.loads(source, object_pairs_hook=_object)
@@ -202,6 +199,14 @@ def _id_in(line: bytes, fields: RecordFields) -> str | None:
         return str(json.loads(found[1])) if found else None
     except ValueError:
         return None
+
+
+def _text(record: Mapping[str, Any], fields: RecordFields) -> str:
+    """The text fields, with a blank line between."""
+    if isinstance(record, _Repeating):
+        raise ReadError(f"key {record.key!r} comes twice; leave one of them")
+    names = fields.text_fields or ("text",)
+    return "\n\n".join(filter(None, [_string(record, name) for name in names]))
 
 
 def _string(record: Mapping[str, Any], name: str) -> str:

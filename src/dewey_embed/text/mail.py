@@ -19,7 +19,12 @@ _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
 def read_mail(data: bytes) -> Content:
-    """A letter (.eml) or saved page (.mht): its headers and body; attachments are counted."""
+    """A letter (.eml) or saved page (.mht): its headers and body; attachments are counted.
+
+    Raises:
+        ReadError: it has neither headers nor a text.
+
+    """
     letter = BytesParser(policy=policy.default).parsebytes(data)
     headers = [f"{name}: {letter[name]}" for name in _HEADERS if letter[name]]
     body = letter.get_body(("plain", "html", "related"))
@@ -42,7 +47,7 @@ def read_mail(data: bytes) -> Content:
 
 
 def _decoded(part: MIMEPart) -> Decoded:
-    """The text of a part, in the encoding that it declares, unless it declares what it is not."""
+    """The text of a part, in the encoding that it declares unless that is false."""
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return Decoded(str(part.get_payload()))
@@ -54,7 +59,12 @@ def _decoded(part: MIMEPart) -> Decoded:
 
 
 def read_notebook(data: bytes) -> Content:
-    """A Jupyter notebook's cells, apart by blank lines; their outputs are counted."""
+    """A Jupyter notebook's cells, with blank lines between; their outputs are counted.
+
+    Raises:
+        ReadError: it is damaged, or not a notebook.
+
+    """
     try:
         decoded = decode(data)
         notebook = json.loads(decoded.text)
@@ -90,7 +100,12 @@ _RICH_NOTE = re.compile(rb"\\(?:footnote|annotation)\b")
 
 
 def read_rich_text(data: bytes) -> Content:
-    """The text of an .rtf file; its notes and characters in no encoding are counted."""
+    """The text of an .rtf file; notes and damaged characters are counted.
+
+    Raises:
+        ReadError: it is not Rich Text, or without text.
+
+    """
     from striprtf.striprtf import rtf_to_text
 
     if not data.lstrip().startswith(b"{\\rtf"):

@@ -11,7 +11,7 @@ from dewey_embed.text.encodings import decode
 from dewey_embed.text.inputs import Content
 
 MAX_TITLE = 1000
-"""Characters of a title: what is longer is a paragraph in the wrong place."""
+"""Characters of a title; a longer one is a paragraph in the wrong place."""
 
 _PROGRAM = re.compile(r"^(?:microsoft (?:word|powerpoint|excel)|adobe \w+|scan)\s*[-–:]\s*", re.I)
 _FILE_NAME = re.compile(
@@ -30,7 +30,7 @@ _NO_TITLE = re.compile(
 
 
 def usable(title: str) -> str:
-    """A title from a file's properties, or nothing where it says nothing.
+    """A title from a file's properties, or nothing where it is not a title.
 
     Programs write their own name, a file's name or a word for "none" where nobody gave a title.
     """

@@ -1,4 +1,4 @@
-"""A PDF → its text, page by page, with what people wrote on it; parsing is PDFium's."""
+"""A PDF → its text, page by page, with its notes and form fields; parsing is PDFium's."""
 
 from __future__ import annotations
 
@@ -22,10 +22,14 @@ _MAX_NOTE_BYTES = 1_000_000
 
 
 def read_pdf(stream: IO[bytes]) -> Content:
-    """A PDF's text, pages apart by a blank line, and the title in its properties.
+    """A PDF's text, with a blank line between pages, and the title in its properties.
 
-    After a page's text come its notes and the values of its form's fields. Pages without text and
+    A page's notes and the values of its form's fields follow its text. Pages without text and
     attached files are counted.
+
+    Raises:
+        ReadError: it is damaged, protected by a password, or without text.
+
     """
     import pypdfium2
 
@@ -69,7 +73,7 @@ def _content(pdf: pypdfium2.PdfDocument) -> Content:
 
 
 def _notes(page: Any, form: Any, unread: Counter[str]) -> list[str]:
-    """What annotations and fields of a page say, each once."""
+    """The texts of a page's annotations and fields, each once."""
     from pypdfium2 import raw
 
     found: dict[str, None] = {}
@@ -92,7 +96,7 @@ def _notes(page: Any, form: Any, unread: Counter[str]) -> list[str]:
 
 
 def _field(form: Any, annotation: Any) -> str:
-    """A field's name and value; of one that is ticked or not, nothing but a tick."""
+    """A field's name and value; a check box that is not ticked has none."""
     from pypdfium2 import raw
 
     kind = raw.FPDFAnnot_GetFormFieldType(form, annotation)
@@ -113,7 +117,7 @@ def _field(form: Any, annotation: Any) -> str:
 
 
 def _string(get: Any, *arguments: Any) -> str:
-    """A string of PDFium's, which is asked for its length first."""
+    """A string of PDFium's, which takes one call for its length and one for its text."""
     size = get(*arguments, None, 0)
     if not 2 < size <= _MAX_NOTE_BYTES:
         return ""

@@ -23,10 +23,10 @@ class SpecialIds(NamedTuple):
 
 
 def special_ids(backend: tokenizers.Tokenizer) -> SpecialIds:
-    """The special tokens around a single text; none where there is no post-processor.
+    """The special tokens around a single text; none without a post-processor.
 
     Raises:
-        CheckpointError: a kind of post-processor, or a template, that cannot be followed.
+        CheckpointError: the post-processor is of an unknown kind, or its template is wrong.
 
     """
     processor = backend.post_processor

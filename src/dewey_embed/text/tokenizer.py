@@ -1,7 +1,6 @@
 """Text → tokens with exact character offsets, for any text that a Python string can hold.
 
-Knows nothing of models, batches or limits: nothing is truncated or padded, and CLS and SEP are
-left for whoever builds the batch.
+Texts are neither truncated nor padded, and special tokens are added where batches are built.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ from dewey_embed.text.special_tokens import SpecialIds, special_ids
 from dewey_embed.types import Tokens
 
 SEGMENT_CHARS = 65_536
-"""About how many characters the backend is given in one piece.
+"""About the number of characters in one piece for the backend.
 
 It bounds the memory for huge texts and lets the backend's threads share a long one.
 """
 
 GROUP_CHARS = 1_048_576
-"""How many characters one call of the backend may hold, unless a single piece is longer."""
+"""The most characters in one call of the backend, unless a single piece is longer."""
 
 # BERT's and byte-level tokenizers never join characters across the step from text to white
 # space, so a cut there changes no token.
@@ -45,13 +44,13 @@ class _Piece(NamedTuple):
 
 
 class Tokenizer:
-    """A `tokenizers` backend that keeps every token and says exactly where it stands.
+    """A `tokenizers` backend with every token of a text and its exact place.
 
     Three things differ from the backend as it was saved, none of them in ordinary text:
 
     - truncation, padding and post-processing are off: only the text's own tokens come out;
-    - the strings of special tokens (`[SEP]`) are control tokens in a prompt, which the model's
-      maker wrote, but ordinary characters in a text, which anyone may have written;
+    - the strings of special tokens (`[SEP]`) are control tokens in a prompt, which comes from the
+      model's maker, but ordinary characters in a text, which anyone may have written;
     - characters that the backend drops or folds away (the accents that BERT strips, the second
       half of a composed `é`, NUL) belong to the token that they follow, so that a slice of the
       text by offsets keeps them. White space, and what is dropped after it, stays between tokens.
@@ -109,11 +108,11 @@ class Tokenizer:
         special: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
         lower_case: bool = False,
     ) -> Tokenizer:
-        """The tokenizer of a `tokenizer.json`; `lower_case` has it lower-case what it is given.
+        """The tokenizer of a `tokenizer.json`; with `lower_case`, texts are lower-cased first.
 
         Raises:
             CheckpointError: the file is missing or is not a tokenizer, has no such CLS or SEP, or
-                a template that cannot be followed.
+                its template is wrong.
 
         """
         try:
@@ -127,7 +126,7 @@ class Tokenizer:
             raise CheckpointError(f"{path}: cannot be read ({error}); fetch it again") from None
         try:
             backend = tokenizers.Tokenizer.from_str(text)
-        except BaseException as error:  # the backend's own panics are no Exception
+        except BaseException as error:  # the backend's own panics are not Exceptions
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 raise
             raise CheckpointError(
@@ -189,7 +188,7 @@ class Tokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, added tokens included."""
+        """The number of ids, with added tokens."""
         return self._backend.get_vocab_size()
 
     def encode(self, texts: Sequence[str], *, prompt: str = "") -> list[Tokens]:
@@ -197,8 +196,8 @@ class Tokenizer:
 
         The prompt and the text are tokenized as one string, as Sentence Transformers does. Tokens
         wholly inside the prompt become `prompt_ids`; one that straddles the two is the text's.
-        A lone surrogate is read as U+FFFD. A blank text has no tokens of its own. Words without
-        end are cut after 131,072 characters, which only a text without white space can notice.
+        A lone surrogate is read as U+FFFD. A blank text has no tokens of its own. Words are cut
+        after 131,072 characters.
 
         Raises:
             TypeError: `texts` is itself a string, or an element is not a string.
@@ -242,7 +241,7 @@ class Tokenizer:
                 yield self._without_specials(piece, segment, num_prompt)
 
     def _without_specials(self, piece: _Piece, text: str, num_prompt_chars: int) -> _Piece:
-        """The piece with special tokens that the text itself spells out as ordinary tokens."""
+        """The piece, with ordinary tokens where the text itself spells out a special one."""
         spelled = {content: i for content, i in self._specials.items() if content in text}
         if not spelled:
             return piece
@@ -254,7 +253,7 @@ class Tokenizer:
         for row in np.flatnonzero(suspects).tolist():
             start, end = piece.offsets[row].tolist()
             found = text[start:end]
-            # [UNK] is also what the model calls a word that it does not know.
+            # [UNK] also stands for a word that the model does not know.
             if not any(content in found for content in spelled):
                 continue
             if found not in ordinary:

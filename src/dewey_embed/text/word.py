@@ -36,9 +36,9 @@ _TEXT = {_W + "t", _M + "t"}
 _NOTES = {_W + "footnote", _W + "endnote"}
 _MET = [*_NOT_READ, *_CHARACTERS, *_TEXT, *_NOTES, _W + "p", _W + "tc", _W + "tr"]
 _MARKS_PER_TEXT = 4
-"""Bytes of XML for one of text that a part may have: marks are most of it."""
+"""The limit for a part's XML in bytes, for each byte of text: marks are most of it."""
 MAX_INFLATION = 100
-"""How many times its packed size a part may have; what people write is packed to a tenth."""
+"""The limit for a part's size in packed sizes; people's texts are packed to a tenth."""
 _SEPARATORS = ("separator", "continuationSeparator", "continuationNotice")
 # Parts beside the body, in the order in which they are read after it.
 _BESIDE = ("header", "footer", "footnotes", "endnotes", "comments")
@@ -60,8 +60,12 @@ def read_docx(stream: IO[bytes], limits: ReadLimits) -> Content:
     """A Word file's paragraphs and tables in order, then its notes, comments, headers and footers.
 
     Insertions, text boxes and equations are read, deletions are not; a table's row is a line
-    with its cells apart by tabs. The title is that of its properties, else its first paragraph in
+    with tabs between its cells. The title is that of its properties, else its first paragraph in
     the style Title or Heading 1.
+
+    Raises:
+        ReadError: it is damaged, protected by a password, another kind of archive, or without text.
+
     """
     try:
         with zipfile.ZipFile(stream) as package:
@@ -83,11 +87,11 @@ def _content(package: zipfile.ZipFile, limits: ReadLimits) -> Content:
     body = _part(package, "word/document.xml", limits)
     lines = list(_blocks(body))
     for kind in _BESIDE:
-        said: dict[str, None] = {}  # every section has headers of its own, often the same
+        texts: dict[str, None] = {}  # sections often repeat each other's headers
         for name in sorted(names):
             if name.startswith(f"word/{kind}") and name.endswith(".xml") and name.count("/") == 1:
-                said.update(dict.fromkeys(filter(None, _blocks(_part(package, name, limits)))))
-        lines += said
+                texts.update(dict.fromkeys(filter(None, _blocks(_part(package, name, limits)))))
+        lines += texts
     unread = Counter(
         kind
         for name in names
@@ -101,7 +105,7 @@ def _content(package: zipfile.ZipFile, limits: ReadLimits) -> Content:
 
 
 def _other(names: list[str]) -> str:
-    """What an archive is that is no Word file, and what to do about it."""
+    """The reason for refusing an archive that is not a Word file, with the remedy."""
     for start, reason in _OTHER_PACKAGES.items():
         if any(name.startswith(start) for name in names):
             return reason
