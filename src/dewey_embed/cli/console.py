@@ -1,8 +1,8 @@
-"""What the commands print, and how a run ends: every error as one line, and an exit code.
+"""The output of the commands, and the end of a run: every error as one line, and an exit code.
 
-All output of the command line goes through here: text of users is made harmless (`printable`), a
-reader that has stopped reading ends the run quietly, and a message that nobody can see stops no
-work. `DEWEY_TRACEBACK=1` shows where an error came from.
+All output of the command line goes through this module: users' text is made harmless
+(`printable`), a reader that has stopped reading ends the run quietly, and a message that cannot be
+shown does not stop the work. `DEWEY_TRACEBACK=1` shows where an error came from.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dewey_embed.printable import one_line, printable
 
 
 class ReaderGoneError(Exception):
-    """Whatever reads our standard output has stopped, as `head` does; there is no more to do."""
+    """The reader of standard output has stopped, as `head` does, so the run can end."""
 
 
 def prepare_streams() -> None:
@@ -48,7 +48,7 @@ def prepare_streams() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", encoding="utf-8"))
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # the bars of other packages, as ours
+        os.environ.setdefault("TQDM_DISABLE", "1")  # for the bars of other packages
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -58,43 +58,43 @@ def echo(text: str = "", *, bold: bool = False, end: str = "\n") -> None:
     """Print text on standard output.
 
     Raises:
-        ReaderGoneError: nobody reads it any more.
+        ReaderGoneError: its reader has stopped.
         OSError: it cannot be written; named as standard output.
 
     """
     shown = printable(text)
     if bold and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
-        shown = typer.style(shown, bold=True)  # taken off again where it is no terminal
+        shown = typer.style(shown, bold=True)  # typer removes it where there is no terminal
     with _writing():
         typer.echo(shown + end, nl=False)
 
 
 def print_json(value: Any) -> None:
-    """Print one line of JSON; a number that JSON does not have is null."""
+    """Print one line of JSON, with null for NaN and infinity."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     echo(json.dumps(_finite(value), ensure_ascii=not unicode, allow_nan=False))
 
 
 def say(message: str) -> None:
-    """Say something in one line on standard error, where it is in nobody's way."""
+    """Print a message in one line on standard error."""
     complain(f"dewey: {one_line(message)}")
 
 
 def complain(text: str) -> None:
-    """Print text on standard error; that nobody can read it stops no work."""
+    """Print text on standard error, if that can be written."""
     with contextlib.suppress(OSError):
         typer.echo(printable(text), err=True)
 
 
 def finish_streams() -> None:
-    """Write out what standard output still holds; raises as `echo` does."""
+    """Flush standard output; raises as `echo` does."""
     with _writing():
         sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def _writing() -> Iterator[None]:
-    """Give what goes wrong with standard output its name."""
+    """Name standard output in its errors."""
     try:
         yield
     except BrokenPipeError:
@@ -104,7 +104,7 @@ def _writing() -> Iterator[None]:
 
 
 def silence_stdout() -> None:
-    """Drop what standard output still holds: it cannot be written, nor again at the very end."""
+    """Drop the rest of standard output, which cannot be written, now or at the very end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
@@ -128,11 +128,11 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 class TerminatedError(BaseException):
-    """SIGTERM came: what was begun is tidied up, as for Ctrl-C."""
+    """SIGTERM came: drafts and locks are removed, as for Ctrl-C."""
 
 
 def run(command: Callable[[], int | None]) -> int:
-    """The exit code of a command, whatever becomes of it; what went wrong is said in one line."""
+    """The exit code of a command, whose error is printed in one line."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -143,12 +143,12 @@ def run(command: Callable[[], int | None]) -> int:
             silence_stdout()
             return 0
         return _ended(error)
-    # typer makes an exit code of Ctrl-C
+    # typer turns Ctrl-C into an exit code
     return _ended(KeyboardInterrupt()) if code == INTERRUPTED else code
 
 
 def _reader_is_gone(error: BaseException) -> bool:
-    """Whether standard output is read no more; rich, which prints the help, exits at that."""
+    """Whether standard output has lost its reader; rich, which prints the help, exits then."""
     if isinstance(error, SystemExit):
         raised_in = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
         return "on_broken_pipe" in raised_in
@@ -156,15 +156,15 @@ def _reader_is_gone(error: BaseException) -> bool:
 
 
 def _terminate(_: int, __: FrameType | None) -> None:
-    """Raise the end of the run in whatever is being done."""
+    """Raise the end of the run."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a second one ends it at once
     raise TerminatedError
 
 
 def _ended(error: BaseException) -> int:
-    """The exit code for an error, which is then said."""
+    """The exit code for an error; prints its line."""
     if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):
-        error = error.__context__  # typer makes an exit of a broken pipe, wherever it was
+        error = error.__context__  # typer turns a broken pipe into an exit, wherever it was
     if isinstance(error, SystemExit | typer.Exit):
         code = error.code if isinstance(error, SystemExit) else error.exit_code
         return code if isinstance(code, int) else int(bool(code))
@@ -181,15 +181,15 @@ def _ended(error: BaseException) -> int:
 
 
 def _described(error: BaseException) -> tuple[str, int]:
-    """What is said of an error, and the exit code."""
-    for kind, says, code in ENDINGS:
-        if isinstance(error, kind) and (said := says(error)) is not None:
-            return said, getattr(error, "exit_code", code)
+    """The message for an error, and the exit code."""
+    for kind, message_of, code in ENDINGS:
+        if isinstance(error, kind) and (message := message_of(error)) is not None:
+            return message, getattr(error, "exit_code", code)
     return _bug(error), 1
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the command's words, and where the right ones are listed."""
+    """The fault in the command's words, and where the right ones are listed."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""  # the help was printed when this was made
     message = error.format_message().split(", unable to parse")[0].rstrip(". \n")
@@ -203,7 +203,7 @@ def _usage(error: Any) -> str:
 
 
 def _of_the_system(error: OSError) -> str:
-    """The file that it is about, and what the system says."""
+    """The file of an error, and the system's message."""
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None
              and not isinstance(name, int)]  # fmt: skip
     said = error.strerror or str(error) or type(error).__name__
@@ -211,7 +211,7 @@ def _of_the_system(error: OSError) -> str:
 
 
 def _bug(error: BaseException) -> str:
-    """A line about what nobody foresaw, for a report of it."""
+    """The message for an unforeseen error, for a report of it."""
     where = traceback.extract_tb(error.__traceback__)
     last = f" in {Path(where[-1].filename).name}:{where[-1].lineno}" if where else ""
     return (
@@ -221,7 +221,7 @@ def _bug(error: BaseException) -> str:
 
 
 def _of_an_extra(error: ImportError) -> str | None:
-    """The package of an extra that is missing; `None` where it is no such package."""
+    """The missing package of an extra, and its remedy; `None` for any other package."""
     said = explained(error)
     return said and f"error: {said}"
 
@@ -237,4 +237,4 @@ ENDINGS: tuple[tuple[type[BaseException], Callable[[Any], str | None], int], ...
     (OSError, lambda error: f"error: {_of_the_system(error)}", 1),
     (MemoryError, lambda _: "error: there is not enough memory for this", 1),
 )
-"""Kinds of errors, what is said of each (`None` where it does not fit), and the exit code."""
+"""Kinds of errors, the message for each (`None` where it does not fit), and the exit code."""

@@ -110,10 +110,10 @@ class _Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )
-        self._seen = psutil.Process(self._process.pid)
-        self._broken: str | None = None  # the limit that was passed
+        self._stats = psutil.Process(self._process.pid)
+        self._broken: str | None = None  # the limit that it passed
         self._peak = 0
-        self._asked = threading.Event()
+        self._busy = threading.Event()
         self._ended = False
         self._until = (0.0, 0.0)
         threading.Thread(target=self._watch, daemon=True).start()
@@ -122,20 +122,20 @@ class _Worker:
         """The answer, or a `fault` with its reason where the process has died."""
         limit = self._limits.file_timeout_s
         self._until = (self._cpu_seconds() + limit, time.monotonic() + limit * WALL_PER_CPU_SECOND)
-        self._asked.set()
+        self._busy.set()
         try:
             send(self._process.stdin, request)  # type: ignore[arg-type]
             max_bytes = 12 * self._limits.max_text_bytes + 10_000_000
             answer = receive(self._process.stdout, max_bytes)  # type: ignore[arg-type]
         except (BrokenPipeError, ValueError):
             answer = None
-        self._asked.clear()
+        self._busy.clear()
         return answer if answer is not None else self._post_mortem()
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
         self._ended = True
-        self._asked.set()
+        self._busy.set()
         self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):
             if stream:
@@ -164,7 +164,7 @@ class _Worker:
 
     def _watch(self) -> None:
         """End the process when it has taken too much for the file in hand."""
-        while self._asked.wait() and not self._ended:
+        while self._busy.wait() and not self._ended:
             cpu_until, clock_until = until = self._until
             broken = None
             if self._cpu_seconds() > cpu_until or time.monotonic() > clock_until:
@@ -172,7 +172,7 @@ class _Worker:
             self._peak = max(self._peak, self._memory())
             if self._peak > self._limits.file_memory_bytes + _OWN_MEMORY:
                 broken = "memory"
-            if broken and self._asked.is_set() and self._until is until:  # still the same file
+            if broken and self._busy.is_set() and self._until is until:  # still the same file
                 self._broken = broken
                 self._process.kill()
                 return
@@ -182,7 +182,7 @@ class _Worker:
         import psutil
 
         try:
-            times = self._seen.cpu_times()
+            times = self._stats.cpu_times()
         except psutil.Error:
             return 0.0
         return float(times.user + times.system)
@@ -191,7 +191,7 @@ class _Worker:
         import psutil
 
         try:
-            return int(self._seen.memory_info().rss)
+            return int(self._stats.memory_info().rss)
         except psutil.Error:
             return 0
 

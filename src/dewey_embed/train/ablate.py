@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -282,7 +283,7 @@ def _write_results(path: Path, grid: Grid, results: Sequence[Result]) -> None:
     """Write the results, complete or not at all."""
     values = {
         "grid": grid.model_dump(mode="json"),
-        "command": " ".join(["dewey", *sys.argv[1:]]),
+        "command": shlex.join(["dewey", *sys.argv[1:]]),
         "machine": machine(),
         "runs": [result.model_dump(mode="json") for result in results],
     }
@@ -307,10 +308,10 @@ def _write_table(path: Path, grid: Grid, results: Sequence[Result], num_texts: i
         for r in results
     ]
     lengths = [[r.name, *_cells(r, [prefix + span for prefix, span in spans])] for r in results]
-    setup = machine()
+    setup, command = machine(), shlex.join(["dewey", *sys.argv[1:]])
     text = [
         f"# {grid.title}", "", grid.question, "",
-        f"`{' '.join(['dewey', *sys.argv[1:]])}` on {setup['cores']} cores "
+        f"`{command}` on {setup['cores']} cores "
         f"({setup['processor']}, {setup['capability']}), torch {setup['torch']}. Cosines to the "
         f"teacher on the same {num_texts} held-out samples, trained on by none of the runs.", "",
         *_markdown(overall, rows), "", "By tokens of the text:", "", *_markdown(by_length, lengths),
