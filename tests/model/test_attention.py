@@ -67,7 +67,7 @@ def test_tiles_equal_the_plain_formula(num_tokens):
     assert relative_error(tiled_attention(q, k, v), plain(q, k, v)) < 1e-2
 
 
-def test_a_maximum_far_above_its_estimate_is_found(monkeypatch):
+def test_a_maximum_far_above_its_estimate_is_noticed(monkeypatch):
     q, k, v = draw(1000, dtype=torch.bfloat16)
     # Row 7 attends to one key only, 300 powers of two above all others; row 9 likewise to two.
     k[500] = 0
@@ -90,7 +90,7 @@ def test_a_config_without_the_usual_window_is_refused():
         small_config(local_attention=7)
 
 
-def test_a_row_that_attends_to_all_alike_is_not_done_twice(monkeypatch):
+def test_a_row_that_attends_to_all_keys_alike_is_computed_once(monkeypatch):
     calls = []
     weigh = attention._weigh
     monkeypatch.setattr(attention, "_weigh", lambda *a: calls.append(1) or weigh(*a))

@@ -27,7 +27,7 @@ def reference(theirs, sequence):
 
 @pytest.mark.parametrize("shape", ["tiny", "mini", "base"])
 @torch.inference_mode()
-def test_packed_and_alone_it_equals_transformers(model_twins, shape):
+def test_a_packed_and_a_single_sequence_equal_transformers(model_twins, shape):
     ours, theirs = model_twins(shape)
     # The longest length costs transformers minutes at base shape: once, at mini, is enough here;
     # base at 4,097 stands in the slow tests.
@@ -65,7 +65,7 @@ def test_bfloat16_stays_within_a_hundredth(shape):
 
 
 @torch.inference_mode()
-def test_order_and_company_in_the_row_change_nothing(model_twins):
+def test_the_other_sequences_of_a_row_change_nothing(model_twins):
     ours, _ = model_twins("tiny")
     lengths = (200, 3, 70, 1, 64)
     inputs = sequences(lengths)
@@ -90,7 +90,7 @@ def test_gradients_equal_transformers(model_twins):
     "biases", [{"attention_bias": True}, {"mlp_bias": True}, {"norm_bias": True}]
 )
 @torch.inference_mode()
-def test_biases_are_there_when_the_config_says_so(biases):
+def test_biases_of_the_config_are_used(biases):
     ours, theirs = twins("tiny", **biases)
     for name, weight in theirs.named_parameters():
         if name.endswith("bias"):
@@ -112,7 +112,7 @@ def test_both_generations_of_config_keys_mean_the_same():
     assert from_hugging_face(new, source="new") == from_hugging_face(old, source="old")
 
 
-def test_what_we_write_transformers_reads_back(model_twins):
+def test_transformers_reads_a_written_config(model_twins):
     transformers = pytest.importorskip("transformers")
     config = from_hugging_face(hugging_face_config("tiny").to_dict(), source="x")
     config = extend_context(config)
@@ -146,7 +146,7 @@ def test_a_sequence_past_the_positions_is_refused_with_both_numbers():
         ({"hidden_size": -1}, ConfigError, "hidden_size"),
     ],
 )
-def test_a_config_that_we_cannot_honour_is_refused(change, error, message):
+def test_a_config_that_cannot_be_honoured_is_refused(change, error, message):
     values = {**hugging_face_config("tiny").to_dict(), **change}
     with pytest.raises(error, match=message):
         from_hugging_face(values, source="config.json")

@@ -85,7 +85,7 @@ def test_a_sentence_transformers_folder_gives_the_vectors_it_gives_there(
 
 
 @pytest.mark.parametrize("single_vector", ["cls", "mean", "cls_add_mean"])
-def test_what_we_save_loads_in_plain_sentence_transformers(tmp_path, single_vector):
+def test_a_saved_model_loads_in_plain_sentence_transformers(tmp_path, single_vector):
     st = pytest.importorskip("sentence_transformers")
     ours = Dewey.load(dtype="float32", single_vector=single_vector)
     ours.save(tmp_path / "saved")
@@ -208,7 +208,7 @@ def test_pickles_and_foreign_folders_are_not_opened(bare, tmp_path):
         Dewey.load(tmp_path / "empty")
 
 
-def test_a_module_that_we_cannot_run_is_refused(bare):
+def test_a_module_that_cannot_be_run_is_refused(bare):
     modules = [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1", "type": "sentence_transformers.models.LSTM"},

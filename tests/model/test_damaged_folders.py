@@ -105,7 +105,7 @@ def refusal(folder):
     [b"", b"{", b"\xff\xfe{\x00", b"null", b"[]", b"3", b'"text"', b"[" * 100_000, b'{"a": NaN'],
     ids=lambda damage: repr(damage[:9]),
 )
-def test_a_file_that_is_no_json_object_is_named(good, folder, damage):
+def test_a_file_that_is_not_a_json_object_is_named(good, folder, damage):
     for name in json_files(good):
         kept = (folder / name).read_bytes()
         if (name.name, damage) == ("modules.json", b"[]"):
@@ -150,7 +150,7 @@ def mutations(value, choose, number):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(("name", "number"), FILES.items())
-def test_whatever_stands_in_a_json_file_it_is_refused_in_one_line_or_read(folder, name, number):
+def test_any_value_in_a_json_file_is_refused_in_one_line_or_read(folder, name, number):
     value = json.loads((folder / name).read_text(encoding="utf-8"))
     refused = []
     for _, mutated in mutations(value, random.Random(name), number):
@@ -167,7 +167,7 @@ def test_whatever_stands_in_a_json_file_it_is_refused_in_one_line_or_read(folder
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", FILES)
-def test_whatever_stands_in_a_json_file_what_loads_gives_their_vectors(folder, name):
+def test_a_folder_that_loads_with_any_value_in_a_json_file_gives_the_same_vectors(folder, name):
     st = pytest.importorskip("sentence_transformers")
     texts = ["ships carry Timber to the sea " * 20, "the rent"]
     value = json.loads((folder / name).read_text(encoding="utf-8"))
@@ -185,7 +185,7 @@ def test_whatever_stands_in_a_json_file_what_loads_gives_their_vectors(folder, n
         np.testing.assert_allclose(ours, theirs, atol=1e-5, err_msg=f"{name} {path}")
 
 
-def test_what_is_missing_is_named(good, folder):
+def test_a_missing_file_is_named(good, folder):
     optional = {"config_sentence_transformers", "sentence_bert_config", "tokenizer_config"}
     for path in sorted(good.rglob("*.*")):
         name = path.relative_to(good)
@@ -277,7 +277,7 @@ def test_folders_of_other_formats_say_what_to_convert(folder):
         shutil.rmtree(folder / kind)
 
 
-def test_what_is_no_folder_says_so(tmp_path):
+def test_a_path_that_is_not_a_model_folder_is_refused(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"")
     for given in (file, str(file)):
@@ -288,7 +288,7 @@ def test_what_is_no_folder_says_so(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else for a moment")
-def test_a_folder_that_may_not_be_looked_into_is_not_called_missing(folder):
+def test_a_folder_that_may_not_be_read_is_not_called_missing(folder):
     for part in (folder.parent, *list(folder.parents)[1:3]):
         part.chmod(0o755)
     for locked in (folder, folder / "2_Dense", folder / "config.json"):

@@ -36,17 +36,17 @@ def test_a_control_groups_share_counts(tmp_path, text, cores):
 
 
 @pytest.mark.parametrize(("quota", "cores"), [(100_000, 1), (-1, BOUND)])
-def test_so_does_one_of_the_first_version(tmp_path, quota, cores):
+def test_a_control_group_of_version_1_counts(tmp_path, quota, cores):
     version_1(tmp_path, quota, 100_000)
     assert usable_cores(tmp_path) == cores
 
 
-def test_without_a_control_group_it_is_the_cores_the_process_is_bound_to(tmp_path):
+def test_without_a_control_group_the_cores_of_the_process_count(tmp_path):
     assert usable_cores(tmp_path) == BOUND
 
 
 @pytest.mark.skipif(BOUND < 2, reason="needs two cores")
-def test_threads_are_only_ever_lowered_and_not_against_the_environment(tmp_path, monkeypatch):
+def test_threads_are_lowered_but_never_raised_or_set_against_the_environment(tmp_path, monkeypatch):
     before = torch.get_num_threads()
     version_2(tmp_path, "100000 100000")
     try:

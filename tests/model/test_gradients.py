@@ -12,7 +12,7 @@ from dewey_embed.model.native.kernels import kernels
 from dewey_embed.model.native.layers import KernelAttention
 from dewey_embed.model.packing import pack
 from tests.model.test_attention import relative_error
-from tests.model.test_native import needs_halves
+from tests.model.test_native import needs_bfloat16
 from tests.model.twins import twins
 
 WINDOW = 64
@@ -64,17 +64,17 @@ def normal(num_tokens, *shape, seed=0):
     return torch.randn(num_tokens, *shape, generator=generator).bfloat16()
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
-def test_they_equal_those_of_the_formula(lengths, kind):
+def test_gradients_equal_those_of_the_formula(lengths, kind):
     qkv, gradient = normal(sum(lengths), 3, 6, 64), normal(sum(lengths), 6, 64, seed=1)
     got, expected = both(qkv, gradient, lengths, kind)
     for part in range(3):
         assert relative_error(got[:, part], expected[:, part]) < 6e-3
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
 def test_a_text_of_one_token_moves_its_value_alone(kind):
     got, _ = both(normal(1, 3, 6, 64), gradient := normal(1, 6, 64, seed=1), (1,), kind)
@@ -82,8 +82,8 @@ def test_a_text_of_one_token_moves_its_value_alone(kind):
     assert got[:, :2].abs().max() < 1e-6
 
 
-@needs_halves
-def test_scores_far_above_a_querys_own_leave_them_right():
+@needs_bfloat16
+def test_gradients_are_right_with_scores_far_above_a_querys_own():
     qkv = normal(300, 3, 6, 64)
     qkv[7, 0] *= 12  # its own key is far from its highest score, and shifts have to move
     qkv[250, 1] *= 12
@@ -93,8 +93,8 @@ def test_scores_far_above_a_querys_own_leave_them_right():
         assert relative_error(got[:, part], expected[:, part]) < 2e-2
 
 
-@needs_halves
-def test_scores_far_below_zero_leave_them_finite():
+@needs_bfloat16
+def test_gradients_are_finite_with_scores_far_below_zero():
     """A score of zero, as of a key that is none, would then weigh more than a float can hold."""
     qkv = torch.ones(5, 3, 6, 64)
     qkv[:, 0], qkv[:, 1] = -10, 3
@@ -103,8 +103,8 @@ def test_scores_far_below_zero_leave_them_finite():
     assert relative_error(got[:, 2], expected[:, 2]) < 6e-3
 
 
-@needs_halves
-def test_they_are_the_same_with_any_number_of_threads():
+@needs_bfloat16
+def test_gradients_are_the_same_with_any_number_of_threads():
     lengths = (300, 40, 2, 129)
     qkv, gradient = normal(sum(lengths), 3, 6, 64), normal(sum(lengths), 6, 64, seed=1)
     found, threads = [], torch.get_num_threads()
@@ -128,7 +128,7 @@ def weights_gradients(backbone, packed, *, dtype):
     return torch.cat([each.grad.flatten() for each in backbone.parameters()])
 
 
-@needs_halves
+@needs_bfloat16
 def test_a_backbones_gradients_are_as_near_to_float32_as_torchs():
     backbone = twins("mini")[0]
     generator = np.random.default_rng(0)
@@ -151,8 +151,8 @@ def test_a_backbones_gradients_are_as_near_to_float32_as_torchs():
     assert torch.equal(ours, again)
 
 
-@needs_halves
-def test_they_keep_no_scores():
+@needs_bfloat16
+def test_attention_keeps_no_scores_for_its_gradients():
     """What is kept for a token is the same in a text of any length."""
     kept = {}
     for length in (256, 2048):
@@ -176,7 +176,7 @@ def test_the_environment_turns_the_kernels_off(monkeypatch):
     assert not train_with_kernels(twins("mini")[0])
 
 
-@needs_halves
+@needs_bfloat16
 def test_a_processor_with_a_unit_for_tiles_trains_by_torch(monkeypatch):
     backbone = twins("mini")[0]
     assert train_with_kernels(backbone)

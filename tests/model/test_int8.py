@@ -9,7 +9,7 @@ from dewey_embed.model.int8 import TrainedLinear, int8_linear, int8_linear_gradi
 from dewey_embed.model.packing import pack
 from tests.model.test_attention import relative_error
 from tests.model.test_gradients import weights_gradients
-from tests.model.test_native import needs_halves
+from tests.model.test_native import needs_bfloat16
 from tests.model.twins import twins
 
 SHAPES = [(64, 64), (192, 128), (1152, 384), (384, 768)]
@@ -28,7 +28,7 @@ def whole(*shape, dim, seed=0):
     return numbers
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("num_tokens", TOKENS)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_products_and_gradients_are_right_but_for_rounding(num_tokens, shape):
@@ -41,7 +41,7 @@ def test_products_and_gradients_are_right_but_for_rounding(num_tokens, shape):
     assert relative_error(of_weight, grads.double().T @ rows.double()) < 0.02
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("num_tokens", [1, 255, 600])
 def test_numbers_that_int8_holds_are_multiplied_exactly(num_tokens):
     weight, rows = whole(192, 128, dim=1), whole(num_tokens, 128, dim=1)
@@ -52,9 +52,9 @@ def test_numbers_that_int8_holds_are_multiplied_exactly(num_tokens):
     assert torch.equal(of_rows, (grads @ transposed).bfloat16())
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("num_tokens", [1, 255, 600])
-def test_so_are_those_that_are_summed_up_over_tokens(num_tokens):
+def test_numbers_that_int8_holds_are_summed_over_tokens_exactly(num_tokens):
     rows, grads = whole(num_tokens, 128, dim=0), whole(num_tokens, 192, dim=0, seed=1)
     for block in range(0, num_tokens, 256):  # the highest of each block is 127, too
         rows[block], grads[block] = 127, -127
@@ -62,7 +62,7 @@ def test_so_are_those_that_are_summed_up_over_tokens(num_tokens):
     assert torch.equal(of_weight, grads.T @ rows)
 
 
-@needs_halves
+@needs_bfloat16
 def test_a_column_is_rounded_by_its_own_highest_among_256_tokens():
     """One number a million times as high costs its column and its block, and nothing else."""
     rows, grads = normal(512, 128).bfloat16(), normal(512, 192, seed=1).bfloat16()
@@ -77,10 +77,10 @@ def test_a_column_is_rounded_by_its_own_highest_among_256_tokens():
     assert relative_error(first_block[7], calm[:256, 7].double() @ rows[:256].double()) < 0.03
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("where", ["rows", "weight", "grads"])
-def test_what_is_no_number_stays_none(wrong, where):
+def test_a_number_that_is_not_finite_stays_so(wrong, where):
     """So that a broken run is seen, and stopped."""
     parts = {
         "rows": normal(300, 128).bfloat16(),
@@ -96,7 +96,7 @@ def test_what_is_no_number_stays_none(wrong, where):
     assert not torch.isfinite(of_weight).all() or where == "weight"
 
 
-@needs_halves
+@needs_bfloat16
 def test_factors_of_zeros_give_zeros():
     zeros = torch.zeros(300, 128).bfloat16(), torch.zeros(300, 192).bfloat16()
     assert not int8_linear(zeros[0], torch.zeros(192, 128)).any()
@@ -104,8 +104,8 @@ def test_factors_of_zeros_give_zeros():
         assert torch.equal(gradient, torch.zeros_like(gradient))
 
 
-@needs_halves
-def test_they_are_the_same_with_any_number_of_threads():
+@needs_bfloat16
+def test_products_are_the_same_with_any_number_of_threads():
     rows, grads = normal(700, 384).bfloat16(), normal(700, 1152, seed=1).bfloat16()
     weight, found, threads = normal(1152, 384, seed=2), [], torch.get_num_threads()
     try:
@@ -119,15 +119,15 @@ def test_they_are_the_same_with_any_number_of_threads():
         assert all(torch.equal(*pair) for pair in zip(found[0], other, strict=True))
 
 
-@needs_halves
-def test_torch_can_trace_and_differentiate_them():
+@needs_bfloat16
+def test_torch_can_trace_and_differentiate_int8_linear():
     rows = normal(70, 128).bfloat16().requires_grad_()
     weight = normal(192, 128, seed=1).requires_grad_()
     torch.library.opcheck(int8_linear, (rows, weight))
 
 
-@needs_halves
-def test_a_layer_has_the_weights_it_was_made_of_and_a_bias_beside_the_product():
+@needs_bfloat16
+def test_a_trained_layer_shares_the_linears_weights_and_adds_its_bias():
     linear = nn.Linear(128, 192)
     trained = TrainedLinear(linear)
     assert trained.weight is linear.weight
@@ -143,7 +143,7 @@ def test_a_layer_has_the_weights_it_was_made_of_and_a_bias_beside_the_product():
         assert torch.equal(trained(rows), linear(rows))
 
 
-@needs_halves
+@needs_bfloat16
 def test_a_backbones_gradients_point_where_exact_ones_do():
     backbone = twins("mini")[0]
     generator = torch.Generator().manual_seed(0)
@@ -164,7 +164,7 @@ def test_a_backbones_gradients_point_where_exact_ones_do():
     assert torch.equal(weights_gradients(backbone, packed, dtype=torch.float32), exact)
 
 
-@needs_halves
+@needs_bfloat16
 def test_where_attention_has_no_kernels_or_widths_do_not_fit_nothing_changes():
     backbone = twins("mini")[0]
     assert not train_in_int8(backbone)

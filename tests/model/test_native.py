@@ -19,11 +19,11 @@ from tests.model.test_attention import plain, relative_error
 from tests.model.twins import twins
 
 HAVE_COMPILER = shutil.which("g++") is not None
-HALVES = build.LIBRARIES[0]
-needs_halves = pytest.mark.skipif(
-    not (HAVE_COMPILER and HALVES.fits_processor()), reason="needs AVX512-BF16 and g++"
+BFLOAT16 = build.LIBRARIES[0]
+needs_bfloat16 = pytest.mark.skipif(
+    not (HAVE_COMPILER and BFLOAT16.fits_processor()), reason="needs AVX512-BF16 and g++"
 )
-needs_floats = pytest.mark.skipif(
+needs_float32 = pytest.mark.skipif(
     not (HAVE_COMPILER and build.library_for(torch.float32)), reason="needs AVX2 and g++"
 )
 
@@ -40,7 +40,7 @@ def native(request):
 
 
 @pytest.fixture
-def native_halves():
+def bfloat16_kernels():
     """The kernels for bfloat16, as a model gets them."""
     found = kernels(torch.bfloat16, may_build=True)
     assert found is not None
@@ -122,12 +122,12 @@ def test_linear_equals_torch(native, num_tokens, inner, outer, bias):
         assert relative_error(out, layer.double()(tokens.double())) < tolerance(native, 3e-3)
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("num_tokens", [1, 17, 129, 600])
 @pytest.mark.parametrize(("inner", "outer"), [(384, 1152), (64, 48), (768, 80)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_linear_by_int8_weights_is_what_rounding_makes_of_it(
-    native_halves, num_tokens, inner, outer, bias
+def test_linear_by_int8_weights_is_exact_but_for_quantization(
+    bfloat16_kernels, num_tokens, inner, outer, bias
 ):
     generator = torch.Generator().manual_seed(num_tokens)
     tokens = (torch.randn(num_tokens, inner, generator=generator) * 3).bfloat16()
@@ -135,14 +135,14 @@ def test_linear_by_int8_weights_is_what_rounding_makes_of_it(
     layer = Int8Linear(torch.nn.Linear(inner, outer, bias=bias).bfloat16())
     weights = layer.weight, layer.scale, layer.shift
     out = torch.full((num_tokens, outer), float("nan"), dtype=torch.bfloat16)
-    native_halves.linear_int8(tokens, weights, layer.bias, out)
+    bfloat16_kernels.linear_int8(tokens, weights, layer.bias, out)
     steps = tokens.float().abs().amax(1, keepdim=True) / 127
     rounded = (tokens.float() / steps.clamp(min=1e-30)).round() * steps
     expected = rounded.double() @ (layer.weight.double() * layer.scale.double()[:, None]).T
     expected = expected + layer.bias.double() if bias else expected
     assert relative_error(out, expected.float()) < 3e-3
     tokens[-1, 3] = float("nan")
-    native_halves.linear_int8(tokens, weights, layer.bias, out)
+    bfloat16_kernels.linear_int8(tokens, weights, layer.bias, out)
     assert out[-1].isnan().all()
     assert not out[:-1].isnan().any()
 
@@ -189,16 +189,16 @@ def some_texts(*lengths):
     return pack([draw.integers(3, 300, length) for length in lengths])
 
 
-@needs_halves
+@needs_bfloat16
 @pytest.mark.parametrize("changes", CHANGES)
 @pytest.mark.parametrize("tiles", [False, True], ids=["AVX512", "AMX"])
 @torch.inference_mode()
 def test_a_backbone_is_as_near_to_float32_with_kernels_as_without(
-    native_halves, monkeypatch, changes, tiles
+    bfloat16_kernels, monkeypatch, changes, tiles
 ):
     packed = some_texts(1, 64, 129, 1000, 33)
     backbone = twins("mini", **changes)[0]
-    monkeypatch.setattr(native_halves, "has_tiles", tiles)
+    monkeypatch.setattr(bfloat16_kernels, "has_tiles", tiles)
     with_kernels = hidden_states(backbone.bfloat16(), packed)
     monkeypatch.setenv("DEWEY_NATIVE", "0")
     without = hidden_states(backbone, packed)
@@ -233,14 +233,14 @@ def test_int8_weights_stay_near_with_kernels_and_without(monkeypatch):
     to_int8(backbone)
     assert relative_error(hidden_states(backbone, packed), exact) < 2e-2
     monkeypatch.delenv("DEWEY_NATIVE")
-    if HAVE_COMPILER and HALVES.fits_processor():
+    if HAVE_COMPILER and BFLOAT16.fits_processor():
         kernels(torch.bfloat16, may_build=True)
         assert inference_kernels(backbone) is not None
         assert relative_error(hidden_states(backbone, packed), exact) < 3e-2
     assert inference_kernels(backbone.float(), may_build=True) is None
 
 
-@needs_floats
+@needs_float32
 def test_a_pass_with_gradients_or_in_mixed_precision_is_torchs_own():
     backbone, found = twins("mini")[0], kernels(torch.float32, may_build=True)
     assert inference_kernels(backbone) is None
@@ -251,12 +251,12 @@ def test_a_pass_with_gradients_or_in_mixed_precision_is_torchs_own():
         assert inference_kernels(backbone.double()) is None
 
 
-def test_heads_of_another_width_are_torchs():
+def test_torch_runs_heads_of_another_width():
     with torch.inference_mode():
         assert inference_kernels(twins("tiny")[0], may_build=True) is None
 
 
-def test_kernels_are_built_when_a_models_work_is_worth_it(monkeypatch):
+def test_kernels_are_built_when_a_model_has_encoded_enough(monkeypatch):
     built = []
     monkeypatch.setattr(engine, "kernels", lambda dtype, *, may_build: built.append(may_build))
     backbone = twins("mini")[0]
@@ -282,8 +282,8 @@ def start(home, **environment):
     )  # fmt: skip
 
 
-@needs_floats
-def test_processes_that_build_at_once_leave_one_whole_library(tmp_path):
+@needs_float32
+def test_processes_that_build_at_once_leave_one_complete_library(tmp_path):
     running = [start(tmp_path) for _ in range(2)]
     for process in running:
         out, err = process.communicate(timeout=300)
@@ -292,7 +292,7 @@ def test_processes_that_build_at_once_leave_one_whole_library(tmp_path):
     assert [path.name for path in left] == ["kernels.so"]
 
 
-def test_without_a_compiler_all_is_done_in_torch(tmp_path):
+def test_without_a_compiler_torch_does_the_work(tmp_path):
     out, err = start(tmp_path, PATH=str(tmp_path)).communicate(timeout=300)
     assert out.strip() == "none", err
 

@@ -12,7 +12,7 @@ from dewey_embed.model.native import build
 from dewey_embed.model.native.build import cache_folder, exposed_part, may_be_loaded, seal
 
 HAVE_FLOATS = build.find_compiler() is not None and build.library_for(torch.float32) is not None
-needs_floats = pytest.mark.skipif(not HAVE_FLOATS, reason="no compiler, or no AVX2")
+needs_float32 = pytest.mark.skipif(not HAVE_FLOATS, reason="no compiler, or no AVX2")
 as_root = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
 
 
@@ -68,7 +68,7 @@ def test_a_folder_above_that_others_may_write_to_is_named_unless_it_is_sticky(tm
     assert exposed_part(inner / "not-there-yet") is None
 
 
-def test_the_cache_is_where_the_system_is_told_to_keep_caches(tmp_path, monkeypatch):
+def test_the_cache_is_in_xdg_cache_home_or_the_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "kept"))
     assert cache_folder() == tmp_path / "kept" / "dewey-embed" / "native"
@@ -98,7 +98,7 @@ def run(home, setup="", **environment):
     return found, path, done.stderr
 
 
-@needs_floats
+@needs_float32
 def test_a_damaged_library_is_built_again(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
@@ -111,8 +111,8 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch):
     assert sorted(path.parent.iterdir()) == [path]
 
 
-@needs_floats
-def test_a_home_that_others_may_write_to_is_said_once_and_left_alone(tmp_path):
+@needs_float32
+def test_a_home_that_others_may_write_to_is_named_once_and_not_used(tmp_path):
     tmp_path.chmod(0o777)
     found, _, said = run(tmp_path)
     assert found == "none"
@@ -121,7 +121,7 @@ def test_a_home_that_others_may_write_to_is_said_once_and_left_alone(tmp_path):
     assert not list(tmp_path.rglob("*.so"))
 
 
-@needs_floats
+@needs_float32
 @as_root
 def test_a_user_without_a_home_builds_for_the_process_alone(tmp_path):
     scratch = tmp_path / "scratch"

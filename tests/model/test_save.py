@@ -41,7 +41,7 @@ def files(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_what_else_lies_in_the_folder_stays(models, tmp_path):
+def test_other_files_in_the_folder_stay(models, tmp_path):
     others = ["README.md", ".git/HEAD", ".gitattributes", "eval.json", "2_Dense/notes.txt",
               "onnx/model.onnx"]  # fmt: skip
     folder = tmp_path / "repository"
@@ -72,7 +72,7 @@ def test_a_model_is_saved_onto_the_folder_it_was_loaded_from(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("beside", [(), ("README.md", ".gitattributes", "LICENSE")])
-def test_a_repository_without_a_model_takes_one(models, tmp_path, beside):
+def test_a_model_is_saved_into_a_repository_without_one(models, tmp_path, beside):
     for name in beside:
         (tmp_path / name).write_text("mine")
     models[0].save(tmp_path)
@@ -115,7 +115,7 @@ def test_killed_at_any_moment_the_folder_holds_one_model_or_the_other(models, tm
     assert files(folder) == sorted(["README.md", *files(tmp_path / "new")])
 
 
-def test_a_new_folder_killed_while_it_is_written_is_whole_or_not_there(models, tmp_path):
+def test_a_save_killed_leaves_a_complete_new_folder_or_none(models, tmp_path):
     choose = random.Random(2)
     for number in range(8):
         folder = tmp_path / f"model-{number}"
@@ -126,7 +126,7 @@ def test_a_new_folder_killed_while_it_is_written_is_whole_or_not_there(models, t
     assert not list(tmp_path.glob(".model-0*"))
 
 
-def test_what_cannot_be_written_to_is_refused_in_one_line(models, tmp_path):
+def test_a_path_that_cannot_be_written_is_refused_in_one_line(models, tmp_path):
     file = tmp_path / "file"
     file.write_text("mine")
     for place in (file, file / "below", "/proc/model", tmp_path / ("long" * 100)):

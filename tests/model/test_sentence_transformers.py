@@ -83,7 +83,7 @@ def test_hundreds_of_random_folders_give_their_own_vectors_or_are_refused(tmp_pa
 
 
 @pytest.mark.parametrize("change", ["pooling", "prompts", "length", "normalize", "dimensions"])
-def test_what_sentence_transformers_saves_over_our_folder_is_not_read_as_ours(tmp_path, change):
+def test_a_model_saved_by_sentence_transformers_over_ours_is_not_read_as_ours(tmp_path, change):
     make_folder(tmp_path / "made", 13)
     model = Dewey.load(tmp_path / "made", dtype="float32")
     model.save(tmp_path / "model")
@@ -107,7 +107,7 @@ def test_what_sentence_transformers_saves_over_our_folder_is_not_read_as_ours(tm
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_weights_that_it_trains_and_saves_over_our_folder_are_read(tmp_path):
+def test_weights_that_sentence_transformers_trains_and_saves_over_ours_are_read(tmp_path):
     make_folder(tmp_path / "made", 13)
     Dewey.load(tmp_path / "made", dtype="float32").save(tmp_path / "model")
     theirs = theirs_of(tmp_path / "model")
@@ -132,7 +132,7 @@ def test_adapters_and_quantised_models_are_refused_by_name(tmp_path):
         Dewey.load(tmp_path / "model")
 
 
-def test_a_similarity_that_may_rank_otherwise_is_said(tmp_path):
+def test_a_similarity_that_may_rank_otherwise_gets_a_warning(tmp_path):
     make_folder(tmp_path / "model", 5)
     path = tmp_path / "model" / "config_sentence_transformers.json"
     for name, said in (("cosine", False), (None, False), ("manhattan", True)):

@@ -15,7 +15,7 @@ from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import build_student, repacked
 from dewey_embed.train.teach import teach
 from dewey_embed.train.trainer import arguments
-from tests.model.test_native import needs_halves
+from tests.model.test_native import needs_bfloat16
 from tests.train.conftest import MINI
 
 WATCHED = "model.backbone.layers.1.attn.Wqkv.weight"
@@ -37,7 +37,7 @@ def gradients(model, batch):
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
-@needs_halves
+@needs_bfloat16
 def test_attention_is_trained_by_kernels_where_a_recipe_compiles(tiny) -> None:
     for compile_, expected in (("auto", True), ("never", False)):
         recipe = read_recipe(tiny.recipe, [f'training.compile="{compile_}"'])
@@ -45,7 +45,7 @@ def test_attention_is_trained_by_kernels_where_a_recipe_compiles(tiny) -> None:
         assert (kernels is not None) == expected
 
 
-@needs_halves
+@needs_bfloat16
 def test_layers_are_trained_in_int8_where_a_recipe_says_so(tiny, tmp_path) -> None:
     for precision, kind in (("int8", TrainedLinear), ("bfloat16", torch.nn.Linear)):
         recipe = read_recipe(

@@ -34,7 +34,7 @@ OwnAttention = Callable[[Tensor, LayerType], Tensor]
 
 
 class Norm(nn.LayerNorm):
-    """LayerNorm of float32 states, given out in the dtype of the weights (or another)."""
+    """LayerNorm of float32 states, returned in the dtype of the weights (or another)."""
 
     def __init__(self, config: BackboneConfig) -> None:
         super().__init__(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
@@ -175,7 +175,7 @@ class Backbone(nn.Module):
 
     @cached_property
     def layer_weights(self) -> int:
-        """How many numbers every token is multiplied by, about."""
+        """The number of weights that every token is multiplied by, about."""
         return sum(each.numel() for each in (*self.layers.parameters(), *self.layers.buffers()))
 
     def compile_layers(self) -> None:

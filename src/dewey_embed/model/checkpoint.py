@@ -1,4 +1,4 @@
-"""Model folders ↔ models: which layouts we read, and the one that we write.
+"""Model folders → models: the layouts that Dewey reads.
 
 Each layout is a row of `LAYOUTS`: how to recognise it and how to read its settings. Weights come
 from safetensors only, never from pickles, and no code that lies in a folder is ever run.
@@ -38,11 +38,11 @@ from dewey_embed.single_vectors import SINGLE_VECTORS
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model folder, read: settings, and weights under our names.
+    """A model folder as read: settings, and weights by `DeweyModel`'s names.
 
-    Those are `backbone.…`, `steps.….…` and `head.…`. `tokenizer` is the folder of the tokenizer's
-    files, and `lower_case` what is done before it; where `template` is true, its own template says
-    which special tokens stand around a text, and the ids in `config` are only a guess.
+    `tokenizer` is the folder of the tokenizer's files; with `lower_case` texts are lowered before
+    it. With `template` the tokenizer's own template names the special tokens around a text, and the
+    ids in `config` are only a guess.
     """
 
     config: DeweyConfig
@@ -54,7 +54,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way in which others, or we, lay out a model folder."""
+    """A layout of a model folder: how it is recognised and read."""
 
     name: str
     recognise: Callable[[Path, Json], bool]
@@ -62,11 +62,11 @@ class Layout:
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
-    """Settings and weights of a model folder of any layout that we know.
+    """The settings and weights of a model folder of any known layout.
 
     Raises:
         CheckpointError: no such folder, no layout fits, or a file is missing, truncated or
-            foreign; the file and what is wrong in it are named.
+            foreign; the message names the file and its fault.
 
     """
     # A Sentence Transformers folder may keep its Transformer's config in a folder of its own.
@@ -96,7 +96,7 @@ def build_model(checkpoint: Checkpoint) -> DeweyModel:
             model = DeweyModel(checkpoint.config)
     except RuntimeError as error:  # sizes that no memory could hold
         raise CheckpointError(
-            f"{checkpoint.weights.source}: its config describes no possible model ({error})"
+            f"{checkpoint.weights.source}: its config describes an impossible model ({error})"
         ) from None
     weights = checkpoint.weights
     expected = model.state_dict()
@@ -107,7 +107,7 @@ def build_model(checkpoint: Checkpoint) -> DeweyModel:
     for name in weights.tensors:
         if name not in expected:
             raise CheckpointError(
-                f"{weights.source_of(name)}: unknown tensor {name!r}; the config knows none such"
+                f"{weights.source_of(name)}: tensor {name!r} is not in the model of its config"
             )
     model.load_state_dict(weights.tensors, assign=True)
     return model.eval()
@@ -119,7 +119,7 @@ def _require_fitting(weights: Weights, name: str, expected: Tensor) -> None:
     if tensor.shape != expected.shape:
         raise CheckpointError(
             f"{source}: tensor {name!r} has shape {tuple(tensor.shape)}, "
-            f"the config asks for {tuple(expected.shape)}"
+            f"the config needs {tuple(expected.shape)}"
         )
     if not tensor.dtype.is_floating_point or tensor.element_size() == 1:
         raise CheckpointError(
@@ -140,7 +140,7 @@ def _read_ours(folder: Path, config: Json) -> Checkpoint:
     settings.pop("format", None)
     backbone = from_hugging_face(config, source=str(folder / "config.json"))
     dewey = DeweyConfig.parse({**settings, "backbone": backbone}, source=str(path))
-    # The folders that `export` writes, numbered from the Transformer on.
+    # `export` numbers the folders, from the Transformer on.
     dense = [
         folder / f"{number}_Dense"
         for number, step in enumerate(dewey.steps, start=2)
@@ -154,9 +154,9 @@ def _read_ours(folder: Path, config: Json) -> Checkpoint:
 
 
 def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFolder) -> None:
-    """Refuse settings of ours beside which Sentence Transformers has saved another model.
+    """Refuse a `dewey.json` beside which Sentence Transformers has saved another model.
 
-    It writes its own files anew and leaves ours as they were.
+    It replaces its own files and leaves `dewey.json` as it was.
     """
     limit = theirs.max_tokens(ours.backbone.max_position_embeddings)
     both: dict[str, tuple[object, object]] = {
@@ -183,7 +183,7 @@ def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFol
 
 
 def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
-    """A Transformer, a Pooling, and what follows it."""
+    """A Transformer, a Pooling, and the steps after it."""
     read = read_folder(folder)
     if read.transformer != folder:
         config = read_json(read.transformer / "config.json")
@@ -218,10 +218,10 @@ def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
 
 
 def _steps_and_head(read: SentenceTransformersFolder) -> Json:
-    """The folder's steps in our terms: a last plain linear layer is the head."""
+    """The folder's steps as settings: a last plain linear layer is the head."""
     steps = list(read.steps)
     while steps and not isinstance(steps[-1], Dense):
-        steps.pop()  # the last thing we do is to normalise
+        steps.pop()  # Dewey normalises at the end anyway
     if steps and isinstance(last := steps[-1], Dense) and last.activation == "identity":
         head = {"vector_size": last.out_features, "head_bias": last.bias}
         return {"steps": tuple(steps[:-1]), **head}
@@ -229,17 +229,17 @@ def _steps_and_head(read: SentenceTransformersFolder) -> Json:
 
 
 def _backbone_of_any_ids(config: Json, source: str) -> BackboneConfig:
-    """The backbone of a config that need not say which tokens are CLS and SEP."""
+    """The backbone of a config that may lack the ids of CLS and SEP."""
     ids = {key: config.get(key) for key in ("cls_token_id", "sep_token_id")}
     missing = {key: 0 for key, value in ids.items() if value is None}
     return from_hugging_face({**config, **missing}, source=source)
 
 
 def _read_released(folder: Path, config: Json) -> Checkpoint:
-    """`infgrad/dewey_en_beta`: a ModernBERT and one linear layer, under names of their own.
+    """`infgrad/dewey_en_beta`: a ModernBERT and one linear layer, under other names.
 
-    The remote code beside it is not run: ModernBERT's names are found by their endings, and the
-    one linear layer left over of shape vector_size × hidden is the head.
+    The remote code beside it is not run: ModernBERT's names are recognised by their endings,
+    and the only other linear layer, of shape vector_size × hidden, is the head.
     """
     source = str(folder / "config.json")
     backbone = from_hugging_face(config, source=source)
@@ -264,7 +264,7 @@ def _read_released(folder: Path, config: Json) -> Checkpoint:
 
 
 def _read_hugging_face(folder: Path, config: Json) -> Checkpoint:
-    """A bare ModernBERT, or one with a head for another task, which is left aside."""
+    """A bare ModernBERT, or one with a head for another task, which is ignored."""
     backbone = _backbone_of_any_ids(config, str(folder / "config.json"))
     dewey = DeweyConfig.parse(
         {
@@ -278,7 +278,7 @@ def _read_hugging_face(folder: Path, config: Json) -> Checkpoint:
 
 
 def _with_dense(folder: Path, config: DeweyConfig, dense: list[Path]) -> Weights:
-    """Backbone weights from the folder, those of steps and head from `dense`, under our names."""
+    """The backbone's weights from the folder, those of steps and head from the folders `dense`."""
     raw = read_weights(folder)
     body, _ = strip_prefix(raw)
     tensors: dict[str, Tensor] = {f"backbone.{name}": tensor for name, tensor in body.items()}

@@ -29,7 +29,7 @@ CONTROL_GROUP = Path("/sys/fs/cgroup")
 
 @dataclass(frozen=True, slots=True)
 class DeviceSizes:
-    """How much work a device gets at a time.
+    """The amount of work a device gets at a time.
 
     | field             | meaning                                                                |
     |-------------------|------------------------------------------------------------------------|

@@ -1,7 +1,7 @@
 """Backbone + head: pooled states → unit vectors. Knows tokens, not text.
 
 The head is applied after pooling: a mean is linear, so the mean of the tokens' projections is the
-projection of their mean, and C vectors are projected in place of T tokens (DESIGN.md, decision 1).
+projection of their mean, and C vectors are projected in place of T tokens.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 
 class DenseStep(nn.Linear):
-    """A linear layer with an activation, in float32 whatever its weights are."""
+    """A linear layer with an activation, in float32 for weights of any dtype."""
 
     def __init__(self, config: Dense) -> None:
         super().__init__(config.in_features, config.out_features, bias=config.bias)
@@ -52,7 +52,7 @@ class NormalizeStep(nn.Module):
 class DeweyModel(nn.Module):
     """A backbone with the steps on its pooled states and its head (a plain linear layer, or none).
 
-    Models of our own have no steps; others' Sentence Transformers folders may.
+    Dewey's own models have no steps; Sentence Transformers folders may.
     """
 
     def __init__(self, config: DeweyConfig) -> None:
@@ -84,12 +84,12 @@ class DeweyModel(nn.Module):
 def placed(
     model: DeweyModel, *, device: str | None, dtype: Dtype, compile_layers: bool
 ) -> DeweyModel:
-    """The model, ready to encode: on `device`, CUDA where there is one unless given, in `dtype`.
+    """The model, moved to its device and dtype: by default CUDA where there is one.
 
-    On a CPU this process then uses no more threads than it has cores.
+    On a CPU it also limits this process to as many threads as it has cores.
 
     Raises:
-        ConfigError: an unknown dtype, or a device that is unknown or not there.
+        ConfigError: the dtype is unknown, or the device is unknown or not there.
 
     """
     place = find_device(device)

@@ -108,15 +108,15 @@ def training_kernels(backbone: Backbone) -> Kernels | None:
 
 
 def train_with_kernels(backbone: Backbone) -> bool:
-    """Have attention trained by kernels from now on; whether there are any."""
+    """Train attention by kernels from now on, and return whether there are any."""
     backbone.own_training = True
     return training_kernels(backbone) is not None
 
 
 def train_in_int8(backbone: Backbone) -> bool:
-    """Have the layers' products under gradients in int8 from now on; whether they are.
+    """Train with the layers' products in int8 from now on, and return whether that is possible.
 
-    They are where attention has kernels for training, if all widths are multiples of 64.
+    It is where attention has kernels for training, if all widths are multiples of 64.
     """
     if training_kernels(backbone) is None or not widths_fit(backbone.config):
         return False
@@ -132,7 +132,7 @@ def prepare(backbone: Backbone, num_tokens: int) -> None:
 
 
 def engine_name(backbone: Backbone) -> str:
-    """What encodes with a backbone on this machine, in words for people."""
+    """The engine that encodes with a backbone on this machine, in words for people."""
     with torch.inference_mode():
         dtype = backbone.final_norm.weight.dtype
         if inference_kernels(backbone) is not None:

@@ -45,7 +45,7 @@ def pooling_difference(config: DeweyConfig) -> str | None:
 
 
 def write_model(model: DeweyModel, folder: Path) -> None:
-    """Write all of a model but its tokenizer into `folder`."""
+    """Write a model without its tokenizer into `folder`."""
     config = model.config
     body = _tensors(model.backbone)
     _write_safetensors(body, folder / "model.safetensors")

@@ -74,7 +74,7 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
 
 
 def expanded(path: Path) -> Path:
-    """The path with `~` as the home folder; as it stands where there is no home."""
+    """The path with `~` as the home folder; unchanged if there is no home."""
     try:
         return path.expanduser()
     except RuntimeError:

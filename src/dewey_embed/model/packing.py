@@ -1,7 +1,7 @@
 """Sequences of different lengths → one row of tokens, with no padding anywhere.
 
 A batch is one row of T tokens and `cu_seqlens`, the B + 1 places where its sequences begin and
-end. Knows nothing of text, and nothing of what the tokens mean.
+end. This module knows nothing of texts.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class Packed:
 
 
 def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "cpu") -> Packed:
-    """One row of all sequences' ids, in the order given; copied to a GPU without waiting for it.
+    """One row of all sequences' ids, in the given order; copied to a GPU without waiting for it.
 
     Raises:
-        ValueError: there is no sequence, or an empty one.
+        ValueError: there is no sequence, or one is empty.
 
     """
     lengths = tuple(len(sequence) for sequence in sequences)
@@ -63,7 +63,7 @@ def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "c
 
 
 def _copied(host: Tensor, device: torch.device) -> Tensor:
-    """Only from pinned memory does a copy run beside what the GPU is doing."""
+    """The tensor on a device; only pinned memory is copied while the GPU computes."""
     if device.type == "cuda":
         return host.pin_memory().to(device, non_blocking=True)
     return host.to(device)
@@ -72,8 +72,8 @@ def _copied(host: Tensor, device: torch.device) -> Tensor:
 def fill_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Indices of sequences, batch by batch: longest first, at most `batch_tokens` tokens each.
 
-    A sequence longer than `batch_tokens` is a batch of its own. Sorting by length puts sequences
-    of like cost together; longest first meets a lack of memory at the start, not at the end.
+    A sequence longer than `batch_tokens` is a batch of its own. Sorting by length groups
+    sequences of similar cost; with the longest first, a lack of memory shows at the start.
     """
     batches: list[list[int]] = []
     room = 0

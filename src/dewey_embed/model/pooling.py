@@ -1,6 +1,6 @@
 """Hidden states + spans → pooled states: means of any spans as differences of running sums.
 
-Training and encoding pool with this code, and nothing else. Shape suffixes: T tokens of a packed
+Training and encoding both pool with this code. Shape suffixes: T tokens of a packed
 row, C spans, H hidden width.
 """
 
@@ -12,20 +12,20 @@ from torch import Tensor
 from dewey_embed.model.device import sizes_of
 
 BLOCK_TOKENS = 16
-"""A running sum is kept for every 16th token; what lies between is added when asked for.
+"""A running sum is kept for every 16th token; the tokens between are added when a span is pooled.
 
-More of them cost memory, fewer cost time: with every 64th, chunks took five to eight times as long.
+More sums cost memory, fewer cost time: with every 64th, chunks took five to eight times as long.
 """
 
 SLICE_TOKENS = 8192
-"""Tokens turned to float32 at a time, so that summing a long row needs little memory."""
+"""Tokens made float32 at a time, so that summing a long row needs little memory."""
 
 
 class RunningSums:
     """Sums of hidden states over any range of tokens, without touching the tokens between.
 
     Sums within a block are float32, sums of blocks float64: subtracting two running sums at
-    131,072 tokens loses nothing that a direct mean in float32 would have kept. The states stay in
+    131,072 tokens is as exact as a direct mean in float32. The states stay in
     their own dtype and are not copied. Every operation can be differentiated.
     """
 
@@ -43,11 +43,11 @@ class RunningSums:
     def sums(self, starts_C: Tensor, ends_C: Tensor) -> Tensor:
         """(C, H) float64: sums of the states of tokens [start, end) for each pair.
 
-        The pairs may lie on the host while the states are on a GPU, which then waits for nothing.
+        The pairs may be on the host while the states are on a GPU: nothing then waits for it.
         """
         places = torch.cat((starts_C, ends_C))
         device = self.hidden_TH.device
-        if places.is_cuda:  # to say how many are unique it would have to be waited for
+        if places.is_cuda:  # counting unique places would wait for the GPU
             inverse = torch.arange(len(places), device=device)
         else:
             places, inverse = torch.unique(places, return_inverse=True)

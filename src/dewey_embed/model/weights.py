@@ -12,20 +12,20 @@ from dewey_embed.errors import CheckpointError
 from dewey_embed.model.folder import FETCH, JsonFile, is_there, read_file
 
 ANCHOR = "embeddings.tok_embeddings.weight"
-"""Every ModernBERT has it, and nothing else does: what stands before it is the prefix."""
+"""The end of a name that every ModernBERT has once; the beginning is the prefix of all names."""
 
 BODY = ("embeddings.", "layers.", "final_norm.")
 
 
 class _Index(JsonFile):
-    """Which shard holds which tensor."""
+    """The shard of each tensor."""
 
     weight_map: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Tensors by name, the file that they came from, and other files of some, for messages."""
+    """Tensors by name; for messages the file of all, and other files of some."""
 
     tensors: dict[str, Tensor]
     source: str
@@ -40,7 +40,7 @@ def read_weights(folder: Path) -> Weights:
     """All tensors of a folder's `model.safetensors`, or of the shards that its index lists.
 
     Raises:
-        CheckpointError: there are only pickles, or a file is missing, truncated or no safetensors.
+        CheckpointError: there are only pickles, or a file is missing, truncated or foreign.
 
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
@@ -73,32 +73,32 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: may not be read ({error}); check its permissions") from None
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path}: truncated or no safetensors file ({error}); fetch or copy it again"
+            f"{path}: truncated, or not a safetensors file ({error}); fetch or copy it again"
         ) from None
 
 
 def _instead(folder: Path) -> str:
-    """What a folder without safetensors holds instead, and what to do about it."""
+    """The rest of a message: the weights that the folder has instead, and the remedy."""
     pickles = sorted(path.name for path in folder.glob("*.bin"))
     if pickles:
         return (
-            f"; {pickles[0]} is a pickle, which we do not open: convert it "
+            f"; {pickles[0]} is a pickle, which Dewey does not open: convert it "
             "(load it with transformers and save_pretrained it)"
         )
     for kind in ("onnx", "openvino"):
         if (folder / kind).is_dir():
             return (
-                f"; the folder holds an {kind} model, which we cannot run: "
+                f"; the folder holds an {kind} model, which Dewey cannot run: "
                 "save the PyTorch model it was made from as safetensors"
             )
     return "; fetch or copy the folder again"
 
 
 def strip_prefix(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The backbone's tensors under ModernBERT's own names, and those that are not the backbone's.
+    """The backbone's tensors under ModernBERT's own names, and all others.
 
     Raises:
-        CheckpointError: no token table, so no ModernBERT.
+        CheckpointError: there is no token table, so this is not a ModernBERT.
 
     """
     anchors = [name for name in weights.tensors if name.endswith(ANCHOR)]
@@ -106,7 +106,7 @@ def strip_prefix(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]
         first = next(iter(sorted(weights.tensors)), "none")
         raise CheckpointError(
             f"{weights.source}: {len(anchors)} tensors named …{ANCHOR}, need exactly one "
-            f"(first tensor: {first!r}); this is no ModernBERT"
+            f"(first tensor: {first!r}); this is not a ModernBERT"
         )
     prefix = anchors[0].removesuffix(ANCHOR)
     starts = tuple(prefix + part for part in BODY)
@@ -118,10 +118,10 @@ def strip_prefix(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]
 def head_left_over(
     rest: Mapping[str, Tensor], vector_size: int | None, hidden_size: int, source: str
 ) -> dict[str, Tensor]:
-    """`weight`, and `bias` if there is one, of the only linear layer left over.
+    """The `weight`, and the `bias` if any, of the only linear layer beside the backbone.
 
     Raises:
-        CheckpointError: none, more than one, or something else besides; all are listed.
+        CheckpointError: there is none, more than one, or another tensor; all are listed.
 
     """
     weights = [

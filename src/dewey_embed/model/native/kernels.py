@@ -197,7 +197,7 @@ class Kernels:
 
 
 def widths_fit(config: BackboneConfig) -> bool:
-    """Whether all that the kernels do can be done for backbones of this shape."""
+    """Whether the kernels can run all steps of backbones of this shape."""
     widths = config.hidden_size, config.intermediate_size
     return config.head_size == HEAD_WIDTH and all(width % WIDTH_STEP == 0 for width in widths)
 
@@ -213,16 +213,16 @@ def kernels(dtype: torch.dtype, *, may_build: bool = False) -> Kernels | None:
 
 
 def can_build(dtype: torch.dtype) -> bool:
-    """Whether kernels could be compiled here, as far as can be told without trying."""
+    """Whether kernels might be compiled here."""
     return _wanted(dtype) is not None and find_compiler() is not None
 
 
 _loaded: dict[Library, Kernels | None] = {}
-"""What this process has loaded, or found to be no library: it stays so, whatever the files do."""
+"""Libraries that this process has loaded or failed to load: neither is tried again."""
 
 
 def load(library: Library) -> Kernels | None:
-    """The kernels of a library that is built; None, and a debug message, if it is none."""
+    """The kernels of a library that is built; None, and a debug message, if it cannot be loaded."""
     if library not in _loaded and (path := find(library)) is not None:
         _loaded[library] = _load(library, path)
     return _loaded.get(library)
