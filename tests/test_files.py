@@ -59,6 +59,12 @@ def test_an_unwritten_draft_is_an_error_and_keeps_the_old_file(tmp_path: Path) -
     assert path.read_text() == "old"
 
 
+def test_a_name_of_bytes_that_are_not_utf8_is_written_as_an_escape(tmp_path: Path) -> None:
+    path = tmp_path / "values.json"
+    write_json(path, {"name": "caf\udce9 ä"})
+    assert json.loads(path.read_bytes()) == {"name": "caf\udce9 ä"}
+
+
 def test_a_value_that_is_not_json_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "values.json"
     path.write_text("old")

@@ -561,3 +561,15 @@ def test_an_index_made_by_an_older_version_says_what_to_do(mini, here):
     path.write_text(json.dumps(old))
     with pytest.raises(IndexStoreError, match="format 1, this Dewey reads 2: index the documents"):
         Index.open("i", mini)
+
+
+def test_drafts_that_a_killed_run_left_are_no_foreign_files_and_are_removed(mini, here):
+    folder = here / "i"
+    folder.mkdir()
+    drafts = [folder / f".{name}.0123abcd.draft" for name in ("dewey.json", "checksums.json")]
+    drafts[0].write_text('{"format_ver')
+    moth(mini, "i")
+    drafts[1].write_text("{")
+    Index.open("i", mini).add(Document(id="bee", text="Bees make honey."))
+    assert len(Index.open("i", mini)) == 2
+    assert not any(draft.exists() for draft in drafts)

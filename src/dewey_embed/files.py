@@ -57,12 +57,16 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
 
 
+def drafts_of(path: Path) -> list[Path]:
+    """The drafts of `path` that are there: of running writers, and of killed ones."""
+    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(draft|tmp)")
+    return [each for each in path.parent.iterdir() if ours.fullmatch(each.name)]
+
+
 def remove_drafts(path: Path) -> None:
     """Remove the drafts of `path` that killed runs left; only the holder of its lock may."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(draft|tmp)")
-    for each in path.parent.iterdir():
-        if ours.fullmatch(each.name):
-            each.unlink(missing_ok=True)
+    for each in drafts_of(path):
+        each.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:
@@ -73,7 +77,10 @@ def write_text(path: Path, text: str, *, sync: bool = False) -> None:
 
 def write_json(path: Path, value: Any, *, indent: int | None = None, sync: bool = False) -> None:
     """Write a value as a JSON file, complete or not at all."""
-    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", sync=sync)
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    # Bytes of a file's name that are not UTF-8 are lone surrogates, which JSON holds as escapes.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    write_text(path, text + "\n", sync=sync)
 
 
 def flush(path: Path) -> None:

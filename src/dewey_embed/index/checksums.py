@@ -8,19 +8,18 @@ gigabytes before every search would cost more than the search.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dewey_embed.files import crc32, write_json
+
 LEDGER_NAME = "checksums.json"
 
 TRUSTED_BYTES = 4 << 20
 """A file larger than this is trusted, unread, while its size and time of change are the same."""
-
-_BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class Ledger:
                     status.st_size,
                     status.st_mtime_ns,
                 ):
-                    held = Checksum(status.st_size, status.st_mtime_ns, file_crc(path))
+                    held = Checksum(status.st_size, status.st_mtime_ns, crc32(path))
                 files[name] = held
             except FileNotFoundError:
                 continue  # a version that was cleared away meanwhile
@@ -88,12 +87,7 @@ class Ledger:
                 name: [each.size, each.mtime_ns, each.crc] for name, each in self.files.items()
             },
         }
-        draft = path.with_name(f".{path.name}.tmp")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump({"ledger": body, "crc": _crc_of(body)}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        write_json(path, {"ledger": body, "crc": _crc_of(body)}, sync=True)
 
     def damaged(self, folder: Path) -> str | None:
         """The first file that is not as it was written, with what is wrong; `None` if all are.
@@ -111,18 +105,9 @@ class Ledger:
             same_time = status.st_mtime_ns == checksum.mtime_ns
             if same_time and checksum.size > TRUSTED_BYTES:
                 continue
-            if file_crc(path) != checksum.crc:
+            if crc32(path) != checksum.crc:
                 return f"{path} does not hold what was written to it (another checksum)"
         return None
-
-
-def file_crc(path: Path) -> int:
-    """The CRC-32 of a file's bytes."""
-    crc = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            crc = zlib.crc32(block, crc)
-    return crc
 
 
 def _crc_of(body: Any) -> int:

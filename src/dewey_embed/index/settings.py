@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from pydantic import Field
 
 from dewey_embed.config import EncodeOptions, Settings
 from dewey_embed.errors import ConfigError, IndexMismatchError, IndexStoreError
+from dewey_embed.files import write_json
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.single_vectors import SingleVector
 
@@ -136,20 +136,8 @@ class IndexSettings(Settings):
 
     def write(self, folder: Path) -> None:
         """Write the settings into the folder, all of them or none."""
-        draft = folder / f".{FILE_NAME}.tmp"
         values = self.model_dump(mode="json")
-        with draft.open("w", encoding="utf-8") as file:
-            json.dump({**values, "crc": _crc(values)}, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(folder / FILE_NAME)
-        if hasattr(os, "O_DIRECTORY"):  # a folder can be flushed by its name, except on Windows
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        write_json(folder / FILE_NAME, {**values, "crc": _crc(values)}, indent=2, sync=True)
 
 
 def _crc(values: dict[str, Any]) -> int:

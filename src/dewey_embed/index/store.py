@@ -16,13 +16,14 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import DeweyError, IndexStoreError
+from dewey_embed.files import drafts_of, locked, remove_drafts
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.settings import FILE_NAME, REMEDY, IndexSettings
 from dewey_embed.index.tables import chunks_schema, documents_schema, text_crc
@@ -238,8 +239,11 @@ def _listing(folder: Path) -> list[Path]:
 def _refuse_foreign(folder: Path) -> None:
     """Raise unless a folder is missing, empty, an index, or the beginning of one."""
     refuse_file(folder)
-    names = {path.name for path in _listing(folder)}
+    paths = _listing(folder)
+    names = {path.name for path in paths}
     begun = {LOCK_NAME, HOLDER_NAME, f".{FILE_NAME}.tmp"}
+    if paths:
+        begun |= {draft.name for draft in drafts_of(folder / FILE_NAME)}
     if not names & {FILE_NAME, LEDGER_NAME} and names - begun:
         raise IndexStoreError(
             f"{folder} holds other files and no {FILE_NAME}: it is no Dewey index; "
@@ -248,7 +252,12 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def refuse_file(folder: Path) -> None:
-    """Raise where there is a file in place of an index's folder."""
+    """Refuse a file in place of an index's folder.
+
+    Raises:
+        IndexStoreError: there is one, or the path cannot be looked at.
+
+    """
     try:
         is_file = folder.exists() and not folder.is_dir()
     except OSError as error:
@@ -262,12 +271,11 @@ def refuse_file(folder: Path) -> None:
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """The writer's lock, which the system lets go of when the process ends, however it ends."""
-    import filelock
-
     holder = folder / HOLDER_NAME
+    stack = ExitStack()
     try:
-        lock = filelock.FileLock(folder / LOCK_NAME, timeout=0).acquire()
-    except filelock.Timeout:
+        stack.enter_context(locked(folder / LOCK_NAME))
+    except BlockingIOError:
         try:
             name = holder.read_text("utf-8", "replace").strip() or "unknown"
         except OSError:
@@ -281,7 +289,9 @@ def _locked(folder: Path) -> Iterator[None]:
             f"index {folder} cannot be written ({error.strerror or error}): give yourself the "
             "right to write into it"
         ) from None
-    with lock:
+    with stack:
+        remove_drafts(folder / FILE_NAME)
+        remove_drafts(folder / LEDGER_NAME)
         with suppress(OSError):  # it only says who writes
             holder.write_text(f"{os.getpid()}\n", "utf-8")
         yield
