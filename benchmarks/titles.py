@@ -13,7 +13,7 @@ docs/data.md says what the data are and how to make them.
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,21 +33,24 @@ class ChunkedIndex(Index):
     ranges: dict[str, list[tuple[int, int]]]
 
     def _encoder(self) -> IndexEncoder:
-        return ChunkEncoder(self.model, self.options, self.ranges)
+        return ChunkEncoder(self._load_model, self.options, self.ranges)
 
 
 class ChunkEncoder(IndexEncoder):
     """An encoder of documents that are cut at given ranges."""
 
     def __init__(
-        self, model: Dewey, options: EncodeOptions, ranges: dict[str, list[tuple[int, int]]]
+        self,
+        load_model: Callable[[], Dewey],
+        options: EncodeOptions,
+        ranges: dict[str, list[tuple[int, int]]],
     ) -> None:
-        super().__init__(model, options)
+        super().__init__(load_model, options)
         self.ranges = ranges
 
     def encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
         """The documents' vectors and their titles'."""
-        vectors = self.model.encode_document(
+        vectors = self._load_model().encode_document(
             [document.text for document in documents],
             spans=[self.ranges[document.id] for document in documents],
             progress=progress,

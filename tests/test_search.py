@@ -399,3 +399,21 @@ def test_the_one_document_of_an_index_has_its_multi_score_in_hybrid(mini, tmp_pa
     index.add(Document(id="music", text=TEXTS["music"]))
     [hybrid], [multi] = (index.search("a song", mode=mode) for mode in ("hybrid", "multi"))
     assert hybrid.score == multi.score != 0
+
+
+def test_an_update_without_changes_loads_no_model(mini, tmp_path):
+    Index.open(tmp_path / "i", mini).add(documents())
+    script = (
+        "import sys; from dewey_embed import Document, Index\n"
+        "index = Index.open(sys.argv[1])\n"
+        "assert index.add(index.document(name) for name in sys.argv[2:]).num_unchanged == 2\n"
+        "assert 'torch' not in sys.modules"
+    )
+    names = [document.id for document in documents()][:2]
+    run = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "i"), *names],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr

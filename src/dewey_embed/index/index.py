@@ -143,6 +143,10 @@ class Index:
             CheckpointError: it cannot be loaded.
 
         """
+        return self._load_model()
+
+    def _load_model(self) -> Dewey:
+        """The model, loaded by the first thread that needs it."""
         with self._model_lock:
             if self._loaded is None:
                 settings = None if self._store is None else self._store.settings
@@ -398,7 +402,7 @@ class Index:
 
     def _encoder(self) -> IndexEncoder:
         """The encoder of documents for this index."""
-        return IndexEncoder(self.model, self.options)
+        return IndexEncoder(self._load_model, self.options)
 
 
 def _numbers(vector: Floats) -> Floats:

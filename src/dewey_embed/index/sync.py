@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,14 +30,17 @@ _CHARS_PER_TOKEN = 4
 
 
 class IndexEncoder:
-    """Encodes documents and their titles as an index wants them."""
+    """Encodes documents and their titles as an index wants them.
 
-    def __init__(self, model: Dewey, options: EncodeOptions) -> None:
-        self._model, self._options = model, options
+    The model is loaded when a document needs it: a run that finds no change takes none.
+    """
+
+    def __init__(self, load_model: Callable[[], Dewey], options: EncodeOptions) -> None:
+        self._load_model, self._options = load_model, options
 
     def encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
         """The documents' vectors and their titles'."""
-        vectors = self._model.encode_document(
+        vectors = self._load_model().encode_document(
             [document.text for document in documents],
             chunk_tokens=self._options.chunk_tokens,
             chunk_overlap=self._options.chunk_overlap,
@@ -51,7 +54,7 @@ class IndexEncoder:
         """Vectors (D,) of titles; `None` for a document without one."""
         titles = [title_text(document) for document in documents]
         texts = [title for title in titles if title]
-        vectors = self._model.encode_document(texts, overflow="truncate") if texts else []
+        vectors = self._load_model().encode_document(texts, overflow="truncate") if texts else []
         remaining = iter(vectors)
         return [next(remaining).vector if title else None for title in titles]
 
