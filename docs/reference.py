@@ -361,7 +361,7 @@ def first_line(module: Path) -> str:
 
 def entry(name: str, meaning: str) -> str:
     """A name and what it holds, in two columns."""
-    return f"{name:<{COLUMN}}{meaning}".rstrip()
+    return f"{name + ' ':<{COLUMN}}{meaning}".rstrip()
 
 
 def architecture() -> str:

@@ -1,7 +1,7 @@
 """The Python language reference, searched: `make demo`.
 
 The text lies inside CPython itself (`pydoc_data.topics`): 79 topics, 465,000 characters. They are
-indexed twice: as one document a topic, in about half a minute, and as a single document of over
+indexed twice: as one document a topic, in a minute or two, and as a single document of over
 100,000 tokens, which the model reads in one pass of some minutes. Both answer the same queries.
 """
 

@@ -335,6 +335,24 @@ def test_ctrl_c_ends_with_130_and_leaves_an_index_that_goes_on(tmp_path):
     assert report["num_documents"] == 40
 
 
+@pytest.mark.parametrize(("place", "code"), [("show_help", 0), ("elsewhere", 1)])
+def test_a_pipe_that_breaks_while_help_is_written_is_no_error(place, code):
+    # As typer does it: an exit in place of the broken pipe. Which write breaks is chance.
+    script = (
+        "import sys\nfrom dewey_embed.cli.console import run\n"
+        f"def {place}(): raise BrokenPipeError(32, 'Broken pipe')\n"
+        "def command():\n"
+        f"    try: {place}()\n"
+        "    except OSError: sys.exit(1)\n"
+        "sys.exit(run(command))"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == code
+    assert ("Broken pipe" in ended.stderr) == bool(code)
+
+
 def test_a_terminal_gets_a_bar_and_a_pipe_does_not(docs, tmp_path):
     assert "indexing" not in dewey("index", docs, "--index", tmp_path / "a").stderr
     parent, child = pty.openpty()

@@ -148,11 +148,23 @@ def run(command: Callable[[], int | None]) -> int:
 
 
 def _reader_is_gone(error: BaseException) -> bool:
-    """Whether standard output has lost its reader; rich, which prints the help, exits then."""
-    if isinstance(error, SystemExit):
-        raised_in = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
-        return "on_broken_pipe" in raised_in
-    return isinstance(error, ReaderGoneError)
+    """Whether standard output has lost its reader; what prints the help exits then.
+
+    rich does so itself; typer turns a broken pipe into an exit, wherever it was, so that only the
+    place where it was raised tells that the help was being written.
+    """
+    if not isinstance(error, SystemExit):
+        return isinstance(error, ReaderGoneError)
+    if "on_broken_pipe" in _functions(error):
+        return True
+    return isinstance(error.__context__, BrokenPipeError) and (
+        "show_help" in _functions(error.__context__)
+    )
+
+
+def _functions(error: BaseException) -> list[str]:
+    """Names of the functions through which an error came."""
+    return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
 
 def _terminate(_: int, __: FrameType | None) -> None:
