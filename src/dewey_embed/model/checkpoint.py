@@ -9,30 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from dewey_embed.config import (
-    MIN_TOKENS,
-    PAPER_PROMPTS,
-    BackboneConfig,
-    Dense,
-    DeweyConfig,
-)
+from dewey_embed.config import MIN_TOKENS, PAPER_PROMPTS, Dense, DeweyConfig
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, is_there, read_json
 from dewey_embed.model.hugging_face import from_hugging_face
-from dewey_embed.model.sentence_transformers import (
-    SentenceTransformersFolder,
-    read_folder,
-)
-from dewey_embed.model.weights import (
-    Weights,
-    head_left_over,
-    read_weights,
-    strip_prefix,
-)
+from dewey_embed.model.sentence_transformers import SentenceTransformersFolder, read_folder
+from dewey_embed.model.weights import Weights, head_left_over, read_weights, strip_prefix
 from dewey_embed.single_vectors import SINGLE_VECTORS
 
 
@@ -52,9 +39,8 @@ class Checkpoint:
     lower_case: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """A layout of a model folder: how it is recognised and read."""
+class Layout(NamedTuple):
+    """A layout of a model folder: how it is recognised and read, given its `config.json`."""
 
     name: str
     recognise: Callable[[Path, Json], bool]
@@ -98,17 +84,15 @@ def build_model(checkpoint: Checkpoint) -> DeweyModel:
         raise CheckpointError(
             f"{checkpoint.weights.source}: its config describes an impossible model ({error})"
         ) from None
-    weights = checkpoint.weights
-    expected = model.state_dict()
-    for name, tensor in expected.items():
+    weights, expected = checkpoint.weights, model.state_dict()
+    for name in (*expected, *weights.tensors):
+        source = weights.source_of(name)
         if name not in weights.tensors:
-            raise CheckpointError(f"{weights.source_of(name)}: tensor {name!r} is missing")
-        _require_fitting(weights, name, tensor)
-    for name in weights.tensors:
+            raise CheckpointError(f"{source}: tensor {name!r} is missing")
         if name not in expected:
-            raise CheckpointError(
-                f"{weights.source_of(name)}: tensor {name!r} is not in the model of its config"
-            )
+            raise CheckpointError(f"{source}: tensor {name!r} is not in the model of its config")
+    for name, tensor in expected.items():
+        _require_fitting(weights, name, tensor)
     model.load_state_dict(weights.tensors, assign=True)
     return model.eval()
 
@@ -135,22 +119,20 @@ def _require_fitting(weights: Weights, name: str, expected: Tensor) -> None:
 
 
 def _read_ours(folder: Path, config: Json) -> Checkpoint:
+    """A folder that Dewey wrote: `export` numbers the modules, from the Transformer on."""
     path = folder / SETTINGS_FILE
     settings = read_json(path)
     settings.pop("format", None)
     backbone = from_hugging_face(config, source=str(folder / "config.json"))
-    dewey = DeweyConfig.parse({**settings, "backbone": backbone}, source=str(path))
-    # `export` numbers the folders, from the Transformer on.
-    dense = [
-        folder / f"{number}_Dense"
-        for number, step in enumerate(dewey.steps, start=2)
-        if isinstance(step, Dense)
-    ]
-    head = folder / f"{len(dewey.steps) + 2}_Dense"
-    dense += [head] if dewey.vector_size is not None else []
+    ours = DeweyConfig.parse({**settings, "backbone": backbone}, source=str(path))
+    numbers = [n for n, step in enumerate(ours.steps, start=2) if isinstance(step, Dense)]
+    if ours.vector_size is not None:
+        numbers.append(len(ours.steps) + 2)
     if is_there(folder / MODULES_FILE):
-        _refuse_older(path, dewey, read_folder(folder))
-    return Checkpoint(dewey, _with_dense(folder, dewey, dense), folder)
+        _refuse_older(path, ours, read_folder(folder))
+    return Checkpoint(
+        ours, _weights(folder, ours, [folder / f"{n}_Dense" for n in numbers]), folder
+    )
 
 
 def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFolder) -> None:
@@ -158,23 +140,10 @@ def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFol
 
     It replaces its own files and leaves `dewey.json` as it was.
     """
+    mine = {**dict(ours), "single_vector": SINGLE_VECTORS[ours.single_vector].mode}
     limit = theirs.max_tokens(ours.backbone.max_position_embeddings)
-    both: dict[str, tuple[object, object]] = {
-        "single_vector": (
-            SINGLE_VECTORS[ours.single_vector].mode,
-            theirs.settings["single_vector"],
-        ),
-        "max_tokens": (ours.max_tokens, limit),
-        "modules": (
-            {"steps": ours.steps, "vector_size": ours.vector_size, "head_bias": ours.head_bias},
-            {"vector_size": None, "head_bias": False, **_steps_and_head(theirs)},
-        ),
-        **{
-            name: (getattr(ours, name), theirs.settings[name])
-            for name in ("prompts", "default_prompt_name", "truncate_dim")
-        },
-    }
-    if differ := [name for name, (mine, other) in both.items() if mine != other]:
+    other = {**theirs.settings, "max_tokens": limit, "pooled_over": ours.pooled_over}
+    if differ := [name for name, value in other.items() if mine[name] != value]:
         raise CheckpointError(
             f"{path}: does not fit Sentence Transformers' files beside it ({', '.join(differ)}), "
             "which were changed after it was written; delete it to load the folder as they say, or "
@@ -187,8 +156,9 @@ def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
     read = read_folder(folder)
     if read.transformer != folder:
         config = read_json(read.transformer / "config.json")
-    source = str(read.transformer / "config.json")
-    backbone = _backbone_of_any_ids(config, source)
+    backbone = from_hugging_face(
+        config, source=str(read.transformer / "config.json"), needs_special_ids=False
+    )
     positions = backbone.max_position_embeddings
     limit = read.max_tokens(positions)
     if limit < MIN_TOKENS:
@@ -196,43 +166,14 @@ def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
             f"{read.transformer}: max_seq_length (or tokenizer_config.json's model_max_length) is "
             f"{limit}, need {MIN_TOKENS} or more: special tokens take room, too"
         )
+    # Rotary positions need no weights: there is room for any number.
+    backbone = backbone.model_copy(update={"max_position_embeddings": max(limit, positions)})
     dewey = DeweyConfig.parse(
-        {
-            # Rotary positions need no weights: there is room for any number.
-            "backbone": backbone.model_copy(
-                update={"max_position_embeddings": max(limit, positions)}
-            ),
-            "max_tokens": limit,
-            **read.settings,
-            **_steps_and_head(read),
-        },
+        {"backbone": backbone, "max_tokens": limit, **read.settings},
         source=str(folder / MODULES_FILE),
     )
-    return Checkpoint(
-        dewey,
-        _with_dense(read.transformer, dewey, read.dense),
-        read.transformer,
-        template=True,
-        lower_case=read.lower_case,
-    )
-
-
-def _steps_and_head(read: SentenceTransformersFolder) -> Json:
-    """The folder's steps as settings: a last plain linear layer is the head."""
-    steps = list(read.steps)
-    while steps and not isinstance(steps[-1], Dense):
-        steps.pop()  # Dewey normalises at the end anyway
-    if steps and isinstance(last := steps[-1], Dense) and last.activation == "identity":
-        head = {"vector_size": last.out_features, "head_bias": last.bias}
-        return {"steps": tuple(steps[:-1]), **head}
-    return {"steps": tuple(steps)}
-
-
-def _backbone_of_any_ids(config: Json, source: str) -> BackboneConfig:
-    """The backbone of a config that may lack the ids of CLS and SEP."""
-    ids = {key: config.get(key) for key in ("cls_token_id", "sep_token_id")}
-    missing = {key: 0 for key, value in ids.items() if value is None}
-    return from_hugging_face({**config, **missing}, source=source)
+    weights = _weights(read.transformer, dewey, read.dense)
+    return Checkpoint(dewey, weights, read.transformer, template=True, lower_case=read.lower_case)
 
 
 def _read_released(folder: Path, config: Json) -> Checkpoint:
@@ -241,59 +182,52 @@ def _read_released(folder: Path, config: Json) -> Checkpoint:
     The remote code beside it is not run: ModernBERT's names are recognised by their endings,
     and the only other linear layer, of shape vector_size × hidden, is the head.
     """
+    raw = read_weights(folder)
     source = str(folder / "config.json")
     backbone = from_hugging_face(config, source=source)
-    vector_size = config.get("vector_size")
-    raw = read_weights(folder)
     body, rest = strip_prefix(raw)
-    head = head_left_over(rest, vector_size, backbone.hidden_size, raw.source)
+    head = head_left_over(rest, config.get("vector_size"), backbone.hidden_size, raw.source)
+    values: dict[str, Any] = {
+        "backbone": backbone,
+        "vector_size": len(head["weight"]),
+        "head_bias": "bias" in head,
+        "single_vector": config.get("single_vector_type", "cls_add_mean"),
+        "prompts": dict(PAPER_PROMPTS),
+        "max_tokens": backbone.max_position_embeddings,
+    }
     tensors = {f"backbone.{name}": tensor for name, tensor in body.items()}
     tensors |= {f"head.{name}": tensor for name, tensor in head.items()}
-    dewey = DeweyConfig.parse(
-        {
-            "backbone": backbone,
-            "vector_size": len(head["weight"]),
-            "head_bias": "bias" in head,
-            "single_vector": config.get("single_vector_type", "cls_add_mean"),
-            "prompts": dict(PAPER_PROMPTS),
-            "max_tokens": backbone.max_position_embeddings,
-        },
-        source=source,
-    )
+    dewey = DeweyConfig.parse(values, source=source)
     return Checkpoint(dewey, Weights(tensors, raw.source), folder)
 
 
 def _read_hugging_face(folder: Path, config: Json) -> Checkpoint:
     """A bare ModernBERT, or one with a head for another task, which is ignored."""
-    backbone = _backbone_of_any_ids(config, str(folder / "config.json"))
-    dewey = DeweyConfig.parse(
-        {
-            "backbone": backbone,
-            "single_vector": "mean",
-            "max_tokens": backbone.max_position_embeddings,
-        },
-        source=str(folder / "config.json"),
-    )
-    return Checkpoint(dewey, _with_dense(folder, dewey, []), folder, template=True)
+    source = str(folder / "config.json")
+    backbone = from_hugging_face(config, source=source, needs_special_ids=False)
+    limit = backbone.max_position_embeddings
+    values = {"backbone": backbone, "single_vector": "mean", "max_tokens": limit}
+    dewey = DeweyConfig.parse(values, source=source)
+    return Checkpoint(dewey, _weights(folder, dewey, []), folder, template=True)
 
 
-def _with_dense(folder: Path, config: DeweyConfig, dense: list[Path]) -> Weights:
+def _weights(folder: Path, config: DeweyConfig, dense: list[Path]) -> Weights:
     """The backbone's weights from the folder, those of steps and head from the folders `dense`."""
     raw = read_weights(folder)
     body, _ = strip_prefix(raw)
     tensors: dict[str, Tensor] = {f"backbone.{name}": tensor for name, tensor in body.items()}
     sources = {f"backbone.{name}": source for name, source in raw.sources.items()}
-    places = [f"steps.{n}" for n, step in enumerate(config.steps) if isinstance(step, Dense)]
-    places += ["head"] if config.vector_size is not None else []
-    for place, path in zip(places, dense, strict=True):
+    layers = [f"steps.{n}" for n, step in enumerate(config.steps) if isinstance(step, Dense)]
+    layers += ["head"] if config.vector_size is not None else []
+    for layer, path in zip(layers, dense, strict=True):
         read = read_weights(path)
         for name, tensor in read.tensors.items():
-            tensors[f"{place}.{name.removeprefix('linear.')}"] = tensor
-        sources |= dict.fromkeys((f"{place}.weight", f"{place}.bias"), read.source)
+            tensors[f"{layer}.{name.removeprefix('linear.')}"] = tensor
+        sources |= dict.fromkeys((f"{layer}.weight", f"{layer}.bias"), read.source)
     return Weights(tensors, raw.source, sources)
 
 
-def _is_released(folder: Path, config: Json) -> bool:
+def _is_released(_: Path, config: Json) -> bool:
     named = config.get("architectures")
     return isinstance(named, list) and "DeweyV1" in named
 

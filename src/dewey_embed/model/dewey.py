@@ -6,8 +6,6 @@ projection of their mean, and C vectors are projected in place of T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
 from torch import Tensor, nn
@@ -19,13 +17,13 @@ from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.int8 import to_int8
 from dewey_embed.model.packing import Packed
 
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "tanh": torch.tanh,
-    "relu": F.relu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "sigmoid": torch.sigmoid,
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "sigmoid": nn.Sigmoid,
 }
 
 
@@ -34,11 +32,12 @@ class DenseStep(nn.Linear):
 
     def __init__(self, config: Dense) -> None:
         super().__init__(config.in_features, config.out_features, bias=config.bias)
-        self.activation = ACTIVATIONS[config.activation]
+        self.activation = ACTIVATIONS[config.activation]()
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(C, out_features) float32 of (C, in_features) float32."""
-        return self.activation(_linear(self, pooled))
+        out: Tensor = self.activation(_linear(self, pooled))
+        return out
 
 
 class NormalizeStep(nn.Module):

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
@@ -55,16 +54,11 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
     if model is None or model == EMBEDDED:
         return EMBEDDED, Path(str(files("dewey_embed"))) / "models" / EMBEDDED
     folder = expanded(Path(model))
-    try:
-        mode = folder.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        mode = None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{model}: cannot be read ({error})") from None
-    if mode is not None:
-        if not stat.S_ISDIR(mode):
+    if is_there(folder):
+        if not folder.is_dir():
             raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
-        return str(model), complete(folder)
+        saved = folder / SAVED
+        return str(model), saved if is_there(saved / SETTINGS_FILE) else folder
     if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise CheckpointError(
             f"{model}: no such folder; give a model folder, a Hugging Face id (owner/name), "
@@ -74,11 +68,10 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
 
 
 def expanded(path: Path) -> Path:
-    """The path with `~` as the home folder; unchanged if there is no home."""
-    try:
+    """The path with `~` as the home folder, if there is one."""
+    with suppress(RuntimeError):
         return path.expanduser()
-    except RuntimeError:
-        return path
+    return path
 
 
 def _from_hub(model_id: str) -> Path:
@@ -96,32 +89,18 @@ def _from_hub(model_id: str) -> Path:
         ) from None
 
 
-def complete(folder: Path) -> Path:
-    """The folder of the model's files: those that a killed save left, if it left any.
-
-    Raises:
-        CheckpointError: the folder may not be read.
-
-    """
-    saved = folder / SAVED
-    try:
-        return saved if (saved / SETTINGS_FILE).is_file() else folder
-    except OSError as error:
-        raise CheckpointError(f"{folder}: cannot be read ({error})") from None
-
-
 def is_there(path: Path) -> bool:
-    """Whether a file is there.
+    """Whether a file or a folder is there.
 
     Raises:
-        CheckpointError: its folder may not be read.
+        CheckpointError: the folder that it lies in may not be read, or the name is impossible.
 
     """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from None
     return True
 
@@ -162,17 +141,19 @@ def parse(kind: type[File], values: Any, path: Path) -> File:
     """The values of a file, as its `kind`.
 
     Raises:
-        CheckpointError: naming each key of another type.
+        CheckpointError: naming each key with a value of another type, or one that Dewey cannot run.
 
     """
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise CheckpointError(f"{path}: {describe(error, kind)}; {FETCH}") from None
+        foreign = any(fault["type"] == "literal_error" for fault in error.errors())
+        remedy = "Dewey can run no other" if foreign else FETCH
+        raise CheckpointError(f"{path}: {describe(error, kind)}; {remedy}") from None
 
 
 def read_file(kind: type[File], path: Path, *, missing_ok: bool = False) -> File:
-    """`read_json`, then `parse`."""
+    """The values of a JSON file, as its `kind`; see `read_json` and `parse`."""
     return parse(kind, read_json(path, missing_ok=missing_ok), path)
 
 
@@ -202,9 +183,7 @@ def atomic_model_folder(path: Path) -> Iterator[Path]:
                 _put_in_place(draft, path)
             else:
                 draft.replace(path)
-    except FileExistsError as error:
-        raise CheckpointError(f"{path}: {error.filename} is a file; give a folder") from None
-    except NotADirectoryError as error:
+    except (FileExistsError, NotADirectoryError) as error:
         raise CheckpointError(f"{path}: is or lies in a file ({error}); give a folder") from None
     except OSError as error:
         raise CheckpointError(
@@ -286,30 +265,22 @@ def _place_file(file: Path, target: Path, link: Path) -> None:
     link.replace(target)
 
 
-def _module_files(path: Path) -> frozenset[Path]:
+def _module_files(path: Path) -> set[Path]:
     """The files of the modules of a model that Dewey wrote, relative to its folder."""
     if not (path / SETTINGS_FILE).exists():
-        return frozenset()
+        return set()
     try:
         modules = json.loads((path / MODULES_FILE).read_text(encoding="utf-8"))
         folders = [Path(module["path"]) for module in modules if module["path"]]
     except (OSError, ValueError, TypeError, KeyError):
-        return frozenset()
-    names = ("config.json", "model.safetensors")
-    return frozenset(
-        folder / name
-        for folder in folders
-        for name in names
-        if len(folder.parts) == 1 and folder.name != ".."
-    )
+        return set()
+    own = [folder for folder in folders if len(folder.parts) == 1 and folder.name != ".."]
+    return {folder / name for folder in own for name in ("config.json", "model.safetensors")}
 
 
 def _refuse_others(path: Path) -> None:
     """Refuse a folder that holds things other than a model."""
-    if (path / SETTINGS_FILE).exists() or (path / MODULES_FILE).exists():
-        return
-    if (path / "config.json").exists() and (path / "tokenizer.json").exists():
-        return
-    if all(entry.name.startswith(BESIDE_A_MODEL) for entry in path.iterdir()):
-        return
-    raise CheckpointError(f"{path}: holds something other than a model; choose another folder")
+    names = {entry.name for entry in path.iterdir()}
+    is_model = names & {SETTINGS_FILE, MODULES_FILE} or {"config.json", "tokenizer.json"} <= names
+    if not is_model and not all(name.startswith(BESIDE_A_MODEL) for name in names):
+        raise CheckpointError(f"{path}: holds something other than a model; choose another folder")

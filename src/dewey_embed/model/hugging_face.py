@@ -8,24 +8,28 @@ over; those that ask for what it does not compute are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field
 
 from dewey_embed.config import (
     MAX_LAYERS,
     BackboneConfig,
     Count,
     LayerType,
-    describe,
+    Settings,
     layer_pattern,
 )
-from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.errors import CheckpointError
 from dewey_embed.printable import short_repr
 
 
-def from_hugging_face(values: Mapping[str, Any], *, source: str) -> BackboneConfig:
+def from_hugging_face(
+    values: Mapping[str, Any], *, source: str, needs_special_ids: bool = True
+) -> BackboneConfig:
     """The backbone that a `config.json` describes.
+
+    Without `needs_special_ids` the ids of CLS and SEP may be missing, and are 0 then.
 
     Raises:
         CheckpointError: another `model_type`, or an activation or rotary scaling that Dewey does
@@ -47,35 +51,46 @@ def from_hugging_face(values: Mapping[str, Any], *, source: str) -> BackboneConf
         raise CheckpointError(
             f"{source}: hidden_activation is {activation!r}; only 'gelu' is supported"
         )
-    known = {key: values[key] for key in BackboneConfig.model_fields if values.get(key) is not None}
+    given = {key: value for key, value in values.items() if value is not None}
+    # Older configs name the same tokens bos and eos only.
+    for key, older in (("cls_token_id", "bos_token_id"), ("sep_token_id", "eos_token_id")):
+        if not needs_special_ids:
+            given.setdefault(key, 0)
+        elif older in given:
+            given.setdefault(key, given[older])
+    known = {key: given[key] for key in BackboneConfig.model_fields if key in given}
     known |= _rope_thetas(values, source=source)
     known.setdefault("max_position_embeddings", 8192)
     if "layer_types" not in known:
-        known["layer_types"] = _pattern_of(values, source=source)
-    # Older configs name the same tokens bos and eos only.
-    for key, older in (("cls_token_id", "bos_token_id"), ("sep_token_id", "eos_token_id")):
-        if key not in known and values.get(older) is not None:
-            known[key] = values[older]
+        layers = _Layers.parse(
+            {key: given[key] for key in _Layers.model_fields if key in given}, source=source
+        )
+        known["layer_types"] = layer_pattern(
+            layers.num_hidden_layers, layers.global_attn_every_n_layers
+        )
     return BackboneConfig.parse(known, source=source)
+
+
+class _Layers(Settings):
+    """What an old config says of its layers: the first of every few attends globally."""
+
+    num_hidden_layers: Annotated[Count, Field(le=MAX_LAYERS)]
+    global_attn_every_n_layers: Count = 3
 
 
 def to_hugging_face(backbone: BackboneConfig) -> dict[str, Any]:
     """A `config.json` that transformers 4 and 5 both read, with the keys of both."""
-    values = backbone.model_dump(mode="json")
-    theta = {
-        "full_attention": backbone.global_rope_theta,
-        "sliding_attention": backbone.local_rope_theta,
-    }
     return {
         "architectures": ["ModernBertModel"],
         "model_type": "modernbert",
-        **values,
+        **backbone.model_dump(mode="json"),
         "bos_token_id": backbone.cls_token_id,
         "eos_token_id": backbone.sep_token_id,
         "hidden_activation": "gelu",
         "global_attn_every_n_layers": _global_every(backbone),
         "rope_parameters": {
-            kind: {"rope_type": "default", "rope_theta": base} for kind, base in theta.items()
+            kind: {"rope_type": "default", "rope_theta": backbone.theta(kind)}
+            for kind in get_args(LayerType)
         },
     }
 
@@ -88,27 +103,6 @@ def _global_every(backbone: BackboneConfig) -> int:
     return 3
 
 
-class _Layers(BaseModel):
-    """What an old config says of its layers."""
-
-    num_hidden_layers: Annotated[Count, Field(le=MAX_LAYERS)]
-    global_attn_every_n_layers: Count | None = None
-
-
-def _pattern_of(values: Mapping[str, Any], *, source: str) -> tuple[LayerType, ...]:
-    """The kinds of layers by an old config's period, which is 3 where it names none.
-
-    Raises:
-        ConfigError: the number of layers or their period is missing or impossible.
-
-    """
-    try:
-        found = _Layers.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {describe(error, _Layers)}") from None
-    return layer_pattern(found.num_hidden_layers, found.global_attn_every_n_layers or 3)
-
-
 def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """`global_rope_theta` and `local_rope_theta`, whichever generation of keys holds them.
 
@@ -118,23 +112,20 @@ def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
         CheckpointError: a rotary scaling that Dewey does not compute, or values of another shape.
 
     """
-    parameters = values.get("rope_parameters") or {}
+    parameters, scaling = values.get("rope_parameters") or {}, values.get("rope_scaling")
     thetas = {}
-    if not isinstance(parameters, dict) or not all(
-        isinstance(parameters.get(kind, {}), dict | None)
-        for kind in ("full_attention", "sliding_attention")
-    ):
-        raise CheckpointError(
-            f"{source}: rope_parameters is {short_repr(parameters)}; expected an object with "
-            "full_attention and sliding_attention; fetch the file again"
-        )
     for key, kind, default in (
         ("global_rope_theta", "full_attention", 160_000.0),
         ("local_rope_theta", "sliding_attention", 10_000.0),
     ):
-        nested = parameters.get(kind) or {}
+        nested = parameters.get(kind) if isinstance(parameters, dict) else parameters
+        if not isinstance(nested, dict | None):
+            raise CheckpointError(
+                f"{source}: rope_parameters is {short_repr(parameters)}; expected an object with "
+                "full_attention and sliding_attention; fetch the file again"
+            )
+        nested = nested or {}
         rope_type = nested.get("rope_type", "default")
-        scaling = values.get("rope_scaling")
         if rope_type != "default" or scaling:
             raise CheckpointError(
                 f"{source}: rotary scaling {scaling or rope_type!r} is not supported; "

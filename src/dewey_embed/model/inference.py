@@ -2,25 +2,29 @@
 
 A text longer than the model takes is read in overlapping windows. Here a window is one sequence,
 and a span's vector is the mean over its pieces. This module knows tokens and spans, not text.
+
+Shape suffixes: B texts, C spans of a text, R rows (every text's own, and its spans'), T tokens,
+W windows, H hidden width, D vector width.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dewey_embed.config import DeweyConfig
 from dewey_embed.errors import TextTooLongError
 from dewey_embed.model.device import sizes_of, use_threads
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.engine import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
-from dewey_embed.model.windows import Pieces, assign_pieces, plan_windows
+from dewey_embed.model.windows import assign_pieces, plan_windows
 from dewey_embed.single_vectors import SINGLE_VECTORS
 from dewey_embed.types import Floats, Rows, Tokens
 
@@ -53,17 +57,16 @@ class KeptStates:
     def means(self, starts: Rows, ends: Rows) -> Tensor:
         """(C, H) float32: means over token ranges of the text."""
         width = self.sums[0].hidden_TH.shape[1]
-        total = torch.zeros((len(starts), width), dtype=torch.float64)
+        total_CH = torch.zeros((len(starts), width), dtype=torch.float64)
         pieces = assign_pieces(starts, ends, self.windows)
         for window, sums in enumerate(self.sums):
             own = pieces.window == window
-            origin = self.windows[window, 0]
-            rows = torch.from_numpy(pieces.row[own])
-            starts_C, ends_C = (
-                torch.from_numpy(bounds[own] - origin) for bounds in (pieces.start, pieces.end)
+            first, last = (
+                torch.from_numpy(bounds[own] - self.windows[window, 0])
+                for bounds in (pieces.start, pieces.end)
             )
-            total.index_add_(0, rows, sums.sums(starts_C, ends_C))
-        return (total / torch.from_numpy(ends - starts).unsqueeze(1)).float()
+            total_CH.index_add_(0, torch.from_numpy(pieces.row[own]), sums.sums(first, last))
+        return (total_CH / torch.from_numpy(ends - starts).unsqueeze(1)).float()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +76,6 @@ class Embedded:
     vector: Floats
     chunks: Floats
     states: KeptStates | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    """One window of one text, as the model reads it: CLS, prompt, tokens, SEP."""
-
-    text: int
-    window: int
-    ids: Rows
-    first: int  # where the window's own tokens begin, after CLS and the prompt
-    end: int  # where they end, before SEP
 
 
 def make_request(tokens: Tokens, starts: Rows, ends: Rows, *, room: int, skip: int = 0) -> Request:
@@ -118,54 +110,41 @@ def embed(
 
     """
     use_threads()
-    sequences = [
-        s for text, request in enumerate(requests) for s in _sequences(model, text, request)
-    ]
-    pool = _Pool(model, requests)
-    kept: dict[tuple[int, int], RunningSums] = {}
-    sizes = [len(sequence.ids) for sequence in sequences]
+    device = next(model.parameters()).device
+    sums = _Sums(model, requests)
+    sizes = [len(sequence.ids) for sequence in sums.sequences]
     prepare(model.backbone, sum(sizes))
     waiting = fill_batches(sizes, batch_tokens)
-    running: deque[_Reduced] = deque()
+    running: deque[tuple[list[_Sequence], Tensor, Tensor]] = deque()
+    kept: dict[int, RunningSums] = {}
     while waiting:
-        chosen = [sequences[i] for i in waiting[0]]
+        batch = [sums.sequences[index] for index in waiting[0]]
         try:
-            packed = pack([s.ids for s in chosen], pool.device)
+            packed = pack([sequence.ids for sequence in batch], device)
             hidden_TH = model(packed)
-            running.append(pool.reduce(chosen, packed.starts, hidden_TH))
+            running.append((batch, *_reduce(batch, packed.starts, hidden_TH)))
         except torch.OutOfMemoryError:
-            waiting = _smaller(waiting, sizes, pool.device)
+            waiting = _smaller(waiting, sizes, device)
             continue
-        del waiting[0]
         if keep_states:
-            for sequence, start in zip(chosen, packed.starts, strict=True):
-                own = hidden_TH[start + sequence.first : start + sequence.end]
-                kept[sequence.text, sequence.window] = RunningSums(own.cpu().clone())
-        ahead = sizes_of(pool.device).batches_ahead if waiting else 0
+            for index, sequence, start in zip(waiting[0], batch, packed.starts, strict=True):
+                own_TH = hidden_TH[start + sequence.first : start + sequence.end]
+                kept[index] = RunningSums(own_TH.cpu().clone())
+        del waiting[0]
+        ahead = sizes_of(device).batches_ahead if waiting else 0
         while len(running) > ahead:
-            on_tokens(pool.add(running.popleft()))
-    return pool.finish(single_vector, kept)
-
-
-def _sequences(model: DeweyModel, text: int, request: Request) -> list[_Sequence]:
-    """The windows of a text with special tokens and prompt.
-
-    A text without tokens gets no prompt, unless the document's vector is pooled from it, too.
-    """
-    tokens, (before, after) = request.tokens, model.config.special_ids
-    prompted = len(tokens) or model.config.pooled_over != "text"
-    prompt = tokens.prompt_ids if prompted else tokens.prompt_ids[:0]
-    head = np.concatenate((before, prompt)).astype(np.int64)
-    tail = np.array(after, np.int64)
+            on_tokens(sums.add(*running.popleft()))
+    rows_RD, vectors_BD = sums.vectors(single_vector)
+    states = iter([kept[index] for index in sorted(kept)])
     return [
-        _Sequence(
-            text,
-            window,
-            np.concatenate((head, tokens.ids[low:high], tail)),
-            first=len(head),
-            end=len(head) + int(high - low),
+        Embedded(
+            vector,
+            rows_RD[first + 1 : last],
+            KeptStates(each.windows, [next(states) for _ in each.windows]) if kept else None,
         )
-        for window, (low, high) in enumerate(request.windows)
+        for each, vector, first, last in zip(
+            requests, vectors_BD, sums.first_rows[:-1], sums.first_rows[1:], strict=True
+        )
     ]
 
 
@@ -186,144 +165,130 @@ def _smaller(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reduced:
-    """A batch's results: CLS of its sequences, and sums over pieces of spans, by row."""
+class _Sequence:
+    """One window of one text, as the model reads it: special tokens, prompt, tokens, SEP.
 
-    texts: Tensor
-    cls_BH: Tensor
-    rows: Tensor
-    sums_RH: Tensor
-    num_tokens: int
+    Of its ids [first, end) are the text's own, and `cls` stands for the document. The states of
+    its ids [starts, ends) are added to the sums in `rows`.
+    """
+
+    text: int
+    ids: Rows
+    first: int
+    end: int
+    cls: int
+    rows: Rows
+    starts: Rows
+    ends: Rows
 
 
-class _Pool:
+def _sequences(
+    config: DeweyConfig, request: Request, text: int, row: int, row_around: int | None
+) -> Iterator[_Sequence]:
+    """A text's windows; `row` is that of the complete text, and those of its spans come after it.
+
+    Where the document's vector is pooled from special tokens and prompt, too, their sums have the
+    row `row_around`. Elsewhere a text without tokens gets no prompt.
+    """
+    tokens, skip, (before, after) = request.tokens, request.skip, config.special_ids
+    prompt = tokens.prompt_ids if len(tokens) or row_around is not None else ()
+    head, tail = (np.array(ids, np.int64) for ids in ((*before, *prompt), after))
+    first = len(head)
+    skipped = min(max(skip - first, 0), len(tokens))
+    pieces = assign_pieces(
+        np.concatenate(([skipped], request.starts)),
+        np.concatenate(([len(tokens)], request.ends)),
+        request.windows,
+    )
+    for window, (low, high) in enumerate(request.windows):
+        ids = np.concatenate((head, tokens.ids[low:high], tail))
+        end = first + int(high - low)
+        own = (pieces.window == window) & (pieces.start < pieces.end)
+        rows, starts, ends = pieces.row[own] + row, pieces.start[own], pieces.end[own]
+        starts, ends = starts + (first - low), ends + (first - low)
+        if row_around is not None:
+            rows = np.concatenate((rows, [row_around] * 2))
+            starts = np.concatenate((starts, [min(skip, first), min(max(skip, end), len(ids))]))
+            ends = np.concatenate((ends, [first, len(ids)]))
+        cls = skip if skip < len(ids) else 0
+        yield _Sequence(text, ids, first, end, cls, rows, starts, ends)
+
+
+def _reduce(batch: Sequence[_Sequence], begins: Rows, hidden_TH: Tensor) -> tuple[Tensor, Tensor]:
+    """CLS of a batch's sequences, and the sums for all their rows, on the states' device."""
+    placed = list(zip(batch, begins, strict=True))
+    cls = torch.from_numpy(np.array([begin + sequence.cls for sequence, begin in placed]))
+    starts, ends = (
+        torch.from_numpy(np.concatenate(bounds))
+        for bounds in (
+            [sequence.starts + begin for sequence, begin in placed],
+            [sequence.ends + begin for sequence, begin in placed],
+        )
+    )
+    cls_BH = hidden_TH[cls.to(hidden_TH.device, non_blocking=True)].float()
+    return cls_BH, RunningSums(hidden_TH).sums(starts, ends).float()
+
+
+class _Sums:
     """Sums of hidden states, gathered over the batches: for each text its CLS, mean and spans.
 
-    Row `base[text]` belongs to the complete text, the rows after it to its spans. Where the
-    document's vector is pooled from more than its text, the rows after `base[-1]` hold, text by
+    Row `first_rows[text]` belongs to the complete text, the rows after it to its spans. Where the
+    document's vector is pooled from more than its text, the rows after all those hold, text by
     text, the sums over special tokens and prompt, of all windows.
     """
 
     def __init__(self, model: DeweyModel, requests: Sequence[Request]) -> None:
         self.model, self.requests = model, requests
-        self.device = next(model.parameters()).device
         self.around = model.config.pooled_over != "text"
+        self.first_rows = np.cumsum([0, *(len(request.starts) + 1 for request in requests)])
+        self.num_rows, num_texts = int(self.first_rows[-1]), len(requests)
+        self.sequences = [
+            sequence
+            for text, request in enumerate(requests)
+            for sequence in _sequences(
+                model.config, request, text, int(self.first_rows[text]),
+                self.num_rows + text if self.around else None,
+            )
+        ]  # fmt: skip
         width = model.config.backbone.hidden_size
-        self.base = np.cumsum([0, *(len(request.starts) + 1 for request in requests)])
-        num_rows = int(self.base[-1]) + (len(requests) if self.around else 0)
-        self.sums_RH = torch.zeros((num_rows, width), dtype=torch.float32)
-        self.cls_BH = torch.zeros((len(requests), width), dtype=torch.float32)
-        self.num_around = np.zeros(len(requests), np.int64)
-        self.dropped = [self._dropped(request) for request in requests]
-        self.pieces = [
-            _pieces(request, dropped)
-            for request, dropped in zip(requests, self.dropped, strict=True)
-        ]
+        self.sums_RH = torch.zeros(self.num_rows + num_texts * self.around, width)
+        self.sizes_R = torch.zeros(len(self.sums_RH))
+        self.cls_BH = torch.zeros(num_texts, width)
 
-    def _dropped(self, request: Request) -> int:
-        """The number of the text's own tokens that `skip` leaves out."""
-        if not request.skip:
-            return 0
-        first = len(self.model.config.special_ids[0]) + len(request.tokens.prompt_ids)
-        return min(max(request.skip - first, 0), len(request.tokens))
-
-    def reduce(self, sequences: Sequence[_Sequence], starts: Rows, hidden_TH: Tensor) -> _Reduced:
-        """The results of a batch, on its device; its sequences begin at `starts`."""
-        rows, lows, highs = [], [], []
-        heads = starts.copy()
-        for place, (sequence, start) in enumerate(zip(sequences, starts, strict=True)):
-            request, pieces = self.requests[sequence.text], self.pieces[sequence.text]
-            own = pieces.window == sequence.window
-            shift = start + sequence.first - request.windows[sequence.window, 0]
-            rows.append(pieces.row[own] + self.base[sequence.text])
-            lows.append(pieces.start[own] + shift)
-            highs.append(pieces.end[own] + shift)
-            if request.skip < len(sequence.ids):
-                heads[place] += request.skip
-            if self.around:
-                bounds = np.array(
-                    [(min(request.skip, sequence.first), sequence.first),
-                     (min(max(request.skip, sequence.end), len(sequence.ids)), len(sequence.ids))]
-                )  # fmt: skip
-                rows.append(np.full(2, self.base[-1] + sequence.text))
-                lows.append(bounds[:, 0] + start)
-                highs.append(bounds[:, 1] + start)
-                self.num_around[sequence.text] += int(np.diff(bounds).sum())
-        first = torch.from_numpy(heads).to(hidden_TH.device, non_blocking=True)
-        sums = RunningSums(hidden_TH).sums(_joined(lows), _joined(highs))
-        return _Reduced(
-            texts=torch.tensor([s.text for s in sequences]),
-            cls_BH=hidden_TH[first].float(),
-            rows=_joined(rows),
-            sums_RH=sums.float(),
-            num_tokens=sum(s.end - s.first for s in sequences),
-        )
-
-    def add(self, batch: _Reduced) -> int:
+    def add(self, batch: Sequence[_Sequence], cls_BH: Tensor, sums_RH: Tensor) -> int:
         """Add a batch's results; return the number of the texts' tokens in it."""
-        self.cls_BH.index_add_(0, batch.texts, batch.cls_BH.cpu())
-        self.sums_RH.index_add_(0, batch.rows, batch.sums_RH.cpu())
-        return batch.num_tokens
+        rows, sizes = (
+            torch.from_numpy(np.concatenate(values))
+            for values in ([s.rows for s in batch], [s.ends - s.starts for s in batch])
+        )
+        self.cls_BH.index_add_(0, torch.tensor([s.text for s in batch]), cls_BH.cpu())
+        self.sums_RH.index_add_(0, rows, sums_RH.cpu())
+        self.sizes_R.index_add_(0, rows, sizes.float())
+        return sum(s.end - s.first for s in batch)
 
-    def finish(
-        self, single_vector: str, kept: dict[tuple[int, int], RunningSums]
-    ) -> list[Embedded]:
-        """The vectors, once every batch has been added."""
+    def vectors(self, single_vector: str) -> tuple[Floats, Floats]:
+        """The vectors of all rows (R, D) and of the documents (B, D), from the sums of all batches.
+
+        The sums become means in place.
+        """
         num_windows = torch.tensor([len(request.windows) for request in self.requests])
-        sizes_R = torch.from_numpy(self._sizes())
-        text_rows = torch.from_numpy(self.base[:-1])
-        num_rows = int(self.base[-1])
-        sums_RH = self.sums_RH[:num_rows]
-        has_tokens = torch.tensor([len(request.tokens) > 0 for request in self.requests])
+        texts = torch.from_numpy(self.first_rows[:-1])
+        sums_RH, sizes_R = self.sums_RH[: self.num_rows], self.sizes_R[: self.num_rows]
         if self.around:
             # A text in windows has its special tokens and its prompt once, as their mean.
-            sums_RH[text_rows] += self.sums_RH[num_rows:] / num_windows.unsqueeze(1)
-            sizes_R[text_rows] += torch.from_numpy(self.num_around) / num_windows
-            has_tokens = torch.ones_like(has_tokens)  # as there: an empty mean is zero
+            sums_RH[texts] += self.sums_RH[self.num_rows :] / num_windows.unsqueeze(1)
+            sizes_R[texts] += self.sizes_R[self.num_rows :] / num_windows
         # Normalising undoes any scale, but a bias does not: divide sums into means.
         sums_RH /= sizes_R.clamp(min=1).unsqueeze(1)
         rows_RD = self._embed(sums_RH)
         cls_BD = self._embed(self.cls_BH / num_windows.unsqueeze(1))
-        mean_BD = torch.where(has_tokens.unsqueeze(1), rows_RD[self.base[:-1]], cls_BD)
-        vectors = SINGLE_VECTORS[single_vector].combine(cls_BD, mean_BD).numpy()
-        chunks = rows_RD.numpy()
-        return [
-            Embedded(
-                vectors[text],
-                chunks[self.base[text] + 1 : self.base[text + 1]],
-                KeptStates(request.windows, [kept[text, w] for w in range(len(request.windows))])
-                if kept
-                else None,
-            )
-            for text, request in enumerate(self.requests)
-        ]
-
-    def _sizes(self) -> Floats:
-        """(R,) tokens of each row."""
-        sizes = [
-            np.concatenate(([len(request.tokens) - dropped], request.ends - request.starts))
-            for request, dropped in zip(self.requests, self.dropped, strict=True)
-        ]
-        return np.concatenate(sizes).astype(np.float32)
+        mean_BD = rows_RD[texts]
+        if not self.around:  # in Sentence Transformers, too, an empty mean is zero
+            blank = sizes_R[texts] == 0
+            mean_BD[blank] = cls_BD[blank]
+        return rows_RD.numpy(), SINGLE_VECTORS[single_vector].combine(cls_BD, mean_BD).numpy()
 
     def _embed(self, pooled: Tensor) -> Tensor:
         """The head over any number of rows, a slice at a time, back on the host."""
-        slices = pooled.split(HEAD_SLICE_ROWS)
-        return torch.cat([self.model.embed(rows.to(self.device)).cpu() for rows in slices])
-
-
-def _pieces(request: Request, dropped: int) -> Pieces:
-    """Pieces of the text without its first `dropped` tokens (row 0), and of its spans.
-
-    A text without tokens has no piece.
-    """
-    pieces = assign_pieces(
-        np.concatenate((np.array([dropped], np.int64), request.starts)),
-        np.concatenate((np.array([len(request.tokens)], np.int64), request.ends)),
-        request.windows,
-    )
-    return Pieces(*(values[pieces.start < pieces.end] for values in pieces))
-
-
-def _joined(arrays: Sequence[Rows]) -> Tensor:
-    return torch.from_numpy(np.concatenate(arrays))
+        slices, place = pooled.split(HEAD_SLICE_ROWS), next(self.model.parameters()).device
+        return torch.cat([self.model.embed(rows.to(place)).cpu() for rows in slices])

@@ -12,14 +12,16 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from dewey_embed.config import Activation, Dense, Normalize
+from dewey_embed.config import Activation, Count, Dense, Normalize
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.folder import (
     FETCH,
+    MODULES_FILE,
+    Json,
     JsonFile,
     is_there,
     parse,
@@ -60,11 +62,15 @@ class _Module(JsonFile):
     path: str
     type: str
 
+    @property
+    def kind(self) -> str:
+        """The name of its class."""
+        return self.type.rsplit(".", 1)[-1]
+
 
 class _TransformerFile(JsonFile):
     max_seq_length: int | None = None
     do_lower_case: bool = False
-    transformer_task: str = "feature-extraction"
 
 
 TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
@@ -85,8 +91,8 @@ RUNNABLE_VALUES: dict[str, tuple[Any, ...]] = {
 class _TokenizerFile(JsonFile):
     model_max_length: int | float | None = None
     max_len: int | float | None = None
-    truncation_side: str = "right"
-    split_special_tokens: bool = False
+    truncation_side: Literal["right"] = "right"
+    split_special_tokens: Literal[False] = False
 
 
 class _PoolingFile(JsonFile):
@@ -100,48 +106,48 @@ class _PoolingFile(JsonFile):
     pooling_mode_lasttoken: bool = False
 
 
-class _DenseFile(JsonFile):
+class _StepFile(JsonFile):
+    module_input_name: Literal["sentence_embedding"] = "sentence_embedding"
+    module_output_name: Literal["sentence_embedding"] | None = None
+
+
+class _DenseFile(_StepFile):
     in_features: int
     out_features: int
     bias: bool = True
     activation_function: str = "torch.nn.modules.activation.Tanh"
-    module_input_name: str = "sentence_embedding"
-    module_output_name: str | None = None
-    use_residual: bool = False
-
-
-class _NormalizeFile(JsonFile):
-    module_input_name: str = "sentence_embedding"
-    module_output_name: str | None = None
+    use_residual: Literal[False] = False
 
 
 class _ModelFile(JsonFile):
-    model_type: str = "SentenceTransformer"
+    model_type: Literal["SentenceTransformer"] = "SentenceTransformer"
     prompts: dict[str, str | None] = Field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
-    truncate_dim: int | None = None
+    truncate_dim: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceTransformersFolder:
     """The description of a model, but for the backbone's own config and weights.
 
-    `dense` are the folders of the Dense steps' weights, in their order; `settings` are those of
-    `DeweyConfig`. Sentence Transformers reads up to `max_seq_length` tokens, past the model's
-    positions, too; without it, up to the tokenizer's `model_max_length` and the positions.
+    `dense` are the folders of the weights of steps and head, in their order; `settings` are those
+    of `DeweyConfig`, all but `max_tokens`.
     """
 
     transformer: Path
     lower_case: bool
     dense: list[Path]
-    steps: list[Dense | Normalize]
-    settings: dict[str, Any]
+    settings: Json
     max_seq_length: int | None
     model_max_length: float | None
 
     def max_tokens(self, positions: int) -> int:
-        """The number of tokens that Sentence Transformers reads at once."""
+        """The number of tokens that Sentence Transformers reads at once.
+
+        It is `max_seq_length`, past the model's positions, too; without it the tokenizer's
+        `model_max_length`, up to the positions.
+        """
         if self.max_seq_length is not None:
             return self.max_seq_length
         limit = self.model_max_length
@@ -155,18 +161,19 @@ def read_folder(folder: Path) -> SentenceTransformersFolder:
         CheckpointError: naming the file and the value in it that cannot be run or read.
 
     """
-    modules = _read_modules(folder / "modules.json")
-    transformer = folder / modules[0].path
-    read, tokenizer = _read_transformer(transformer), _read_tokenizer(transformer)
-    single_vector, pooled_over = _read_pooling(folder / modules[1].path / "config.json")
-    steps = [STEPS[_kind(each)](folder / each.path / "config.json") for each in modules[2:]]
+    first, pooling, *modules = _read_modules(folder / MODULES_FILE)
+    transformer = folder / first.path
+    read = _read_transformer(transformer)
+    tokenizer = read_file(_TokenizerFile, transformer / "tokenizer_config.json", missing_ok=True)
+    single_vector, pooled_over = _read_pooling(folder / pooling.path / "config.json")
+    steps = [STEPS[each.kind](folder / each.path / "config.json") for each in modules]
     longest = tokenizer.model_max_length
     return SentenceTransformersFolder(
         transformer,
         lower_case=read.do_lower_case,
-        dense=[folder / module.path for module in modules[2:] if _kind(module) == "Dense"],
-        steps=[step for step in steps if step is not None],
+        dense=[folder / module.path for module in modules if module.kind == "Dense"],
         settings={
+            **_steps_and_head([step for step in steps if step is not None]),
             **_read_model_file(folder / "config_sentence_transformers.json", steps),
             "single_vector": single_vector,
             "pooled_over": pooled_over,
@@ -176,15 +183,23 @@ def read_folder(folder: Path) -> SentenceTransformersFolder:
     )
 
 
-def _kind(module: _Module) -> str:
-    return module.type.rsplit(".", 1)[-1]
+def _steps_and_head(steps: Sequence[Dense | Normalize]) -> Json:
+    """Steps as settings: a last plain linear layer is the head."""
+    while steps and isinstance(steps[-1], Normalize):
+        steps = steps[:-1]  # Dewey normalises at the end anyway
+    if steps and isinstance(last := steps[-1], Dense) and last.activation == "identity":
+        return {
+            "steps": tuple(steps[:-1]),
+            "vector_size": last.out_features,
+            "head_bias": last.bias,
+        }
+    return {"steps": tuple(steps), "vector_size": None, "head_bias": False}
 
 
 def _read_modules(path: Path) -> list[_Module]:
     """The modules in their order, if they are a sequence that can be run."""
-    values = read_json(path, list)
-    modules = [parse(_Module, value, path) for value in values]
-    kinds = [_kind(module) for module in modules]
+    modules = [parse(_Module, value, path) for value in read_json(path, list)]
+    kinds = [module.kind for module in modules]
     listed = f"{path}: modules {', '.join(kinds) or 'none'}"
     foreign = [module.type for module in modules if not module.type.startswith(PACKAGE)]
     if foreign:
@@ -220,18 +235,6 @@ def _read_transformer(folder: Path) -> _TransformerFile:
     return parse(_TransformerFile, values, path)
 
 
-def _read_tokenizer(folder: Path) -> _TokenizerFile:
-    """The tokenizer's settings, refused where it cuts or splits in another way."""
-    path = folder / "tokenizer_config.json"
-    read = read_file(_TokenizerFile, path, missing_ok=True)
-    if read.truncation_side != "right" or read.split_special_tokens:
-        raise CheckpointError(
-            f"{path}: truncation_side {read.truncation_side!r}, split_special_tokens "
-            f"{read.split_special_tokens}; Dewey can run 'right' and False"
-        )
-    return read
-
-
 def _read_pooling(path: Path) -> tuple[SingleVector, PooledOver]:
     """The document's vector of a Pooling module's config, in the keys of before and after ST 6."""
     read = read_file(_PoolingFile, path)
@@ -254,32 +257,13 @@ def _read_dense(path: Path) -> Dense:
             f"{path}: Dense with activation {name!r}; Dewey can run "
             f"{', '.join(get_args(Activation))}"
         )
-    if read.use_residual:
-        raise CheckpointError(f"{path}: Dense with use_residual; Dewey can run one without")
-    _require_sentence(path, read.module_input_name, read.module_output_name)
-    return Dense.parse(
-        {
-            "in_features": read.in_features,
-            "out_features": read.out_features,
-            "bias": read.bias,
-            "activation": activation,
-        },
-        source=str(path),
-    )
+    values = read.model_dump(include={"in_features", "out_features", "bias"})
+    return Dense.parse({**values, "activation": activation}, source=str(path))
 
 
 def _read_normalize(path: Path) -> Normalize:
-    read = read_file(_NormalizeFile, path, missing_ok=True)
-    _require_sentence(path, read.module_input_name, read.module_output_name)
+    read_file(_StepFile, path, missing_ok=True)
     return Normalize()
-
-
-def _require_sentence(path: Path, given: str, made: str | None) -> None:
-    """Refuse a step that is not from the pooled vector to the pooled vector."""
-    if {given, made or given} != {"sentence_embedding"}:
-        raise CheckpointError(
-            f"{path}: from {given!r} to {made!r}; Dewey can run 'sentence_embedding'"
-        )
 
 
 STEPS: dict[str, Callable[[Path], Dense | Normalize | None]] = {
@@ -290,13 +274,9 @@ STEPS: dict[str, Callable[[Path], Dense | Normalize | None]] = {
 """Modules that may follow the pooling, by the reader of their config."""
 
 
-def _read_model_file(path: Path, steps: Sequence[Dense | Normalize | None]) -> dict[str, Any]:
+def _read_model_file(path: Path, steps: Sequence[Dense | Normalize | None]) -> Json:
     """Prompts, the default one, and the dimensions that are kept."""
     read = read_file(_ModelFile, path, missing_ok=True)
-    if read.model_type != "SentenceTransformer":
-        raise CheckpointError(
-            f"{path}: model_type is {read.model_type!r}; Dewey can run 'SentenceTransformer'"
-        )
     prompts = {name: prompt or "" for name, prompt in read.prompts.items()}
     prompts = {"query": "", "document": "", **prompts}
     if read.default_prompt_name is not None and read.default_prompt_name not in prompts:
@@ -304,8 +284,6 @@ def _read_model_file(path: Path, steps: Sequence[Dense | Normalize | None]) -> d
             f"{path}: default_prompt_name {read.default_prompt_name!r} is none of the prompts "
             f"{sorted(prompts)}; add it, or set it to null"
         )
-    if read.truncate_dim is not None and read.truncate_dim < 1:
-        raise CheckpointError(f"{path}: truncate_dim is {read.truncate_dim}, need 1 or more")
     scaled = not any(isinstance(step, Normalize) for step in steps[-1:])
     if read.similarity_fn_name == "manhattan" or (
         scaled and read.similarity_fn_name in ("dot", "euclidean")
