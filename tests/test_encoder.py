@@ -284,7 +284,7 @@ def test_encode_has_the_shapes_of_sentence_transformers(model):
 
 def test_encode_makes_no_chunks(model, monkeypatch):
     expected = model.encode(TEXTS)
-    monkeypatch.setattr("dewey_embed.encoder.chunk_text", None)
+    monkeypatch.setattr("dewey_embed.encoder.chunk_texts", None)
     np.testing.assert_array_equal(model.encode(TEXTS), expected)
     with pytest.raises(ConfigError, match="overflow"):
         model.encode(TEXTS, overflow="drop")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dewey_embed.config import EncodeOptions
+from dewey_embed.config import DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.inference import KeptStates, Request, make_request
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
+from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.types import CharSpans, Document, Floats, Overflow, Rows, Span, Tokens
 
 
@@ -94,10 +96,10 @@ class TextStates:
     """Token states of one text, from which `DocumentVectors.pool` makes vectors of ranges."""
 
     def __init__(
-        self, model: DeweyModel, chunked: ChunkedText, kept: KeptStates, truncate_dim: int | None
+        self, model: DeweyModel, fitted: FittedText, kept: KeptStates, truncate_dim: int | None
     ) -> None:
         self.model, self.kept, self.truncate_dim = model, kept, truncate_dim
-        self.tokens, self.num_chars = chunked.fitted.tokens, len(chunked.fitted.text)
+        self.tokens, self.num_chars = fitted.tokens, len(fitted.text)
 
     @torch.inference_mode()
     def pool(self, char_spans: CharSpans) -> Floats:
@@ -109,28 +111,49 @@ class TextStates:
         return truncate(vectors.cpu().numpy(), self.truncate_dim)
 
 
-def fit_text(
-    text: str, tokens: Tokens, *, max_tokens: int, num_special: int, overflow: Overflow
-) -> FittedText:
-    """A text within the model's limit, by the way that `overflow` names.
-
-    `max_tokens` counts all that the model reads: CLS, the prompt, the text, SEP; `num_special` of
-    them are special tokens.
+def fit_texts(
+    tokenizer: Tokenizer,
+    config: DeweyConfig,
+    texts: Sequence[str],
+    *,
+    prompt: str,
+    overflow: Overflow,
+) -> list[FittedText]:
+    """The texts with their tokens, as far as the model reads them; warns of blank ones.
 
     Raises:
-        TextTooLongError: the text does not fit and `overflow` is `"error"`, or the prompt leaves
+        TextTooLongError: a text does not fit and `overflow` is `"error"`, or the prompt leaves
             no room for any text.
-        InputError: there is no token at all to make a vector of.
+        InputError: a text has no token at all to make a vector of.
 
     """
-    num_tokens = len(tokens)
-    room = max_tokens - num_special - len(tokens.prompt_ids)
+    tokens = tokenizer.encode(texts, prompt=prompt)
+    if blank := [position for position, each in enumerate(tokens) if not len(each)]:
+        own = config.pooled_over == "text"
+        warnings.warn(
+            f"{len(blank)} of {len(texts)} texts hold no token (positions {blank[:8]}): their "
+            f"vectors come from {'CLS' if own else 'special tokens and the prompt'} alone, "
+            "without chunks",
+            stacklevel=3,
+        )
+    fitted = []
+    for position, text in enumerate(texts):
+        with _naming_text(position):
+            fitted.append(_fit(text, tokens[position], config, overflow))
+    return fitted
+
+
+def _fit(text: str, tokens: Tokens, config: DeweyConfig, overflow: Overflow) -> FittedText:
+    """A text within the model's limit, which counts special tokens and the prompt, too."""
+    num_special = sum(map(len, config.special_ids))
+    room = config.max_tokens - num_special - len(tokens.prompt_ids)
     if room < 2:
         raise TextTooLongError(
-            f"the prompt has {len(tokens.prompt_ids)} tokens and the model takes {max_tokens}, "
-            f"{num_special} special ones among them: no room is left for a text; use a shorter "
-            "prompt, or load the model with more max_tokens"
+            f"the prompt has {len(tokens.prompt_ids)} tokens and the model takes "
+            f"{config.max_tokens}, {num_special} special ones among them: no room is left for a "
+            "text; use a shorter prompt, or load the model with more max_tokens"
         )
+    num_tokens = len(tokens)
     if num_tokens + num_special == 0:
         raise InputError(
             "holds no token, and the model's tokenizer puts no special token around it: there is "
@@ -151,18 +174,24 @@ def fit_text(
     return FittedText(text, tokens, room, num_tokens, overflow)
 
 
-def chunk_text(
-    fitted: FittedText, options: EncodeOptions, ranges: CharSpans | None, *, skip: int
-) -> ChunkedText:
-    """The spans of one text, one for each of `ranges` or else those of the options' splitter.
-
-    `skip` is as in `Request`.
+def chunk_texts(
+    texts: Sequence[FittedText], options: EncodeOptions, ranges: Sequence[CharSpans | None]
+) -> list[ChunkedText]:
+    """The texts with their spans: one for each of their ranges, or else the splitter's.
 
     Raises:
         ConfigError: the splitter is unknown.
-        SpanError: a range of characters lies outside the text, or what is left of it.
+        SpanError: a range of characters lies outside its text, or what is left of it.
 
     """
+    chunked = []
+    for position, fitted in enumerate(texts):
+        with _naming_text(position):
+            chunked.append(_chunk(fitted, options, ranges[position]))
+    return chunked
+
+
+def _chunk(fitted: FittedText, options: EncodeOptions, ranges: CharSpans | None) -> ChunkedText:
     text, tokens = fitted.text, fitted.tokens
     if ranges is not None:
         levels = [spans_from_characters(tokens, ranges, num_chars=len(text))]
@@ -172,21 +201,19 @@ def chunk_text(
             for size, overlap in zip(options.chunk_tokens, options.chunk_overlap, strict=True)
         ]
     spans = [span for level in levels for span in level]
+    request = make_request(tokens, *_bounds(spans), room=fitted.room)
     counts = [len(level) for level in levels]
-    starts, ends = _bounds(spans)
-    request = make_request(tokens, starts, ends, room=fitted.room, skip=skip)
     granularity = np.repeat(np.arange(len(levels), dtype=np.int32), counts)
     return ChunkedText(fitted, spans, granularity, request)
 
 
-def document_request(fitted: FittedText, *, skip: int) -> Request:
+def document_request(fitted: FittedText) -> Request:
     """The request for a text's own vector, without chunks."""
-    none = np.empty(0, np.int64)
-    return make_request(fitted.tokens, none, none, room=fitted.room, skip=skip)
+    return make_request(fitted.tokens, *_bounds([]), room=fitted.room)
 
 
 @contextmanager
-def naming_text(position: int) -> Iterator[None]:
+def _naming_text(position: int) -> Iterator[None]:
     """Name a text by its position in the errors that its content raises within the block."""
     try:
         yield

@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 
 from dewey_embed import scoring
 from dewey_embed.chunking import (
-    ChunkedText,
-    FittedText,
     TextStates,
-    chunk_text,
+    chunk_texts,
     document_request,
-    fit_text,
-    naming_text,
+    fit_texts,
     ranges_of,
     texts_of,
 )
@@ -50,7 +47,6 @@ from dewey_embed.types import (
     Precision,
     SimilarityMode,
     Splitter,
-    Tokens,
 )
 
 
@@ -135,6 +131,186 @@ class Dewey:
         built = placed(built, device=device, dtype=dtype, compile_layers=compile_layers)
         return cls(built, tokenizer, name=name, folder=folder, truncate_dim=dim)
 
+    @overload  # a string is an iterable of strings, too
+    def encode_document(  # type: ignore[overload-overlap]
+        self, texts: str | Document, **options: Unpack[DocumentOptions]
+    ) -> DocumentVectors: ...
+    @overload
+    def encode_document(
+        self, texts: Iterable[str | Document], **options: Unpack[DocumentOptions]
+    ) -> list[DocumentVectors]: ...
+
+    def encode_document(
+        self,
+        texts: str | Document | Iterable[str | Document],
+        *,
+        chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
+        chunk_overlap: int | Sequence[int] | None = None,
+        splitter: Splitter = "tokens",
+        spans: CharSpans | Sequence[CharSpans] | None = None,
+        overflow: Overflow = "windows",
+        prompt_name: str | None = "document",
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        precision: Precision = "float32",
+        keep_states: bool = False,
+        progress: bool | Advance = False,
+    ) -> DocumentVectors | list[DocumentVectors]:
+        """A `DocumentVectors` for each text, in order: its vector and one for each chunk.
+
+        A `Document` stands for its text; one text or `Document` alone gives one `DocumentVectors`.
+
+        - `chunk_tokens`, `chunk_overlap`: sizes in tokens; several sizes give several
+          granularities from the same pass. The default overlap is a quarter of the size.
+        - `splitter`: `"tokens"`, `"recursive"`, `"words"`, or a function from a text to ranges of
+          its characters.
+        - `spans`: ranges of characters to embed in place of a splitter's chunks: for one text its
+          ranges, for several texts a list of ranges each.
+        - `overflow`: how to read a text longer than the model takes: in overlapping `"windows"`,
+          without its end (`"truncate"`), or not at all (`"error"`). The result says which.
+        - `prompt_name`, `prompt`: one of the model's prompts, or a text in its place.
+        - `batch_tokens`: tokens of one forward pass; longer texts have a pass of their own.
+        - `precision`: `"float32"`, `"float16"`, `"int8"` or `"binary"` vectors.
+        - `keep_states`: keep what `DocumentVectors.pool` needs; costs the hidden states' memory.
+        - `progress`: a bar on standard error, or a function called with numbers of tokens.
+
+        A blank text gets its vector from CLS alone, no chunks, and a warning.
+
+        >>> text = "The tenant pays the rent. The owner pays for the roof."
+        >>> document = Dewey.load().encode_document(text, spans=[(0, 25), (26, 54)])
+        >>> [text[span.char_start : span.char_end] for span in document.spans]
+        ['The tenant pays the rent.', 'The owner pays for the roof.']
+        >>> document.vector.shape, document.chunks.shape
+        ((384,), (2, 384))
+
+        Raises:
+            TypeError: a text is not a string; names its position.
+            TextTooLongError: a text is longer than the model takes, with `overflow="error"`.
+            SpanError: a range lies outside its text.
+            InputError: a text's vectors are not finite, or it has no token at all.
+            ConfigError: an option has an impossible value.
+
+        """
+        many, single = texts_of(texts)
+        options = EncodeOptions.of(
+            chunk_tokens, chunk_overlap,
+            splitter=splitter, overflow=overflow, precision=precision,
+        )  # fmt: skip
+        ranges = ranges_of(spans, len(many), single=single, splitter=splitter)
+        prompt = self._prompt(prompt_name, prompt)
+        fitted = fit_texts(self.tokenizer, self.config, many, prompt=prompt, overflow=overflow)
+        chunked = chunk_texts(fitted, options, ranges)
+        embedded = self._embed(
+            [each.request for each in chunked], prompt,
+            batch_tokens=batch_tokens, progress=progress, keep_states=keep_states,
+        )  # fmt: skip
+        documents = [
+            DocumentVectors(
+                vector=self._stored(vectors.vector, precision),
+                chunks=self._stored(vectors.chunks, precision),
+                spans=each.spans,
+                num_tokens=each.fitted.num_tokens,
+                used_tokens=len(each.fitted.tokens),
+                overflow=each.fitted.overflow,
+                granularity=each.granularity,
+                states=TextStates(self.model, each.fitted, vectors.states, self.truncate_dim)
+                if vectors.states
+                else None,
+            )
+            for each, vectors in zip(chunked, embedded, strict=True)
+        ]
+        return documents[0] if single else documents
+
+    def encode_query(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = "query",
+        prompt: str | None = None,
+        batch_tokens: int | None = None,
+        precision: Precision = "float32",
+        progress: bool | Advance = False,
+    ) -> NDArray[Any]:
+        """Unit vectors (Q, D) of queries; (D,) of a single string.
+
+        >>> Dewey.load().encode_query(["who pays the rent?", "who mends the roof?"]).shape
+        (2, 384)
+
+        Raises:
+            TypeError: a text is not a string.
+            TextTooLongError: a query is longer than the model takes.
+
+        """
+        return self.encode(
+            texts, prompt_name=prompt_name, prompt=prompt, overflow="error",
+            batch_tokens=batch_tokens, precision=precision, progress=progress,
+        )  # fmt: skip
+
+    def encode(
+        self,
+        texts: str | Document | Iterable[str | Document],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        overflow: Overflow = "windows",
+        batch_tokens: int | None = None,
+        precision: Precision = "float32",
+        progress: bool | Advance = False,
+    ) -> NDArray[Any]:
+        """Unit vectors (N, D) of texts, one each and no chunks; (D,) of a single string.
+
+        Texts have the model's default prompt, if it has one, unless another is given.
+
+        >>> Dewey.load().encode("The tenant pays the rent.", precision="int8").dtype
+        dtype('int8')
+
+        Raises:
+            TypeError: a text is not a string.
+            TextTooLongError: a text is longer than the model takes, with `overflow="error"`.
+            InputError: a text's vector is not finite, or it has no token at all.
+            ConfigError: an option has an impossible value.
+
+        """
+        many, single = texts_of(texts)
+        EncodeOptions.parse({"overflow": overflow, "precision": precision}, source="encode options")
+        if prompt_name is None and prompt is None:
+            prompt_name = self.config.default_prompt_name
+        prompt = self._prompt(prompt_name, prompt)
+        fitted = fit_texts(self.tokenizer, self.config, many, prompt=prompt, overflow=overflow)
+        requests = [document_request(each) for each in fitted]
+        embedded = self._embed(requests, prompt, batch_tokens=batch_tokens, progress=progress)
+        rows = np.array([each.vector for each in embedded], np.float32)
+        vectors = self._stored(rows.reshape(len(many), self.config.embedding_dim), precision)
+        return vectors[0] if single else vectors
+
+    def similarity(
+        self,
+        queries: NDArray[Any],
+        documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
+        *,
+        mode: SimilarityMode = "multi",
+    ) -> Floats:
+        """Scores (Q, N) of queries (Q, D) with documents, at most 1.
+
+        `mode="single"` is the cosine with the document's vector, `mode="multi"` three quarters the
+        best chunk's cosine and one quarter the document vector's; the latter alone where there is
+        no chunk. Vectors of any precision compare; an array (N, D) is compared row by row, and one
+        `DocumentVectors` is a list of one.
+        Source of `multi`: arXiv 2503.20376 §3, where it is the best of all vectors, those of chunks
+        and the document's; the weights are ours.
+
+        >>> model = Dewey.load()
+        >>> documents = model.encode_document(["The tenant pays the rent.", "Ships carry timber."])
+        >>> model.similarity(model.encode_query(["who pays for the flat?"]), documents).shape
+        (1, 2)
+
+        Raises:
+            ConfigError: an unknown mode, or vectors of another width than the model's.
+            InputError: a value that is NaN or infinite.
+
+        """
+        return scoring.similarity(queries, documents, self.embedding_dim, mode=mode)
+
     def save(self, path: str | Path) -> None:
         """Write a model folder to `path` that plain Sentence Transformers loads, too.
 
@@ -217,187 +393,15 @@ class Dewey:
             digest.update(cached_sha256(path))
         return digest.hexdigest()[:16]
 
-    @property
-    def _tokenizer_file(self) -> Path:
-        return self.tokenizer.path or self.folder / "tokenizer.json"
-
-    @overload  # a string is an iterable of strings, too
-    def encode_document(  # type: ignore[overload-overlap]
-        self, texts: str | Document, **options: Unpack[DocumentOptions]
-    ) -> DocumentVectors: ...
-    @overload
-    def encode_document(
-        self, texts: Iterable[str | Document], **options: Unpack[DocumentOptions]
-    ) -> list[DocumentVectors]: ...
-
-    def encode_document(
-        self,
-        texts: str | Document | Iterable[str | Document],
-        *,
-        chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
-        chunk_overlap: int | Sequence[int] | None = None,
-        splitter: Splitter = "tokens",
-        spans: CharSpans | Sequence[CharSpans] | None = None,
-        overflow: Overflow = "windows",
-        prompt_name: str | None = "document",
-        prompt: str | None = None,
-        batch_tokens: int | None = None,
-        precision: Precision = "float32",
-        keep_states: bool = False,
-        progress: bool | Advance = False,
-    ) -> DocumentVectors | list[DocumentVectors]:
-        """A `DocumentVectors` for each text, in order: its vector and one for each chunk.
-
-        A `Document` stands for its text; one text or `Document` alone gives one `DocumentVectors`.
-
-        - `chunk_tokens`, `chunk_overlap`: sizes in tokens; several sizes give several
-          granularities from the same pass. The default overlap is a quarter of the size.
-        - `splitter`: `"tokens"`, `"recursive"`, `"words"`, or a function from a text to ranges of
-          its characters.
-        - `spans`: ranges of characters to embed in place of a splitter's chunks: for one text its
-          ranges, for several texts a list of ranges each.
-        - `overflow`: how to read a text longer than the model takes: in overlapping `"windows"`,
-          without its end (`"truncate"`), or not at all (`"error"`). The result says which.
-        - `prompt_name`, `prompt`: one of the model's prompts, or a text in its place.
-        - `batch_tokens`: tokens of one forward pass; longer texts have a pass of their own.
-        - `precision`: `"float32"`, `"float16"`, `"int8"` or `"binary"` vectors.
-        - `keep_states`: keep what `DocumentVectors.pool` needs; costs the hidden states' memory.
-        - `progress`: a bar on standard error, or a function called with numbers of tokens.
-
-        A blank text gets its vector from CLS alone, no chunks, and a warning.
-
-        >>> text = "The tenant pays the rent. The owner pays for the roof."
-        >>> document = Dewey.load().encode_document(text, spans=[(0, 25), (26, 54)])
-        >>> [text[span.char_start : span.char_end] for span in document.spans]
-        ['The tenant pays the rent.', 'The owner pays for the roof.']
-        >>> document.vector.shape, document.chunks.shape
-        ((384,), (2, 384))
-
-        Raises:
-            TypeError: a text is not a string; names its position.
-            TextTooLongError: a text is longer than the model takes, with `overflow="error"`.
-            SpanError: a range lies outside its text.
-            InputError: a text's vectors are not finite, or it has no token at all.
-            ConfigError: an option has an impossible value.
-
-        """
-        many, single = texts_of(texts)
-        options = EncodeOptions.of(
-            chunk_tokens, chunk_overlap,
-            splitter=splitter, overflow=overflow, precision=precision,
-        )  # fmt: skip
-        ranges = ranges_of(spans, len(many), single=single, splitter=splitter)
-        prompt = self._prompt(prompt_name, prompt)
-        skip = self._skip(prompt)
-        chunked = []
-        for position, fitted in enumerate(self._fit(many, prompt, options.overflow)):
-            with naming_text(position):
-                chunked.append(chunk_text(fitted, options, ranges[position], skip=skip))
-        requests = [each.request for each in chunked]
-        embedded = self._embed(requests, batch_tokens, progress, keep_states=keep_states)
-        documents = [
-            self._document(each, vectors, options.precision)
-            for each, vectors in zip(chunked, embedded, strict=True)
-        ]
-        return documents[0] if single else documents
-
-    def encode_query(
-        self,
-        texts: str | Iterable[str],
-        *,
-        prompt_name: str | None = "query",
-        prompt: str | None = None,
-        batch_tokens: int | None = None,
-        precision: Precision = "float32",
-        progress: bool | Advance = False,
-    ) -> NDArray[Any]:
-        """Unit vectors (Q, D) of queries; (D,) of a single string.
-
-        >>> Dewey.load().encode_query(["who pays the rent?", "who mends the roof?"]).shape
-        (2, 384)
-
-        Raises:
-            TypeError: a text is not a string.
-            TextTooLongError: a query is longer than the model takes.
-
-        """
-        return self.encode(
-            texts, prompt_name=prompt_name, prompt=prompt, overflow="error",
-            batch_tokens=batch_tokens, precision=precision, progress=progress,
-        )  # fmt: skip
-
-    def encode(
-        self,
-        texts: str | Document | Iterable[str | Document],
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        overflow: Overflow = "windows",
-        batch_tokens: int | None = None,
-        precision: Precision = "float32",
-        progress: bool | Advance = False,
-    ) -> NDArray[Any]:
-        """Unit vectors (N, D) of texts, one each and no chunks; (D,) of a single string.
-
-        Texts have the model's default prompt, if it has one, unless another is given.
-
-        >>> Dewey.load().encode("The tenant pays the rent.", precision="int8").dtype
-        dtype('int8')
-
-        Raises:
-            TypeError: a text is not a string.
-            TextTooLongError: a text is longer than the model takes, with `overflow="error"`.
-            InputError: a text's vector is not finite, or it has no token at all.
-            ConfigError: an option has an impossible value.
-
-        """
-        many, single = texts_of(texts)
-        EncodeOptions.parse({"overflow": overflow, "precision": precision}, source="encode options")
-        if prompt_name is None and prompt is None:
-            prompt_name = self.config.default_prompt_name
-        prompt = self._prompt(prompt_name, prompt)
-        skip = self._skip(prompt)
-        requests = [document_request(each, skip=skip) for each in self._fit(many, prompt, overflow)]
-        embedded = self._embed(requests, batch_tokens, progress)
-        vectors = np.empty((len(many), self.config.embedding_dim), np.float32)
-        for row, each in enumerate(embedded):
-            vectors[row] = each.vector
-        vectors = to_precision(truncate(vectors, self.truncate_dim), precision)
-        return vectors[0] if single else vectors
-
-    def similarity(
-        self,
-        queries: NDArray[Any],
-        documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
-        *,
-        mode: SimilarityMode = "multi",
-    ) -> Floats:
-        """Scores (Q, N) of queries (Q, D) with documents, at most 1.
-
-        `mode="single"` is the cosine with the document's vector, `mode="multi"` three quarters the
-        best chunk's cosine and one quarter the document vector's; the latter alone where there is
-        no chunk. Vectors of any precision compare; an array (N, D) is compared row by row, and one
-        `DocumentVectors` is a list of one.
-        Source of `multi`: arXiv 2503.20376 §3, where it is the best of all vectors, those of chunks
-        and the document's; the weights are ours.
-
-        >>> model = Dewey.load()
-        >>> documents = model.encode_document(["The tenant pays the rent.", "Ships carry timber."])
-        >>> model.similarity(model.encode_query(["who pays for the flat?"]), documents).shape
-        (1, 2)
-
-        Raises:
-            ConfigError: an unknown mode, or vectors of another width than the model's.
-            InputError: a value that is NaN or infinite.
-
-        """
-        return scoring.similarity(queries, documents, self.embedding_dim, mode=mode)
-
     def __repr__(self) -> str:
         return (
             f"Dewey({self.name!r}, embedding_dim={self.embedding_dim}, "
             f"max_tokens={self.max_tokens}, device={str(self.device)!r}, dtype={self.dtype})"
         )
+
+    @property
+    def _tokenizer_file(self) -> Path:
+        return self.tokenizer.path or self.folder / "tokenizer.json"
 
     def _prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         """The given prompt, or the model's of that name."""
@@ -405,11 +409,13 @@ class Dewey:
             if not isinstance(prompt, str):
                 raise TypeError(f"prompt is {type(prompt).__name__}, not str")
             return prompt
-        if prompt_name is not None and prompt_name not in self.prompts:
+        if prompt_name is None:
+            return ""
+        if prompt_name not in self.prompts:
             raise ConfigError(
                 f"prompt_name {prompt_name!r} is unknown; the model has {sorted(self.prompts)}"
             )
-        return self.prompts[prompt_name] if prompt_name is not None else ""
+        return self.prompts[prompt_name]
 
     def _skip(self, prompt: str) -> int:
         """Number of ids of a prompt that the document's vector leaves out."""
@@ -422,40 +428,13 @@ class Dewey:
         path = self._tokenizer_file.with_name("tokenizer_config.json")
         return named_tokens(read_json(path, missing_ok=True))
 
-    def _fit(self, texts: Sequence[str], prompt: str, overflow: Overflow) -> list[FittedText]:
-        """The texts with their tokens, as far as the model reads them."""
-        num_special = sum(map(len, self.config.special_ids))
-        fitted = []
-        for position, tokens in enumerate(self._tokenize(texts, prompt)):
-            with naming_text(position):
-                fitted.append(
-                    fit_text(
-                        texts[position], tokens, max_tokens=self.max_tokens,
-                        num_special=num_special, overflow=overflow,
-                    )
-                )  # fmt: skip
-        return fitted
-
-    def _tokenize(self, texts: Sequence[str], prompt: str) -> list[Tokens]:
-        """The texts' tokens, with a warning for blank texts."""
-        tokens = self.tokenizer.encode(texts, prompt=prompt)
-        blank = [position for position, each in enumerate(tokens) if not len(each)]
-        if blank:
-            own = self.config.pooled_over == "text"
-            alone = "CLS" if own else "special tokens and the prompt"
-            warnings.warn(
-                f"{len(blank)} of {len(texts)} texts hold no token (positions {blank[:8]}): "
-                f"their vectors come from {alone} alone, without chunks",
-                stacklevel=4,
-            )
-        return tokens
-
     def _embed(
         self,
         requests: Sequence[Request],
+        prompt: str,
+        *,
         batch_tokens: int | None,
         progress: bool | Advance,
-        *,
         keep_states: bool = False,
     ) -> list[Embedded]:
         """The requests' vectors, checked to be finite."""
@@ -464,11 +443,11 @@ class Dewey:
         if not requests:
             return []
         total = sum(int(np.diff(request.windows).sum()) for request in requests)
-        shown = progress_bar("encoding", total, "tokens", show=progress is True)
-        with shown as bar:
+        with progress_bar("encoding", total, "tokens", show=progress is True) as bar:
             embedded = embed(
                 self.model,
                 requests,
+                skip=self._skip(prompt),
                 single_vector=self.config.single_vector,
                 batch_tokens=batch_tokens or sizes_of(self.device).batch_tokens,
                 keep_states=keep_states,
@@ -483,17 +462,6 @@ class Dewey:
                 )
         return embedded
 
-    def _document(
-        self, chunked: ChunkedText, vectors: Embedded, precision: Precision
-    ) -> DocumentVectors:
-        kept, fitted = vectors.states, chunked.fitted
-        return DocumentVectors(
-            vector=to_precision(truncate(vectors.vector, self.truncate_dim), precision),
-            chunks=to_precision(truncate(vectors.chunks, self.truncate_dim), precision),
-            spans=chunked.spans,
-            num_tokens=fitted.num_tokens,
-            used_tokens=len(fitted.tokens),
-            overflow=fitted.overflow,
-            granularity=chunked.granularity,
-            states=TextStates(self.model, chunked, kept, self.truncate_dim) if kept else None,
-        )
+    def _stored(self, vectors: Floats, precision: Precision) -> NDArray[Any]:
+        """Vectors in the kept dimensions, at a precision."""
+        return to_precision(truncate(vectors, self.truncate_dim), precision)

@@ -33,18 +33,12 @@ HEAD_SLICE_ROWS = 16_384
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One text to embed: its tokens, its spans as token ranges (C,), its windows (W, 2).
-
-    The spans do not include the complete text, whose mean is always computed. The first `skip` ids
-    that the model reads are left out of the document's vector, where it is pooled from more than
-    the text.
-    """
+    """One text to embed: its tokens, its spans as token ranges (C,), its windows (W, 2)."""
 
     tokens: Tokens
     starts: Rows
     ends: Rows
     windows: Rows
-    skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ class Embedded:
     states: KeptStates | None
 
 
-def make_request(tokens: Tokens, starts: Rows, ends: Rows, *, room: int, skip: int = 0) -> Request:
+def make_request(tokens: Tokens, starts: Rows, ends: Rows, *, room: int) -> Request:
     """A request whose windows hold at most `room` tokens of the text.
 
     Windows share an eighth of their length, or more where the longest span then fits into one of
@@ -87,7 +81,7 @@ def make_request(tokens: Tokens, starts: Rows, ends: Rows, *, room: int, skip: i
     longest = int((ends - starts).max(initial=0))
     overlap = min(room // 2, max(room // 8, longest))
     windows = plan_windows(len(tokens), size=room, overlap=overlap)
-    return Request(tokens, starts, ends, windows, skip)
+    return Request(tokens, starts, ends, windows)
 
 
 @torch.inference_mode()
@@ -97,13 +91,15 @@ def embed(
     *,
     single_vector: str,
     batch_tokens: int,
+    skip: int = 0,
     keep_states: bool = False,
     on_tokens: Callable[[int], None] = lambda _: None,
 ) -> list[Embedded]:
     """One `Embedded` for each request, in their order.
 
-    `on_tokens` gets the number of the texts' tokens in each batch when it is done. A batch that
-    does not fit into a GPU's memory is tried again in halves.
+    Where documents' vectors are pooled from more than their texts, the first `skip` ids that the
+    model reads are left out of them. `on_tokens` gets the number of the texts' tokens in each batch
+    when it is done. A batch that does not fit into a GPU's memory is tried again in halves.
 
     Raises:
         TextTooLongError: a single sequence does not fit into the GPU's memory.
@@ -111,7 +107,7 @@ def embed(
     """
     use_threads()
     device = next(model.parameters()).device
-    sums = _Sums(model, requests)
+    sums = _Sums(model, requests, skip)
     sizes = [len(sequence.ids) for sequence in sums.sequences]
     prepare(model.backbone, sum(sizes))
     waiting = fill_batches(sizes, batch_tokens)
@@ -183,14 +179,14 @@ class _Sequence:
 
 
 def _sequences(
-    config: DeweyConfig, request: Request, text: int, row: int, row_around: int | None
+    config: DeweyConfig, request: Request, text: int, *, skip: int, row: int, row_around: int | None
 ) -> Iterator[_Sequence]:
     """A text's windows; `row` is that of the complete text, and those of its spans come after it.
 
     Where the document's vector is pooled from special tokens and prompt, too, their sums have the
     row `row_around`. Elsewhere a text without tokens gets no prompt.
     """
-    tokens, skip, (before, after) = request.tokens, request.skip, config.special_ids
+    tokens, (before, after) = request.tokens, config.special_ids
     prompt = tokens.prompt_ids if len(tokens) or row_around is not None else ()
     head, tail = (np.array(ids, np.int64) for ids in ((*before, *prompt), after))
     first = len(head)
@@ -237,7 +233,7 @@ class _Sums:
     text, the sums over special tokens and prompt, of all windows.
     """
 
-    def __init__(self, model: DeweyModel, requests: Sequence[Request]) -> None:
+    def __init__(self, model: DeweyModel, requests: Sequence[Request], skip: int) -> None:
         self.model, self.requests = model, requests
         self.around = model.config.pooled_over != "text"
         self.first_rows = np.cumsum([0, *(len(request.starts) + 1 for request in requests)])
@@ -246,10 +242,14 @@ class _Sums:
             sequence
             for text, request in enumerate(requests)
             for sequence in _sequences(
-                model.config, request, text, int(self.first_rows[text]),
-                self.num_rows + text if self.around else None,
+                model.config,
+                request,
+                text,
+                skip=skip,
+                row=int(self.first_rows[text]),
+                row_around=self.num_rows + text if self.around else None,
             )
-        ]  # fmt: skip
+        ]
         width = model.config.backbone.hidden_size
         self.sums_RH = torch.zeros(self.num_rows + num_texts * self.around, width)
         self.sizes_R = torch.zeros(len(self.sums_RH))
