@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dewey_embed.config import DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.inference import KeptStates, Request, make_request
+from dewey_embed.model.inference import KeptStates, Request
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
@@ -90,25 +90,6 @@ class ChunkedText:
     spans: list[Span]
     granularity: NDArray[np.int32]
     request: Request
-
-
-class TextStates:
-    """Token states of one text, from which `DocumentVectors.pool` makes vectors of ranges."""
-
-    def __init__(
-        self, model: DeweyModel, fitted: FittedText, kept: KeptStates, truncate_dim: int | None
-    ) -> None:
-        self.model, self.kept, self.truncate_dim = model, kept, truncate_dim
-        self.tokens, self.num_chars = fitted.tokens, len(fitted.text)
-
-    @torch.inference_mode()
-    def pool(self, char_spans: CharSpans) -> Floats:
-        """Unit vectors (len(char_spans), D) float32 of ranges of characters."""
-        spans = spans_from_characters(self.tokens, char_spans, num_chars=self.num_chars)
-        starts, ends = _bounds(spans)
-        device = next(self.model.parameters()).device
-        vectors = self.model.embed(self.kept.means(starts, ends).to(device))
-        return truncate(vectors.cpu().numpy(), self.truncate_dim)
 
 
 def fit_texts(
@@ -201,7 +182,7 @@ def _chunk(fitted: FittedText, options: EncodeOptions, ranges: CharSpans | None)
             for size, overlap in zip(options.chunk_tokens, options.chunk_overlap, strict=True)
         ]
     spans = [span for level in levels for span in level]
-    request = make_request(tokens, *_bounds(spans), room=fitted.room)
+    request = Request(tokens, *_bounds(spans), fitted.room)
     counts = [len(level) for level in levels]
     granularity = np.repeat(np.arange(len(levels), dtype=np.int32), counts)
     return ChunkedText(fitted, spans, granularity, request)
@@ -209,7 +190,21 @@ def _chunk(fitted: FittedText, options: EncodeOptions, ranges: CharSpans | None)
 
 def document_request(fitted: FittedText) -> Request:
     """The request for a text's own vector, without chunks."""
-    return make_request(fitted.tokens, *_bounds([]), room=fitted.room)
+    return Request(fitted.tokens, *_bounds([]), fitted.room)
+
+
+@torch.inference_mode()
+def pool_spans(
+    model: DeweyModel,
+    fitted: FittedText,
+    kept: KeptStates,
+    truncate_dim: int | None,
+    char_spans: CharSpans,
+) -> Floats:
+    """Unit vectors (len(char_spans), D) float32 of ranges of a text's characters."""
+    spans = spans_from_characters(fitted.tokens, char_spans, num_chars=len(fitted.text))
+    means = kept.means(*_bounds(spans)).to(next(model.parameters()).device)
+    return truncate(model.embed(means).cpu().numpy(), truncate_dim)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack, overload
 
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from dewey_embed import scoring
 from dewey_embed.chunking import (
-    TextStates,
     chunk_texts,
     document_request,
     fit_texts,
+    pool_spans,
     ranges_of,
     texts_of,
 )
@@ -213,9 +213,9 @@ class Dewey:
                 used_tokens=len(each.fitted.tokens),
                 overflow=each.fitted.overflow,
                 granularity=each.granularity,
-                states=TextStates(self.model, each.fitted, vectors.states, self.truncate_dim)
-                if vectors.states
-                else None,
+                states=None
+                if (kept := vectors.states) is None
+                else partial(pool_spans, self.model, each.fitted, kept, self.truncate_dim),
             )
             for each, vectors in zip(chunked, embedded, strict=True)
         ]

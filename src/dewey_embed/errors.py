@@ -1,23 +1,4 @@
-"""Every error a user of Dewey can meet, as one tree.
-
-::
-
-    DeweyError
-    ├── ConfigError (ValueError)             an option or recipe with an unknown key or bad value
-    ├── CheckpointError (ValueError)         a model folder that is missing, truncated or foreign
-    ├── InputError (ValueError)              a text, span or file that is refused
-    │   ├── TextTooLongError                 past `max_tokens` with `overflow="error"`
-    │   ├── SpanError                        a span outside its text, or running backwards
-    │   │   └── StatesNotKeptError           spans pooled of a document encoded without its states
-    │   └── ReadError                        a file that cannot be read as text
-    ├── IndexStoreError                      an index that is missing, in use or damaged
-    │   └── IndexMismatchError (ValueError)  an index made by another model or with other settings
-    ├── TargetsError                         training targets that are missing, damaged or foreign
-    ├── TeacherError                         a teacher with too few vectors, another width, NaN
-    ├── RunError                             a training run that cannot start or resume
-    ├── TaskError                            an evaluation task whose data are missing or wrong
-    ├── ResultsError                         results that cannot be read, compared or drawn
-    └── MissingDependencyError (ImportError) an optional package, with the command that installs it
+"""Every error that a user of Dewey can meet, as one tree of classes.
 
 Each message says what was given, what the limit is, and what to do about it. Mistakes of type
 (a number where a text belongs) are plain `TypeError`, as everywhere in Python.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,14 +132,6 @@ class Tokens:
         return len(self.ids)
 
 
-class SpanPooler(Protocol):
-    """Token states of a document, from which vectors of any ranges can be made later."""
-
-    def pool(self, char_spans: CharSpans) -> Floats:
-        """Unit vectors (len(char_spans), D) float32 of character ranges."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DocumentVectors:
     """A document's vectors from one forward pass: one for the document, one for every span.
@@ -167,7 +159,8 @@ class DocumentVectors:
     used_tokens: int
     overflow: Literal["windows", "truncate"] | None = None
     granularity: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
-    states: SpanPooler | None = field(default=None, repr=False)
+    states: Callable[[CharSpans], Floats] | None = None
+    """Makes vectors of ranges of characters from the states of the text's tokens."""
 
     def __repr__(self) -> str:
         return (
@@ -196,7 +189,7 @@ class DocumentVectors:
                 "this document was encoded without its token states; "
                 "pass keep_states=True to encode_document to pool spans later"
             )
-        return self.states.pool(char_spans)
+        return self.states(char_spans)
 
     def at(self, granularity: int) -> tuple[NDArray[Any], list[Span]]:
         """Chunk vectors and spans of one granularity: `at(0)` for the first of `chunk_tokens`.

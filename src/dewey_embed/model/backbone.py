@@ -198,15 +198,18 @@ class Backbone(nn.Module):
 
         """
         states_TH = self.embed(packed)
-        if attention is None:
-            weight = self.final_norm.weight
-            attention = RowAttention(packed, self.config, weight.dtype, product_dtype(weight))
+        attention = attention or self.row_attention(packed)
         for layer in self.layers[: self.depth]:
             if self.recompute and torch.is_grad_enabled():
                 states_TH = checkpoint(layer, states_TH, attention, use_reentrant=False)
             else:
                 states_TH = layer(states_TH, attention)
         return self.normed(states_TH)
+
+    def row_attention(self, packed: Packed, *, flash: bool = False) -> RowAttention:
+        """Attention over a packed row in PyTorch, by FlashAttention if `flash`."""
+        weight = self.final_norm.weight
+        return RowAttention(packed, self.config, weight.dtype, product_dtype(weight), flash=flash)
 
     def embed(self, packed: Packed) -> Tensor:
         """(T, H) float32: the stream before the first layer.

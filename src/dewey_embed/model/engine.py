@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dewey_embed.model.attention import RowAttention
 from dewey_embed.model.backbone import Backbone, product_dtype
 from dewey_embed.model.int8 import TrainedLinear, is_int8, replace_linears
 from dewey_embed.model.native.kernels import HEAD_WIDTH, Kernels, can_build, kernels, widths_fit
@@ -148,24 +147,6 @@ def _run_kernels(backbone: Backbone, packed: Packed, native: Kernels) -> Tensor:
     return backbone.normed(states_TH)
 
 
-def _run_kernel_attention(backbone: Backbone, packed: Packed, native: Kernels) -> Tensor:
-    hidden_TH: Tensor = backbone(packed, KernelAttention(native, backbone.config, packed))
-    return hidden_TH
-
-
-def _run_flash(backbone: Backbone, packed: Packed, _: None) -> Tensor:
-    weight = backbone.final_norm.weight
-    dtype = product_dtype(weight)
-    attention = RowAttention(packed, backbone.config, weight.dtype, dtype, flash=True)
-    hidden_TH: Tensor = backbone(packed, attention)
-    return hidden_TH
-
-
-def _run_torch(backbone: Backbone, packed: Packed, _: None) -> Tensor:
-    hidden_TH: Tensor = backbone(packed)
-    return hidden_TH
-
-
 INFERENCE = Engine(
     "C++ kernels", _run_kernels, "cpu", (torch.bfloat16, torch.float32),
     gradients=False, find_kernels=inference_kernels,
@@ -173,9 +154,16 @@ INFERENCE = Engine(
 ENGINES = (
     INFERENCE,
     Engine(
-        "PyTorch, attention by C++ kernels", _run_kernel_attention, "cpu", (torch.bfloat16,),
-        gradients=True, find_kernels=training_kernels,
+        "PyTorch, attention by C++ kernels",
+        lambda backbone, packed, native: backbone(
+            packed, KernelAttention(native, backbone.config, packed)
+        ),
+        "cpu", (torch.bfloat16,), gradients=True, find_kernels=training_kernels,
     ),
-    Engine("PyTorch, FlashAttention", _run_flash, "cuda", (torch.bfloat16, torch.float16)),
-    Engine("PyTorch", _run_torch),
+    Engine(
+        "PyTorch, FlashAttention",
+        lambda backbone, packed, _: backbone(packed, backbone.row_attention(packed, flash=True)),
+        "cuda", (torch.bfloat16, torch.float16),
+    ),
+    Engine("PyTorch", lambda backbone, packed, _: backbone(packed)),
 )  # fmt: skip

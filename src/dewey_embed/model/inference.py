@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -31,14 +32,28 @@ from dewey_embed.types import Floats, Rows, Tokens
 HEAD_SLICE_ROWS = 16_384
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request:
-    """One text to embed: its tokens, its spans as token ranges (C,), its windows (W, 2)."""
+    """One text to embed: its tokens, and its spans as token ranges [starts, ends) (C,).
+
+    The model reads at most `room` of its tokens at once.
+    """
 
     tokens: Tokens
     starts: Rows
     ends: Rows
-    windows: Rows
+    room: int
+
+    @cached_property
+    def windows(self) -> Rows:
+        """(W, 2): the token ranges that the model reads.
+
+        They share an eighth of their length, or more where the longest span then fits into one of
+        them; never more than half.
+        """
+        longest = int((self.ends - self.starts).max(initial=0))
+        overlap = min(self.room // 2, max(self.room // 8, longest))
+        return plan_windows(len(self.tokens), size=self.room, overlap=overlap)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +85,6 @@ class Embedded:
     vector: Floats
     chunks: Floats
     states: KeptStates | None
-
-
-def make_request(tokens: Tokens, starts: Rows, ends: Rows, *, room: int) -> Request:
-    """A request whose windows hold at most `room` tokens of the text.
-
-    Windows share an eighth of their length, or more where the longest span then fits into one of
-    them; never more than half.
-    """
-    longest = int((ends - starts).max(initial=0))
-    overlap = min(room // 2, max(room // 8, longest))
-    windows = plan_windows(len(tokens), size=room, overlap=overlap)
-    return Request(tokens, starts, ends, windows)
 
 
 @torch.inference_mode()

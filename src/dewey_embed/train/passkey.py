@@ -12,7 +12,7 @@ import torch
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.inference import embed, make_request
+from dewey_embed.model.inference import Request, embed
 from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
 
@@ -102,8 +102,8 @@ def passkey_accuracy(
         room = model.config.max_tokens - 2
         no_spans = np.empty(0, np.int64)
         requests = [
-            make_request(tokens, starts, ends, room=room),
-            make_request(query, no_spans, no_spans, room=room),
+            Request(tokens, starts, ends, room),
+            Request(query, no_spans, no_spans, room),
         ]
         document, asked = embed(
             model, requests, single_vector="mean", batch_tokens=num_tokens + 1024

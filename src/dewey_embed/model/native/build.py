@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from dewey_embed.files import atomic_file
+from dewey_embed import files
 
 FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-mfma")
@@ -53,11 +53,12 @@ class Library:
     def path(self) -> Path | None:
         """Its place in the user's cache; None without a home folder."""
         folder = cache_folder()
-        return None if folder is None else self.path_in(folder)
+        return None if folder is None else folder / self.file
 
-    def path_in(self, folder: Path) -> Path:
-        """The place of this version in a folder of libraries."""
-        return folder / f"{self.name}-{_version(self)}" / "kernels.so"
+    @property
+    def file(self) -> Path:
+        """The place of this version within a folder of libraries."""
+        return Path(f"{self.name}-{_version(self)}", "kernels.so")
 
     def fits_processor(self) -> bool:
         """Whether this processor can run it."""
@@ -100,38 +101,39 @@ def find_compiler() -> str | None:
     return shutil.which("g++")
 
 
-_private: dict[Library, Path] = {}
-"""Libraries that were built for this process alone."""
+_built: dict[Library, Path | None] = {}
+"""Libraries that this process has compiled, or failed to compile."""
 
 
 def find(library: Library) -> Path | None:
     """The library's file, if it is built and may be loaded."""
-    if library in _private:
-        return _private[library]
-    path = library.path
+    path = _built.get(library) or library.path
     return path if path is not None and may_be_loaded(path) else None
 
 
-@cache
 def build(library: Library) -> Path | None:
     """The library's file, after an attempt to compile it; one attempt a process."""
+    if library not in _built:
+        _built[library] = _build(library)
+    return _built[library]
+
+
+def _build(library: Library) -> Path | None:
     compiler, folder = find_compiler(), cache_folder()
     if compiler is None:
         log.debug("no g++: encoding in plain PyTorch")
         return None
-    if folder is not None:
-        if _is_exposed(folder):
-            return None
-        if (path := _compile(library, compiler, folder)) is not None:
-            return path
+    if folder is None:
+        log.debug("no home folder: kernels are not kept")
+    elif _is_exposed(folder):
+        return None
+    elif (path := _compile(library, compiler, folder)) is not None:
+        return path
     try:
-        private = private_folder()
+        return _compile(library, compiler, private_folder())
     except OSError as error:
         log.debug("kernels not built, encoding in plain PyTorch: %s", error)
         return None
-    if (path := _compile(library, compiler, private)) is not None:
-        _private[library] = path
-    return path
 
 
 def _is_exposed(folder: Path) -> bool:
@@ -151,12 +153,12 @@ def _compile(library: Library, compiler: str, folder: Path) -> Path | None:
 
     Processes that build at once each write a draft of their own.
     """
-    path = library.path_in(folder)
+    path = folder / library.file
     sources = [str(FOLDER / name) for name in library.sources]
     try:
         for part in reversed(path.parents):  # for this user alone
             part.mkdir(mode=0o700, exist_ok=True)
-        with atomic_file(path) as draft:
+        with files.atomic_file(path) as draft:
             subprocess.run(
                 [compiler, *FLAGS, *library.flags, *sources, "-o", str(draft)],
                 check=True, capture_output=True, text=True, timeout=TIMEOUT_S,
@@ -179,14 +181,9 @@ def _version(library: Library) -> str:
 
 
 def cache_folder() -> Path | None:
-    """The user's cache of libraries: in XDG_CACHE_HOME, if it is an absolute path, or the home."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        root = named if named.is_absolute() else Path("~/.cache").expanduser()
-    except RuntimeError:
-        log.debug("no home folder: kernels are not kept")
-        return None
-    return root / "dewey-embed" / "native"
+    """The user's cache of libraries; None without a home folder."""
+    folder = files.cache_folder()
+    return None if folder is None else folder / "native"
 
 
 @cache
@@ -251,11 +248,10 @@ def exposed_part(path: Path) -> Path | None:
         except FileNotFoundError:
             continue
         mode = status.st_mode
+        shared = mode & stat.S_IWGRP and not _is_private_group(status.st_gid)
         sticky = stat.S_ISDIR(mode) and mode & stat.S_ISVTX
-        writable = mode & stat.S_IWOTH or (
-            mode & stat.S_IWGRP and not _is_private_group(status.st_gid)
-        )
-        if status.st_uid not in {0, os.geteuid()} or (writable and not sticky):
+        writable = (mode & stat.S_IWOTH or shared) and not sticky
+        if status.st_uid not in {0, os.geteuid()} or writable:
             return part
     return None
 
