@@ -97,12 +97,12 @@ class Kernels:
         rows = num_tokens + len(starts) - 1 + SPARE_ROWS
         rows += rows % 2
         keys, values = qkv_T3ND.new_empty((2, num_heads, rows, width))
-        run, outputs = self.library.dewey_attention, [out_TND]
+        name, outputs = "dewey_attention", [out_TND]
         if log_sum_exp_NT is not None:
-            run, outputs = self.library.dewey_attention_log_sum_exp, [out_TND, log_sum_exp_NT]
-        run(
-            *_pointers(qkv_T3ND, *outputs, cos_PD, sin_PD, starts), len(starts) - 1, num_heads,
-            window, *_pointers(keys, values), rows, torch.get_num_threads(),
+            name, outputs = "dewey_attention_log_sum_exp", [out_TND, log_sum_exp_NT]
+        self._run(
+            name, qkv_T3ND, *outputs, cos_PD, sin_PD, starts, len(starts) - 1, num_heads, window,
+            keys, values, rows,
         )  # fmt: skip
 
     def attention_gradients(
@@ -115,12 +115,9 @@ class Kernels:
         """
         cos_PD, sin_PD, starts, window = metadata
         gradient_T3ND = torch.empty_like(qkv_T3ND)
-        self.library.dewey_attention_gradients(
-            *_pointers(
-                qkv_T3ND, out_TND, log_sum_exp_NT, out_grad_TND, gradient_T3ND,
-                cos_PD, sin_PD, starts,
-            ),
-            len(starts) - 1, qkv_T3ND.shape[2], window, torch.get_num_threads(),
+        self._run(
+            "dewey_attention_gradients", qkv_T3ND, out_TND, log_sum_exp_NT, out_grad_TND,
+            gradient_T3ND, cos_PD, sin_PD, starts, len(starts) - 1, qkv_T3ND.shape[2], window,
         )  # fmt: skip
         return gradient_T3ND
 
@@ -132,12 +129,10 @@ class Kernels:
         outer, inner = weight.shape
         shape = (inner, outer) if transposed else (outer, inner)
         quantized = torch.empty(shape, dtype=torch.int8)
-        scales = torch.empty(shape[0])
-        shifts = torch.empty(shape[0], dtype=torch.int32)
-        self.library.dewey_quantize_weights(
-            *_pointers(weight, quantized, scales, shifts),
-            outer, inner, transposed, torch.get_num_threads(),
-        )  # fmt: skip
+        scales, shifts = torch.empty(shape[0]), torch.empty(shape[0], dtype=torch.int32)
+        self._run(
+            "dewey_quantize_weights", weight, quantized, scales, shifts, outer, inner, transposed
+        )
         out_TJ = rows_TI.new_empty((len(rows_TI), shape[0]))
         self.linear_int8(rows_TI, (quantized, scales, shifts), None, out_TJ)
         return out_TJ
@@ -151,9 +146,9 @@ class Kernels:
         scales = torch.empty(padded // TOKENS_PER_SCALE * (wide + inner))
         shifts = torch.empty_like(scales, dtype=torch.int32)
         out_JI = torch.empty((outer, inner))
-        self.library.dewey_weight_gradients(
-            *_pointers(grads_TJ, rows_TI, out_JI), num_tokens, outer, inner,
-            *_pointers(*quantized, scales, shifts), torch.get_num_threads(),
+        self._run(
+            "dewey_weight_gradients", grads_TJ, rows_TI, out_JI, num_tokens, outer, inner,
+            *quantized, scales, shifts,
         )  # fmt: skip
         return out_JI
 
@@ -161,19 +156,15 @@ class Kernels:
         self, rows_TI: Tensor, weight_JI: Tensor, bias_J: Tensor | None, out_TJ: Tensor
     ) -> None:
         """Write the linear layer of `rows_TI` to `out_TJ`."""
-        self.library.dewey_linear(
-            *_pointers(rows_TI, weight_JI, bias_J, out_TJ),
-            *rows_TI.shape, len(weight_JI), torch.get_num_threads(),
-        )  # fmt: skip
+        shape = (*rows_TI.shape, len(weight_JI))
+        self._run("dewey_linear", rows_TI, weight_JI, bias_J, out_TJ, *shape)
 
     def linear_int8(
         self, rows_TI: Tensor, weights: Int8Weights, bias_J: Tensor | None, out_TJ: Tensor
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Write the linear layer of `rows_TI` to `out_TJ`, by int8 weights."""
-        self.library.dewey_linear_int8(
-            *_pointers(rows_TI, *weights, bias_J, out_TJ),
-            *rows_TI.shape, len(weights[0]), torch.get_num_threads(),
-        )  # fmt: skip
+        shape = (*rows_TI.shape, len(weights[0]))
+        self._run("dewey_linear_int8", rows_TI, *weights, bias_J, out_TJ, *shape)
 
     def add_norm(
         self, states_TH: Tensor, added_TH: Tensor | None, norm: torch.nn.LayerNorm | None,
@@ -184,16 +175,19 @@ class Kernels:
         Without a norm, `out_TH` is the sum itself, in its dtype.
         """
         weight, bias, epsilon = (norm.weight, norm.bias, norm.eps) if norm else (None, None, 0.0)
-        self.library.dewey_add_norm(
-            *_pointers(states_TH, added_TH, weight, bias, out_TH), *states_TH.shape,
-            epsilon, torch.get_num_threads(),
-        )  # fmt: skip
+        self._run(
+            "dewey_add_norm", states_TH, added_TH, weight, bias, out_TH, *states_TH.shape, epsilon
+        )
 
     def geglu(self, wide_TI: Tensor, out_TI: Tensor) -> None:
         """Write gelu(first half of `wide_TI`) · second half to `out_TI`."""
-        self.library.dewey_geglu(
-            *_pointers(wide_TI, out_TI), *out_TI.shape, torch.get_num_threads()
-        )
+        self._run("dewey_geglu", wide_TI, out_TI, *out_TI.shape)
+
+    def _run(self, name: str, *arguments: Tensor | float | None) -> None:
+        """Call a function of the library: with tensors' addresses, on all threads."""
+        assert all(not isinstance(each, Tensor) or each.is_contiguous() for each in arguments)
+        addresses = [each.data_ptr() if isinstance(each, Tensor) else each for each in arguments]
+        getattr(self.library, name)(*addresses, torch.get_num_threads())
 
 
 def widths_fit(config: BackboneConfig) -> bool:
@@ -205,11 +199,7 @@ def widths_fit(config: BackboneConfig) -> bool:
 def kernels(dtype: torch.dtype, *, may_build: bool = False) -> Kernels | None:
     """The kernels of a dtype where this processor can run them and they are there; else None."""
     library = _wanted(dtype)
-    if library is None:
-        return None
-    if may_build and library not in _loaded and find(library) is None:
-        build(library)
-    return load(library)
+    return None if library is None else load(library, may_build=may_build)
 
 
 def can_build(dtype: torch.dtype) -> bool:
@@ -217,30 +207,23 @@ def can_build(dtype: torch.dtype) -> bool:
     return _wanted(dtype) is not None and find_compiler() is not None
 
 
-_loaded: dict[Library, Kernels | None] = {}
-"""Libraries that this process has loaded or failed to load: neither is tried again."""
-
-
-def load(library: Library) -> Kernels | None:
-    """The kernels of a library that is built; None, and a debug message, if it cannot be loaded."""
-    if library not in _loaded and (path := find(library)) is not None:
-        _loaded[library] = _load(library, path)
-    return _loaded.get(library)
-
-
-def _load(library: Library, path: Path) -> Kernels | None:
-    try:
-        return Kernels(library, path)
-    except (OSError, AttributeError) as error:
-        log.debug("kernels not loaded, encoding in plain PyTorch: %s", error)
-        return None
-
-
 def _wanted(dtype: torch.dtype) -> Library | None:
     return None if os.environ.get("DEWEY_NATIVE") == "0" else library_for(dtype)
 
 
-def _pointers(*tensors: Tensor | None) -> list[int | None]:
-    """The addresses of tensors' memory."""
-    assert all(tensor is None or tensor.is_contiguous() for tensor in tensors)
-    return [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+_loaded: dict[Library, Kernels | None] = {}
+"""Libraries that this process has loaded or failed to load: neither is tried again."""
+
+
+def load(library: Library, *, may_build: bool = False) -> Kernels | None:
+    """The kernels of a library that is built, or may be; None, and a debug message, if it fails."""
+    if library not in _loaded:
+        path = find(library) or (build(library) if may_build else None)
+        if path is None:
+            return None
+        try:
+            _loaded[library] = Kernels(library, path)
+        except (OSError, AttributeError) as error:
+            log.debug("kernels not loaded, encoding in plain PyTorch: %s", error)
+            _loaded[library] = None
+    return _loaded[library]
