@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from dewey_embed.config import MIN_TOKENS, PAPER_PROMPTS, Dense, DeweyConfig
+from dewey_embed.config import PAPER_PROMPTS, Dense, DeweyConfig
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, is_there, read_json
 from dewey_embed.model.hugging_face import from_hugging_face
-from dewey_embed.model.sentence_transformers import SentenceTransformersFolder, read_folder
+from dewey_embed.model.sentence_transformers import read_folder
 from dewey_embed.model.weights import Weights, head_left_over, read_weights, strip_prefix
 from dewey_embed.single_vectors import SINGLE_VECTORS
 
@@ -129,21 +129,20 @@ def _read_ours(folder: Path, config: Json) -> Checkpoint:
     if ours.vector_size is not None:
         numbers.append(len(ours.steps) + 2)
     if is_there(folder / MODULES_FILE):
-        _refuse_older(path, ours, read_folder(folder))
+        _refuse_older(path, ours, read_folder(folder).config)
     return Checkpoint(
         ours, _weights(folder, ours, [folder / f"{n}_Dense" for n in numbers]), folder
     )
 
 
-def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFolder) -> None:
+def _refuse_older(path: Path, ours: DeweyConfig, theirs: DeweyConfig) -> None:
     """Refuse a `dewey.json` beside which Sentence Transformers has saved another model.
 
     It replaces its own files and leaves `dewey.json` as it was.
     """
     mine = {**dict(ours), "single_vector": SINGLE_VECTORS[ours.single_vector].mode}
-    limit = theirs.max_tokens(ours.backbone.max_position_embeddings)
-    other = {**theirs.settings, "max_tokens": limit, "pooled_over": ours.pooled_over}
-    if differ := [name for name, value in other.items() if mine[name] != value]:
+    known = set(mine) - {"backbone", "pooled_over", "before_ids", "after_ids"}
+    if differ := [name for name, value in theirs if name in known and mine[name] != value]:
         raise CheckpointError(
             f"{path}: does not fit Sentence Transformers' files beside it ({', '.join(differ)}), "
             "which were changed after it was written; delete it to load the folder as they say, or "
@@ -151,29 +150,11 @@ def _refuse_older(path: Path, ours: DeweyConfig, theirs: SentenceTransformersFol
         )
 
 
-def _read_sentence_transformers(folder: Path, config: Json) -> Checkpoint:
+def _read_sentence_transformers(folder: Path, _: Json) -> Checkpoint:
     """A Transformer, a Pooling, and the steps after it."""
-    read = read_folder(folder)
-    if read.transformer != folder:
-        config = read_json(read.transformer / "config.json")
-    backbone = from_hugging_face(
-        config, source=str(read.transformer / "config.json"), needs_special_ids=False
-    )
-    positions = backbone.max_position_embeddings
-    limit = read.max_tokens(positions)
-    if limit < MIN_TOKENS:
-        raise CheckpointError(
-            f"{read.transformer}: max_seq_length (or tokenizer_config.json's model_max_length) is "
-            f"{limit}, need {MIN_TOKENS} or more: special tokens take room, too"
-        )
-    # Rotary positions need no weights: there is room for any number.
-    backbone = backbone.model_copy(update={"max_position_embeddings": max(limit, positions)})
-    dewey = DeweyConfig.parse(
-        {"backbone": backbone, "max_tokens": limit, **read.settings},
-        source=str(folder / MODULES_FILE),
-    )
-    weights = _weights(read.transformer, dewey, read.dense)
-    return Checkpoint(dewey, weights, read.transformer, template=True, lower_case=read.lower_case)
+    config, transformer, dense, lower_case = read_folder(folder)
+    weights = _weights(transformer, config, dense)
+    return Checkpoint(config, weights, transformer, template=True, lower_case=lower_case)
 
 
 def _read_released(folder: Path, config: Json) -> Checkpoint:

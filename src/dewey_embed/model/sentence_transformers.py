@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import Field
 
-from dewey_embed.config import Activation, Count, Dense, Normalize
+from dewey_embed.config import MIN_TOKENS, Activation, Count, Dense, DeweyConfig, Normalize
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.folder import (
     FETCH,
@@ -28,6 +27,7 @@ from dewey_embed.model.folder import (
     read_file,
     read_json,
 )
+from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVector
 from dewey_embed.types import PooledOver
 
@@ -127,31 +127,16 @@ class _ModelFile(JsonFile):
     truncate_dim: Count | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SentenceTransformersFolder:
-    """The description of a model, but for the backbone's own config and weights.
+class SentenceTransformersFolder(NamedTuple):
+    """A folder as it describes itself: settings, and where weights and tokenizer lie.
 
-    `dense` are the folders of the weights of steps and head, in their order; `settings` are those
-    of `DeweyConfig`, all but `max_tokens`.
+    `dense` are the folders of the weights of steps and head, in their order.
     """
 
+    config: DeweyConfig
     transformer: Path
-    lower_case: bool
     dense: list[Path]
-    settings: Json
-    max_seq_length: int | None
-    model_max_length: float | None
-
-    def max_tokens(self, positions: int) -> int:
-        """The number of tokens that Sentence Transformers reads at once.
-
-        It is `max_seq_length`, past the model's positions, too; without it the tokenizer's
-        `model_max_length`, up to the positions.
-        """
-        if self.max_seq_length is not None:
-            return self.max_seq_length
-        limit = self.model_max_length
-        return positions if limit is None else int(min(limit, positions))
+    lower_case: bool
 
 
 def read_folder(folder: Path) -> SentenceTransformersFolder:
@@ -159,28 +144,51 @@ def read_folder(folder: Path) -> SentenceTransformersFolder:
 
     Raises:
         CheckpointError: naming the file and the value in it that cannot be run or read.
+        ConfigError: an impossible value, or sizes that do not fit together.
 
     """
     first, pooling, *modules = _read_modules(folder / MODULES_FILE)
     transformer = folder / first.path
     read = _read_transformer(transformer)
-    tokenizer = read_file(_TokenizerFile, transformer / "tokenizer_config.json", missing_ok=True)
+    path = transformer / "config.json"
+    backbone = from_hugging_face(read_json(path), source=str(path), needs_special_ids=False)
+    limit = _max_tokens(transformer, read.max_seq_length, backbone.max_position_embeddings)
+    # Rotary positions need no weights: there is room for any number.
+    positions = max(limit, backbone.max_position_embeddings)
     single_vector, pooled_over = _read_pooling(folder / pooling.path / "config.json")
     steps = [STEPS[each.kind](folder / each.path / "config.json") for each in modules]
-    longest = tokenizer.model_max_length
-    return SentenceTransformersFolder(
-        transformer,
-        lower_case=read.do_lower_case,
-        dense=[folder / module.path for module in modules if module.kind == "Dense"],
-        settings={
-            **_steps_and_head([step for step in steps if step is not None]),
-            **_read_model_file(folder / "config_sentence_transformers.json", steps),
+    config = DeweyConfig.parse(
+        {
+            "backbone": backbone.model_copy(update={"max_position_embeddings": positions}),
+            "max_tokens": limit,
             "single_vector": single_vector,
             "pooled_over": pooled_over,
+            **_steps_and_head([step for step in steps if step is not None]),
+            **_read_model_file(folder / "config_sentence_transformers.json", steps),
         },
-        max_seq_length=read.max_seq_length,
-        model_max_length=longest if longest is not None else tokenizer.max_len,
+        source=str(folder / MODULES_FILE),
     )
+    dense = [folder / module.path for module in modules if module.kind == "Dense"]
+    return SentenceTransformersFolder(config, transformer, dense, read.do_lower_case)
+
+
+def _max_tokens(transformer: Path, max_seq_length: int | None, positions: int) -> int:
+    """The number of tokens that Sentence Transformers reads at once.
+
+    It is `max_seq_length`, past the model's positions, too; without it the tokenizer's
+    `model_max_length`, up to the positions.
+    """
+    read = read_file(_TokenizerFile, transformer / "tokenizer_config.json", missing_ok=True)
+    limit = max_seq_length
+    if limit is None:
+        longest = read.max_len if read.model_max_length is None else read.model_max_length
+        limit = positions if longest is None else int(min(longest, positions))
+    if limit < MIN_TOKENS:
+        raise CheckpointError(
+            f"{transformer}: max_seq_length (or tokenizer_config.json's model_max_length) is "
+            f"{limit}, need {MIN_TOKENS} or more: special tokens take room, too"
+        )
+    return limit
 
 
 def _steps_and_head(steps: Sequence[Dense | Normalize]) -> Json:
@@ -188,12 +196,8 @@ def _steps_and_head(steps: Sequence[Dense | Normalize]) -> Json:
     while steps and isinstance(steps[-1], Normalize):
         steps = steps[:-1]  # Dewey normalises at the end anyway
     if steps and isinstance(last := steps[-1], Dense) and last.activation == "identity":
-        return {
-            "steps": tuple(steps[:-1]),
-            "vector_size": last.out_features,
-            "head_bias": last.bias,
-        }
-    return {"steps": tuple(steps), "vector_size": None, "head_bias": False}
+        return {"steps": steps[:-1], "vector_size": last.out_features, "head_bias": last.bias}
+    return {"steps": steps}
 
 
 def _read_modules(path: Path) -> list[_Module]:
