@@ -266,8 +266,7 @@ class DeweyConfig(Settings):
         if truncate_dim is None:
             own = self.truncate_dim
             return own if own is not None and own < self.embedding_dim else None
-        is_integer = isinstance(truncate_dim, int) and not isinstance(truncate_dim, bool)
-        if not is_integer or not 0 < truncate_dim <= self.embedding_dim:
+        if type(truncate_dim) is not int or not 0 < truncate_dim <= self.embedding_dim:
             raise ConfigError(
                 f"truncate_dim is {truncate_dim!r}; vectors have {self.embedding_dim} dimensions"
             )
@@ -360,12 +359,7 @@ class EncodeOptions(Settings):
 
 
 def _integers(name: str, given: int | Sequence[int]) -> tuple[int, ...]:
-    """One or several integers, as a tuple.
-
-    Raises:
-        ConfigError: naming the option and its value.
-
-    """
+    """One or several integers, as a tuple."""
     many = given if isinstance(given, list | tuple) else (given,)
     if any(isinstance(each, bool) or not isinstance(each, SupportsIndex) for each in many):
         raise ConfigError(f"{name} is {given!r}; need a whole number, or several of them")

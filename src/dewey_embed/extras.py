@@ -40,7 +40,7 @@ def require(extra: str, purpose: str, *packages: str) -> None:
     """Look for packages of an extra before long work begins.
 
     Raises:
-        MissingDependencyError: some are missing; names the command to install them.
+        MissingDependencyError: a package is missing; names the command to install them.
 
     """
     if missing := [name for name in packages if not _is_installed(name)]:

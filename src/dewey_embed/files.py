@@ -180,18 +180,18 @@ def cached_sha256(path: Path) -> bytes:
     A file has changed when its size, its identity on the disk or one of its times is another.
     Where the cache cannot be read or written, the file is hashed each time.
     """
-    folder, found = cache_folder(), path.stat()
-    if folder is None or found.st_size < _LARGE:
+    folder, status = cache_folder(), path.stat()
+    if folder is None or status.st_size < _LARGE:
         return sha256(path)
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
     entry = folder / "digests" / f"{name}.json"
-    state = [found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns]
+    state = [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
     with suppress(OSError, ValueError, TypeError, LookupError):
         kept = json.loads(entry.read_bytes())
         if kept["state"] == state and len(digest := bytes.fromhex(kept["sha256"])) == 32:
             return digest
     digest = sha256(path)
-    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _SETTLED_NS:
         with suppress(OSError):
             entry.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_json(entry, {"path": str(path), "state": state, "sha256": digest.hex()})

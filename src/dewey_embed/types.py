@@ -65,8 +65,19 @@ class Span(NamedTuple):
         return self.token_end - self.token_start
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
+class _ShortRepr:
+    """A dataclass whose `repr` shortens long texts and leaves out empty texts and mappings."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        shown = [f"{n}={short_repr(value)}" for n, value in values.items() if value not in ("", {})]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Document(_ShortRepr):
     """A text with its name, as readers return it and indexes keep it.
 
     `id` is stable from run to run (for a file, its path), `source` is where the text came from,
@@ -85,9 +96,6 @@ class Document:
     root: str = ""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict, compare=False)
-
-    def __repr__(self) -> str:
-        return _repr(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +213,8 @@ class DocumentVectors:
         return self.chunks[rows], [self.spans[row] for row in rows]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Passage(_ShortRepr):
     """A chunk of a hit: its score, its characters within the document, and its text.
 
     >>> Passage(score=0.71, char_start=0, char_end=25, text="The tenant pays the rent.")
@@ -218,12 +226,9 @@ class Passage:
     char_end: int
     text: str
 
-    def __repr__(self) -> str:
-        return _repr(self)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hit:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Hit(_ShortRepr):
     """A document that a search returns, with its best passages, best first.
 
     >>> Hit(document_id="lease-7", score=0.64, title="", source="", metadata={}, passages=[])
@@ -236,17 +241,3 @@ class Hit:
     source: str
     metadata: Mapping[str, MetadataValue]
     passages: list[Passage]
-
-    def __repr__(self) -> str:
-        return _repr(self)
-
-
-def _repr(value: Any) -> str:
-    """A dataclass with long texts shortened, and empty texts and mappings left out."""
-    values = {each.name: getattr(value, each.name) for each in fields(value)}
-    shown = [
-        f"{name}={short_repr(content)}"
-        for name, content in values.items()
-        if content not in ("", {})
-    ]
-    return f"{type(value).__name__}({', '.join(shown)})"

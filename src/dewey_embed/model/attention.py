@@ -1,4 +1,4 @@
-"""Attention within the sequences of a packed row, over a whole sequence or within a window.
+"""Attention within the sequences of a packed row, over all of it or within a window.
 
 On CUDA in half precision both kinds are FlashAttention. Everywhere else nothing of size T×T is
 ever made: sliding layers attend as blocks of queries to the blocks of keys around them, global
@@ -99,7 +99,7 @@ class RowAttention:
 def sliced(states: Tensor) -> bool:
     """Whether a long row passes in slices: on a CPU, and only without gradients.
 
-    Slices stay in cache; but their gradients would be joined again at the width of the whole row.
+    Slices stay in cache; but their gradients would be joined again at the width of the row.
     """
     return states.device.type == "cpu" and not torch.is_grad_enabled()
 
@@ -120,7 +120,7 @@ def rotary_tables(config: BackboneConfig, positions_T: Tensor, dtype: torch.dtyp
 def rotate(qkv_T3ND: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values (T, N, D); the first two rotated by their angles, in float32.
 
-    Source: arXiv 2104.09864 eq. 34, with halves for pairs, as Hugging Face's weights have it.
+    Source: arXiv 2104.09864 eq. 34, halves for pairs, as in Hugging Face's weights.
     """
     query_key, value_TND = qkv_T3ND[:, :2], qkv_T3ND[:, 2]
     cos, sin = cos[:, None, None, :].float(), sin[:, None, None, :].float()

@@ -125,10 +125,10 @@ class Layer(nn.Module):
         # Slices on a CPU stay in cache from one operation to the next; and a row of 131,072
         # tokens never holds all its wide states at once.
         size = SLICE_TOKENS if sliced(states_TH) else len(states_TH)
-        rows = (states_TH, *attention.rotary[self.layer_type])
+        inputs = (states_TH, *attention.rotary[self.layer_type])
         projected = [
-            self.before_attention(*some)
-            for some in zip(*(x.split(size) for x in rows), strict=True)
+            self.before_attention(*rows)
+            for rows in zip(*(x.split(size) for x in inputs), strict=True)
         ]
         q_TND, k_TND, v_TND = (torch.cat(slices) for slices in zip(*projected, strict=True))
         del projected
@@ -247,7 +247,7 @@ def extend_context(
     """The same backbone with room for `max_positions` tokens; its weights need no change.
 
     Only the base of the global layers' rotary positions moves; local layers see 128 tokens at any
-    length. A checkpoint extended this way wants some training before it is good at long range.
+    length. An extended checkpoint needs training before it is good at long range.
     Source: arXiv 2503.20376 §2: θ = 73,780,400 at 131,072 positions.
     """
     return config.model_copy(

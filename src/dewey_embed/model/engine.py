@@ -47,7 +47,7 @@ def hidden_states(backbone: Backbone, packed: Packed) -> Tensor:
 class Engine:
     """One way to run a backbone, and where it fits; `None` is any device, dtype or gradients.
 
-    `find_kernels` are the kernels that it runs on: it fits only where there are some.
+    `find_kernels` are the kernels that it runs on: it fits only where there are any.
     """
 
     name: str
@@ -85,7 +85,7 @@ def inference_kernels(backbone: Backbone, *, may_build: bool = False) -> Kernels
 
 
 def _kernels_fit(backbone: Backbone) -> bool:
-    """Whether kernels are made for this backbone as it is now, be they built or not."""
+    """Whether kernels are made for this backbone as it is now, built or not."""
     dtype = backbone.final_norm.weight.dtype
     return (
         INFERENCE.fits(backbone)

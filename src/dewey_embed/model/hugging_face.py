@@ -107,10 +107,6 @@ def _rope_thetas(values: Mapping[str, Any], *, source: str) -> dict[str, Any]:
     """`global_rope_theta` and `local_rope_theta`, whichever generation of keys holds them.
 
     Where an old config has no local base, its layers all use ModernBERT's default of 10,000.
-
-    Raises:
-        CheckpointError: a rotary scaling that Dewey does not compute, or values of another shape.
-
     """
     parameters, scaling = values.get("rope_parameters") or {}, values.get("rope_scaling")
     thetas = {}

@@ -32,10 +32,10 @@ class RunningSums:
     def __init__(self, hidden_TH: Tensor) -> None:
         self.hidden_TH = hidden_TH
         num_tokens, width = hidden_TH.shape
-        whole = num_tokens - num_tokens % BLOCK_TOKENS
+        in_blocks = num_tokens - num_tokens % BLOCK_TOKENS
         blocks = [
             part.view(-1, BLOCK_TOKENS, width).sum(1, dtype=torch.float32)
-            for part in hidden_TH[:whole].split(SLICE_TOKENS)
+            for part in hidden_TH[:in_blocks].split(SLICE_TOKENS)
         ]
         zero = hidden_TH.new_zeros((1, width), dtype=torch.float64)
         self.before_block = torch.cat((zero, torch.cat(blocks).double().cumsum(0)))

@@ -25,7 +25,7 @@ class _Index(JsonFile):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """Tensors by name; for messages the file of all, and other files of some."""
+    """Tensors by name, with the files that messages name: one for all, or one for a tensor."""
 
     tensors: dict[str, Tensor]
     source: str
@@ -54,9 +54,9 @@ def read_weights(folder: Path) -> Weights:
     for name in sorted(set(shards)):
         if Path(name).name != name:
             raise CheckpointError(f"{index}: shard {name!r} does not lie beside it; {FETCH}")
-        found = _read_tensors(folder / name)
-        tensors |= found
-        sources |= dict.fromkeys(found, str(folder / name))
+        shard = _read_tensors(folder / name)
+        tensors |= shard
+        sources |= dict.fromkeys(shard, str(folder / name))
     return Weights(tensors, str(index), sources)
 
 
