@@ -43,16 +43,6 @@ TRANSFORMER_FILES = tuple(
     for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
 
-POOLING_KEYS = {
-    "pooling_mode_cls_token": "cls",
-    "pooling_mode_max_tokens": "max",
-    "pooling_mode_mean_tokens": "mean",
-    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens": "weightedmean",
-    "pooling_mode_lasttoken": "lasttoken",
-}
-"""Keys before Sentence Transformers 6, in place of `pooling_mode`."""
-
 POOLING_MODES = [name for name, kind in SINGLE_VECTORS.items() if kind.mode == name]
 """Those that are a single vector of ours, by the same name."""
 
@@ -96,14 +86,16 @@ class _TokenizerFile(JsonFile):
 
 
 class _PoolingFile(JsonFile):
+    """Before version 6 every mode had a key of its own, in place of `pooling_mode`."""
+
     pooling_mode: str | list[str] | None = None
     include_prompt: bool = True
-    pooling_mode_cls_token: bool = False
-    pooling_mode_max_tokens: bool = False
-    pooling_mode_mean_tokens: bool = False
-    pooling_mode_mean_sqrt_len_tokens: bool = False
-    pooling_mode_weightedmean_tokens: bool = False
-    pooling_mode_lasttoken: bool = False
+    cls: bool = Field(default=False, alias="pooling_mode_cls_token")
+    max: bool = Field(default=False, alias="pooling_mode_max_tokens")
+    mean: bool = Field(default=False, alias="pooling_mode_mean_tokens")
+    mean_sqrt_len_tokens: bool = Field(default=False, alias="pooling_mode_mean_sqrt_len_tokens")
+    weightedmean: bool = Field(default=False, alias="pooling_mode_weightedmean_tokens")
+    lasttoken: bool = Field(default=False, alias="pooling_mode_lasttoken")
 
 
 class _StepFile(JsonFile):
@@ -240,9 +232,10 @@ def _read_transformer(folder: Path) -> _TransformerFile:
 
 
 def _read_pooling(path: Path) -> tuple[SingleVector, PooledOver]:
-    """The document's vector of a Pooling module's config, in the keys of before and after ST 6."""
+    """The document's vector of a Pooling module's config."""
     read = read_file(_PoolingFile, path)
-    older = [mode for key, mode in POOLING_KEYS.items() if getattr(read, key)]
+    older = [mode for mode, each in _PoolingFile.model_fields.items() if each.alias]
+    older = [mode for mode in older if getattr(read, mode)]
     mode = read.pooling_mode if read.pooling_mode is not None else older or ["mean"]
     modes = [mode] if isinstance(mode, str) else mode
     if len(modes) != 1 or modes[0] not in POOLING_MODES:
