@@ -298,7 +298,7 @@ def test_progress_counts_every_token_once(model):
 
 
 def test_batches_larger_than_memory_are_halved(model, monkeypatch):
-    """No GPU is needed to run out of its memory: the model says so, as torch would."""
+    """No GPU is needed to run out of its memory: the model raises the error, as torch would."""
     expected = [model.encode_document(text) for text in TEXTS]
     forward, tried, seen = model.model.forward, [], []
 

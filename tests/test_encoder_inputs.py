@@ -44,7 +44,7 @@ def test_a_document_stands_for_its_text(model):
 
 @pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
 @pytest.mark.parametrize(
-    ("texts", "said"),
+    ("texts", "message"),
     [
         ({"a": "text"}, "texts is a dict"),
         ({"a", "b"}, "texts is a set"),
@@ -58,13 +58,13 @@ def test_a_document_stands_for_its_text(model):
         ([Path("file.txt")], r"texts\[0\] is PosixPath"),
     ],
 )
-def test_texts_of_another_type_are_refused_by_name(model, method, texts, said):
-    with pytest.raises(TypeError, match=said):
+def test_texts_of_another_type_are_refused_by_name(model, method, texts, message):
+    with pytest.raises(TypeError, match=message):
         getattr(model, method)(texts)
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"chunk_tokens": 0}, "chunk_tokens"),
         ({"chunk_tokens": -3}, "chunk_tokens"),
@@ -83,8 +83,8 @@ def test_texts_of_another_type_are_refused_by_name(model, method, texts, said):
         ({"prompt_name": "unknown"}, "prompt_name 'unknown'"),
     ],
 )
-def test_impossible_options_are_refused_by_name(model, options, said):
-    with pytest.raises(ConfigError, match=said):
+def test_impossible_options_are_refused_by_name(model, options, message):
+    with pytest.raises(ConfigError, match=message):
         model.encode_document(TEXTS, **options)
 
 
@@ -94,7 +94,7 @@ def test_a_prompt_of_another_type_is_refused(model):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"device": "gpu"}, "device 'gpu'"),
         ({"device": "cuda:99"}, "device 'cuda:99'"),
@@ -110,8 +110,8 @@ def test_a_prompt_of_another_type_is_refused(model):
         ({"single_vector": "last"}, "single_vector"),
     ],
 )
-def test_impossible_options_of_load_are_refused_by_name(options, said):
-    with pytest.raises(ConfigError, match=said):
+def test_impossible_options_of_load_are_refused_by_name(options, message):
+    with pytest.raises(ConfigError, match=message):
         Dewey.load(**options)
 
 

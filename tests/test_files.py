@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, one writer at a time."""
+"""Files appear complete or not at all, one writer at a time."""
 
 import hashlib
 import json

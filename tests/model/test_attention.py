@@ -10,7 +10,7 @@ from dewey_embed.model.packing import pack
 
 
 def plain(q, k, v, mask=None):
-    """Softmax attention in float32 over the whole matrix."""
+    """Softmax attention in float32 over the complete matrix."""
     q, k, v = (x.float().transpose(0, 1) for x in (q, k, v))
     scores = q @ k.mT / q.shape[-1] ** 0.5
     if mask is not None:

@@ -125,7 +125,8 @@ def test_a_row_of_the_table_is_all_that_a_new_single_vector_needs(tmp_path, monk
     assert again.config.single_vector == "difference"
     np.testing.assert_array_equal(again.encode(TEXTS), model.encode(TEXTS))
     monkeypatch.delitem(SINGLE_VECTORS, "difference")
-    with pytest.raises(ConfigError, match="must be 'cls', 'mean' or 'cls_add_mean'"):
+    *others, last = map(repr, SINGLE_VECTORS)
+    with pytest.raises(ConfigError, match=f"must be {', '.join(others)} or {last}"):
         Dewey.load(tmp_path)
 
 

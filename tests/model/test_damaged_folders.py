@@ -204,7 +204,7 @@ def test_truncated_weights_are_named(folder, name, size):
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "fault"),
     [
         (lambda t: t.to(torch.int8), "int8: a quantised model"),
         (lambda t: t.to(torch.float8_e4m3fn), "float8_e4m3fn: a quantised model"),
@@ -223,7 +223,7 @@ def test_truncated_weights_are_named(folder, name, size):
         ("2_Dense/model.safetensors", "linear.weight"),
     ],
 )
-def test_a_tensor_that_cannot_be_used_is_named_with_its_file(folder, name, tensor, change, said):
+def test_a_tensor_that_cannot_be_used_is_named_with_its_file(folder, name, tensor, change, fault):
     tensors = load_file(folder / name)
     prefix = next(key for key in tensors if key.endswith(tensor)).removesuffix(tensor)
     tensors[prefix + tensor] = change(tensors[prefix + tensor])
@@ -231,7 +231,7 @@ def test_a_tensor_that_cannot_be_used_is_named_with_its_file(folder, name, tenso
     message = refusal(folder)
     assert str(folder / name) in message
     assert tensor.removeprefix("linear.") in message
-    assert said in message
+    assert fault in message
 
 
 def test_the_values_that_are_not_finite_are_counted(folder):
@@ -250,7 +250,7 @@ def test_large_finite_weights_whose_sum_overflows_are_accepted(folder):
 
 
 @pytest.mark.parametrize(
-    ("index", "said"),
+    ("index", "fault"),
     [
         ('{"weight_map": {', "cannot be read as JSON"),
         ("{}", "weight_map"),
@@ -260,10 +260,10 @@ def test_large_finite_weights_whose_sum_overflows_are_accepted(folder):
         ('{"weight_map": {"a": "../elsewhere.safetensors"}}', "does not lie beside it"),
     ],
 )
-def test_a_damaged_index_of_shards_is_named(folder, index, said):
+def test_a_damaged_index_of_shards_is_named(folder, index, fault):
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(index, encoding="utf-8")
-    assert said in refusal(folder)
+    assert fault in refusal(folder)
 
 
 def test_folders_of_other_formats_say_what_to_convert(folder):
@@ -328,7 +328,7 @@ def test_a_vocabulary_with_gaps_is_refused_where_a_text_meets_one(folder):
 
 
 @pytest.mark.parametrize(
-    ("single", "said"),
+    ("single", "fault"),
     [
         ([{"Sequence": {"id": "B", "type_id": 0}}], "names the text 0 times"),
         ([{"Sequence": {"id": "A", "type_id": 0}}] * 2, "names the text 2 times"),
@@ -341,9 +341,9 @@ def test_a_vocabulary_with_gaps_is_refused_where_a_text_meets_one(folder):
         ),
     ],
 )
-def test_a_template_that_cannot_be_followed_is_refused(folder, single, said):
+def test_a_template_that_cannot_be_followed_is_refused(folder, single, fault):
     value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     value["post_processor"]["single"] = single
     write(folder / "tokenizer.json", value)
-    with pytest.raises(CheckpointError, match=rf"tokenizer\.json: .*{said}"):
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json: .*{fault}"):
         Dewey.load(folder)

@@ -1,4 +1,4 @@
-"""Which compiled libraries are loaded: whole ones that none but their user can have written."""
+"""Which compiled libraries are loaded: complete ones that none but their user can have written."""
 
 import logging
 import os
@@ -46,9 +46,9 @@ def test_a_library_that_others_may_write_to_is_not_loaded(library, mode, caplog)
     with caplog.at_level(logging.WARNING):
         assert not may_be_loaded(library)
         assert not may_be_loaded(library)
-    (said,) = caplog.messages
-    assert f"{library} may be changed by other users" in said
-    assert "chmod go-w" in said
+    (warning,) = caplog.messages
+    assert f"{library} may be changed by other users" in warning
+    assert "chmod go-w" in warning
 
 
 @as_root
@@ -94,8 +94,8 @@ def run(home, setup="", **environment):
         env=given | {"HOME": str(home)} | environment,
         capture_output=True, text=True, timeout=300, check=True,
     )  # fmt: skip
-    found, path = done.stdout.split()
-    return found, path, done.stderr
+    kind, path = done.stdout.split()
+    return kind, path, done.stderr
 
 
 @needs_float32
@@ -105,8 +105,8 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch):
     path = build.library_for(torch.float32).path
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\x7fELF not a whole library")
-    found, loaded, said = run(tmp_path)
-    assert (found, loaded, said) == ("kernels", str(path), "")
+    kind, loaded, log = run(tmp_path)
+    assert (kind, loaded, log) == ("kernels", str(path), "")
     assert may_be_loaded(path)
     assert sorted(path.parent.iterdir()) == [path]
 
@@ -114,10 +114,10 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch):
 @needs_float32
 def test_a_home_that_others_may_write_to_is_named_once_and_not_used(tmp_path):
     tmp_path.chmod(0o777)
-    found, _, said = run(tmp_path)
-    assert found == "none"
-    assert said.count("\n") == 1
-    assert f"{tmp_path} may be changed by other users" in said
+    kind, _, log = run(tmp_path)
+    assert kind == "none"
+    assert log.count("\n") == 1
+    assert f"{tmp_path} may be changed by other users" in log
     assert not list(tmp_path.rglob("*.so"))
 
 
@@ -130,7 +130,7 @@ def test_a_user_without_a_home_builds_for_the_process_alone(tmp_path):
     for part in (tmp_path, *list(tmp_path.parents)[:3]):  # one more where tests run side by side
         part.chmod(0o755)
     setup = "os.setuid(12345); del os.environ['HOME']"
-    found, path, said = run(tmp_path, setup, TMPDIR=str(scratch))
-    assert (found, said) == ("kernels", "")
+    kind, path, log = run(tmp_path, setup, TMPDIR=str(scratch))
+    assert (kind, log) == ("kernels", "")
     assert path.startswith(str(scratch))
     assert not list(scratch.iterdir())

@@ -135,9 +135,9 @@ def test_adapters_and_quantised_models_are_refused_by_name(tmp_path):
 def test_a_similarity_that_may_rank_otherwise_gets_a_warning(tmp_path):
     make_folder(tmp_path / "model", 5)
     path = tmp_path / "model" / "config_sentence_transformers.json"
-    for name, said in (("cosine", False), (None, False), ("manhattan", True)):
+    for name, warned in (("cosine", False), (None, False), ("manhattan", True)):
         path.write_text(json.dumps({"similarity_fn_name": name}))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             Dewey.load(tmp_path / "model")
-        assert any("similarity_fn_name is 'manhattan'" in str(w.message) for w in caught) is said
+        assert any("similarity_fn_name is 'manhattan'" in str(w.message) for w in caught) is warned
