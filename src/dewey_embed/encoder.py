@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack, overload
@@ -123,11 +124,10 @@ class Dewey:
 
         """
         name, folder = locate_model(model)
-        checkpoint, config, tokenizer = read_pretrained(folder)
-        config = config.override(single_vector=single_vector, max_tokens=max_tokens)
+        checkpoint, tokenizer = read_pretrained(folder)
+        config = checkpoint.config.override(single_vector=single_vector, max_tokens=max_tokens)
         dim = config.kept_dimensions(truncate_dim)
-        built = build_model(checkpoint)
-        built.config = config
+        built = build_model(replace(checkpoint, config=config))
         built = placed(built, device=device, dtype=dtype, compile_layers=compile_layers)
         return cls(built, tokenizer, name=name, folder=folder, truncate_dim=dim)
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from dewey_embed.config import DeweyConfig
 from dewey_embed.model.checkpoint import Checkpoint, read_checkpoint
 from dewey_embed.text.tokenizer import Tokenizer
 
 
-def read_pretrained(folder: Path) -> tuple[Checkpoint, DeweyConfig, Tokenizer]:
-    """A folder's weights, settings (with the tokenizer's special tokens) and tokenizer.
+def read_pretrained(folder: Path) -> tuple[Checkpoint, Tokenizer]:
+    """A folder's settings, with its tokenizer's special tokens, its weights, and the tokenizer.
 
     Raises:
         CheckpointError: a file is missing, damaged or foreign, or they do not belong together.
 
     """
     checkpoint = read_checkpoint(folder)
-    config, path = checkpoint.config, checkpoint.tokenizer / "tokenizer.json"
+    path = checkpoint.tokenizer / "tokenizer.json"
     if checkpoint.template:
         tokenizer = Tokenizer.from_file(path, lower_case=checkpoint.lower_case)
-        config = config.with_special_ids(*tokenizer.special_ids)
+        config = checkpoint.config.with_special_ids(*tokenizer.special_ids)
+        checkpoint = replace(checkpoint, config=config)
     else:
-        tokenizer = Tokenizer.from_file(path, special=config.special_ids)
-    tokenizer.refuse_ids_from(config.backbone.vocab_size)
-    return checkpoint, config, tokenizer
+        tokenizer = Tokenizer.from_file(path, special=checkpoint.config.special_ids)
+    tokenizer.refuse_ids_from(checkpoint.config.backbone.vocab_size)
+    return checkpoint, tokenizer

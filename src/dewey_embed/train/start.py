@@ -103,7 +103,8 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
 
     """
     _, source = locate_model(recipe.checkpoint)
-    checkpoint, base, tokenizer = read_pretrained(source)
+    checkpoint, tokenizer = read_pretrained(source)
+    base = checkpoint.config
     if base.steps or base.before_ids is not None or base.after_ids is not None:
         raise RunError(
             f"{source}: has modules before its last linear layer, or other special "
@@ -155,4 +156,4 @@ def _new_head(model: DeweyModel, size: int, seed: int) -> nn.Linear:
 
 def start_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a started model."""
-    return read_pretrained(folder)[2]
+    return read_pretrained(folder)[1]
