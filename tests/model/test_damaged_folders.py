@@ -234,6 +234,20 @@ def test_a_tensor_that_cannot_be_used_is_named_with_its_file(folder, name, tenso
     assert fault in message
 
 
+@pytest.mark.parametrize("prefix", ["", "model."])
+def test_a_tensor_of_a_shard_is_named_with_its_shard(folder, prefix):
+    loaded = load_file(folder / "model.safetensors")
+    tensors = {prefix + name.removeprefix("model."): tensor for name, tensor in loaded.items()}
+    (folder / "model.safetensors").unlink()
+    last = f"{prefix}final_norm.weight"
+    shards = {"a.safetensors": tensors, "b.safetensors": {last: tensors.pop(last)[:-1]}}
+    for shard, values in shards.items():
+        save_file(values, folder / shard)
+    weight_map = {name: shard for shard, values in shards.items() for name in values}
+    write(folder / "model.safetensors.index.json", {"weight_map": weight_map})
+    assert f"{folder / 'b.safetensors'}: tensor 'backbone.final_norm.weight'" in refusal(folder)
+
+
 def test_the_values_that_are_not_finite_are_counted(folder):
     tensors = load_file(folder / "model.safetensors")
     name = next(key for key in tensors if key.endswith("final_norm.weight"))

@@ -19,7 +19,7 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, is_there, read_json
 from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.model.sentence_transformers import read_folder
-from dewey_embed.model.weights import Weights, head_left_over, read_weights, strip_prefix
+from dewey_embed.model.weights import Weights, head_left_over, read_weights, split_weights
 from dewey_embed.single_vectors import SINGLE_VECTORS
 
 
@@ -166,7 +166,7 @@ def _read_released(folder: Path, config: Json) -> Checkpoint:
     raw = read_weights(folder)
     source = str(folder / "config.json")
     backbone = from_hugging_face(config, source=source)
-    body, rest = strip_prefix(raw)
+    body, rest = split_weights(raw)
     head = head_left_over(rest, config.get("vector_size"), backbone.hidden_size, raw.source)
     values: dict[str, Any] = {
         "backbone": backbone,
@@ -176,10 +176,9 @@ def _read_released(folder: Path, config: Json) -> Checkpoint:
         "prompts": dict(PAPER_PROMPTS),
         "max_tokens": backbone.max_position_embeddings,
     }
-    tensors = {f"backbone.{name}": tensor for name, tensor in body.items()}
-    tensors |= {f"head.{name}": tensor for name, tensor in head.items()}
+    tensors = body.tensors | {f"head.{name}": tensor for name, tensor in head.items()}
     dewey = DeweyConfig.parse(values, source=source)
-    return Checkpoint(dewey, Weights(tensors, raw.source), folder)
+    return Checkpoint(dewey, Weights(tensors, raw.source, body.sources), folder)
 
 
 def _read_hugging_face(folder: Path, config: Json) -> Checkpoint:
@@ -194,10 +193,8 @@ def _read_hugging_face(folder: Path, config: Json) -> Checkpoint:
 
 def _weights(folder: Path, config: DeweyConfig, dense: list[Path]) -> Weights:
     """The backbone's weights from the folder, those of steps and head from the folders `dense`."""
-    raw = read_weights(folder)
-    body, _ = strip_prefix(raw)
-    tensors: dict[str, Tensor] = {f"backbone.{name}": tensor for name, tensor in body.items()}
-    sources = {f"backbone.{name}": source for name, source in raw.sources.items()}
+    body, _ = split_weights(read_weights(folder))
+    tensors, sources = dict(body.tensors), dict(body.sources)
     layers = [f"steps.{n}" for n, step in enumerate(config.steps) if isinstance(step, Dense)]
     layers += ["head"] if config.vector_size is not None else []
     for layer, path in zip(layers, dense, strict=True):
@@ -205,7 +202,7 @@ def _weights(folder: Path, config: DeweyConfig, dense: list[Path]) -> Weights:
         for name, tensor in read.tensors.items():
             tensors[f"{layer}.{name.removeprefix('linear.')}"] = tensor
         sources |= dict.fromkeys((f"{layer}.weight", f"{layer}.bias"), read.source)
-    return Weights(tensors, raw.source, sources)
+    return Weights(tensors, body.source, sources)
 
 
 def _is_released(_: Path, config: Json) -> bool:

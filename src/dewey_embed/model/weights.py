@@ -94,8 +94,8 @@ def _instead(folder: Path) -> str:
     return "; fetch or copy the folder again"
 
 
-def strip_prefix(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The backbone's tensors under ModernBERT's own names, and all others.
+def split_weights(weights: Weights) -> tuple[Weights, dict[str, Tensor]]:
+    """The backbone's weights under `DeweyModel`'s names, and all other tensors.
 
     Raises:
         CheckpointError: there is no token table, so this is not a ModernBERT.
@@ -110,9 +110,13 @@ def strip_prefix(weights: Weights) -> tuple[dict[str, Tensor], dict[str, Tensor]
         )
     prefix = anchors[0].removesuffix(ANCHOR)
     starts = tuple(prefix + part for part in BODY)
-    body = {n.removeprefix(prefix): t for n, t in weights.tensors.items() if n.startswith(starts)}
-    rest = {n: t for n, t in weights.tensors.items() if not n.startswith(starts)}
-    return body, rest
+    names = {
+        n: f"backbone.{n.removeprefix(prefix)}" for n in weights.tensors if n.startswith(starts)
+    }
+    body = {new: weights.tensors[name] for name, new in names.items()}
+    sources = {new: weights.source_of(name) for name, new in names.items()}
+    rest = {name: tensor for name, tensor in weights.tensors.items() if name not in names}
+    return Weights(body, weights.source, sources), rest
 
 
 def head_left_over(
