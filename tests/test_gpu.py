@@ -71,8 +71,8 @@ def test_a_teacher_says_there_what_it_says_here() -> None:
     texts = [" ".join(text.split()[:150]) for text in TEXTS] * 3
     assert (there.embed(texts) * here.embed(texts)).sum(1).min() > 0.999
     rows = there.tokenize(texts)
-    parts = [teacher.embed_rows(rows, 8)[1].cpu() for teacher in (there, here)]
-    assert (parts[0] * parts[1]).sum(1).min() > 0.99
+    segments = [teacher.embed_rows(rows, 8)[1].cpu() for teacher in (there, here)]
+    assert (segments[0] * segments[1]).sum(1).min() > 0.99
 
 
 def test_a_step_has_the_gradients_of_the_cpu(tiny, tmp_path) -> None:
@@ -101,7 +101,7 @@ def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
     tokenizer = start_tokenizer(start)
     online_teacher = OnlineTeacher(recipe, tokenizer, tmp_path)
     samples = [untaught(sample_of("s", [text[:400]])) for text in TEXTS]
-    collator = Collator(tokenizer, online_teacher.ask)
+    collator = Collator(tokenizer, online_teacher.request)
     [batch] = DataLoader(samples, len(samples), collate_fn=collator, pin_memory=True)
     model = build_student(recipe, start).cuda()
     for mode in ("default", "error"):  # the first time, memory is got and kernels are chosen
@@ -110,7 +110,7 @@ def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
         torch.cuda.set_sync_debug_mode(mode)
         try:
             with torch.autocast("cuda", torch.bfloat16):
-                model(**online_teacher.answer(moved))["loss"].backward()
+                model(**online_teacher.with_targets(moved))["loss"].backward()
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

@@ -23,7 +23,7 @@ WRITERS = {
     "files.py": "is the one home of files that appear at once",
     "index/layout.py": "replaces a damaged folder, but not one that another reader has just made",
     "model/folder.py": "replaces the files of a model in a folder that holds others, too",
-    "train/checkpoints.py": "sets damaged checkpoints aside, which are folders",
+    "train/trainer.py": "sets damaged checkpoints aside, which are folders",
     "train/ablate.py": "copies a start, which is a folder",
 }
 """Modules that may rename, flush or lock files themselves, with the reason."""

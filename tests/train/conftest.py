@@ -88,7 +88,7 @@ def write_teacher(folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    from dewey_embed.train.warm_start import teacher_folder
+    from dewey_embed.train.start import teacher_folder
 
     config = transformers.BertConfig(
         vocab_size=30522, hidden_size=32, num_hidden_layers=1, num_attention_heads=2,

@@ -6,8 +6,13 @@ import shutil
 import pytest
 
 from dewey_embed.errors import RunError
-from dewey_embed.train.checkpoints import WHOLE, last_whole_checkpoint, mark_of, mark_whole
 from dewey_embed.train.recipe_file import read_object
+from dewey_embed.train.trainer import (
+    COMPLETE_FILE,
+    last_complete_checkpoint,
+    mark_complete,
+    mark_of,
+)
 
 
 @pytest.fixture
@@ -22,17 +27,17 @@ def write(checkpoint, *, seconds=None):
     (checkpoint / "model.safetensors").write_bytes(bytes(1000))
     (checkpoint / "trainer_state.json").write_text("{}")
     if seconds is not None:
-        mark_whole(checkpoint, elapsed_s=seconds)
+        mark_complete(checkpoint, elapsed_s=seconds)
 
 
 def test_the_newest_whole_checkpoint_is_the_last(folder):
-    assert last_whole_checkpoint(folder) == (folder / "checkpoint-2", 20.0)
+    assert last_complete_checkpoint(folder) == (folder / "checkpoint-2", 20.0)
 
 
 def test_what_a_killed_run_left_half_written_is_removed(folder):
     mark_of(folder / "checkpoint-3").touch()
     write(folder / "checkpoint-3")
-    assert last_whole_checkpoint(folder) == (folder / "checkpoint-2", 20.0)
+    assert last_complete_checkpoint(folder) == (folder / "checkpoint-2", 20.0)
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-1", "checkpoint-2"]
 
 
@@ -41,7 +46,7 @@ def test_what_somebody_put_there_is_kept(folder):
     write(folder / "checkpoint-best")
     (folder / "notes.txt").write_text("mine")
     with pytest.warns(UserWarning, match=r"unused-checkpoint-3: set aside, no run finished it"):
-        assert last_whole_checkpoint(folder) == (folder / "checkpoint-2", 20.0)
+        assert last_complete_checkpoint(folder) == (folder / "checkpoint-2", 20.0)
     for name in ("unused-checkpoint-3", "checkpoint-best"):
         assert (folder / name / "model.safetensors").exists()
     assert (folder / "notes.txt").exists()
@@ -52,7 +57,7 @@ def test_what_somebody_put_there_is_kept(folder):
 )
 def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(folder, damage):
     newest = folder / "checkpoint-2"
-    weights, whole = newest / "model.safetensors", newest / WHOLE
+    weights, whole = newest / "model.safetensors", newest / COMPLETE_FILE
     {
         "flipped": lambda: weights.write_bytes(bytes(500) + b"x" + bytes(499)),
         "cut short": lambda: weights.write_bytes(bytes(900)),
@@ -62,19 +67,19 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(folder, damage):
         "type": lambda: whole.write_text(json.dumps({"elapsed_s": "long"})),
     }[damage]()
     with pytest.warns(UserWarning, match=r"unused-checkpoint-2: set aside"):
-        assert last_whole_checkpoint(folder) == (folder / "checkpoint-1", 10.0)
+        assert last_complete_checkpoint(folder) == (folder / "checkpoint-1", 10.0)
     assert (folder / "unused-checkpoint-2").is_dir()
 
 
 def test_a_checkpoint_of_an_older_version_counts(folder):
-    (folder / "checkpoint-2" / WHOLE).write_text(json.dumps({"elapsed_s": 7}))
-    assert last_whole_checkpoint(folder) == (folder / "checkpoint-2", 7.0)
+    (folder / "checkpoint-2" / COMPLETE_FILE).write_text(json.dumps({"elapsed_s": 7}))
+    assert last_complete_checkpoint(folder) == (folder / "checkpoint-2", 7.0)
 
 
 def test_no_whole_checkpoint_is_none(folder):
     for path in folder.iterdir():
         shutil.rmtree(path)
-    assert last_whole_checkpoint(folder) is None
+    assert last_complete_checkpoint(folder) is None
 
 
 @pytest.mark.parametrize(

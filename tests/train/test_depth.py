@@ -22,9 +22,8 @@ from dewey_embed.train.recipe import TrainingRecipe, fingerprint
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, train
 from dewey_embed.train.schedule import layers_at
-from dewey_embed.train.start import STAMP
+from dewey_embed.train.start import STAMP, build_warm_start
 from dewey_embed.train.student import build_student
-from dewey_embed.train.warm_start import build
 
 from .conftest import MINI
 
@@ -65,7 +64,10 @@ def write_start(recipe, folder):
     config = recipe.model.to_config(cls_token_id=101, sep_token_id=102, pad_token_id=0)
     rows = torch.randn(30522, 384, generator=torch.Generator().manual_seed(0))
     with atomic_model_folder(folder) as draft:
-        write_model(build(config, recipe.warm_start, rows, torch.full((30522,), 1 / 30522)), draft)
+        write_model(
+            build_warm_start(config, recipe.warm_start, rows, torch.full((30522,), 1 / 30522)),
+            draft,
+        )
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(MINI / name, draft)
         start = {

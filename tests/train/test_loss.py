@@ -15,15 +15,15 @@ def unit(*rows):
     return F.normalize(torch.tensor(rows, dtype=torch.float32), dim=-1)
 
 
-def loss_of(recipe, chunks, chunk_targets, cls, cls_targets, parts=None, part_targets=None):
+def loss_of(recipe, chunks, chunk_targets, cls, cls_targets, segments=None, segment_targets=None):
     nothing = torch.zeros(0, chunks.shape[1])
     return AlignmentLoss(recipe)(
         chunks=chunks,
         chunk_targets=chunk_targets,
         cls=cls,
         cls_targets=cls_targets,
-        parts=nothing if parts is None else parts,
-        part_targets=nothing if part_targets is None else part_targets,
+        segments=nothing if segments is None else segments,
+        segment_targets=nothing if segment_targets is None else segment_targets,
     )
 
 
@@ -95,7 +95,7 @@ def test_dynamic_balance_follows_its_formula_and_rests_at_the_log_of_each_part()
     local, whole = cosine_loss(chunks, target), cosine_loss(cls, target)
     given = dict(
         chunks=chunks, chunk_targets=target, cls=cls, cls_targets=target,
-        parts=nothing, part_targets=nothing,
+        segments=nothing, segment_targets=nothing,
     )  # fmt: skip
     with torch.no_grad():
         loss.log_variances.copy_(torch.tensor([0.3, -0.4]))
@@ -116,7 +116,7 @@ def test_dynamic_balance_weighs_a_part_more_the_further_it_has_come() -> None:
         optimizer.zero_grad()
         loss(
             chunks=near, chunk_targets=target, cls=far, cls_targets=target,
-            parts=nothing, part_targets=nothing,
+            segments=nothing, segment_targets=nothing,
         ).loss.backward()  # fmt: skip
         optimizer.step()
     local, whole = torch.exp(-loss.log_variances).tolist()

@@ -14,11 +14,11 @@ from dewey_embed import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsError
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card
-from dewey_embed.train.checkpoints import last_whole_checkpoint
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_tokenizer, with_run
 from dewey_embed.train.teach import teach
+from dewey_embed.train.trainer import last_complete_checkpoint
 
 from .conftest import MINI
 
@@ -204,7 +204,7 @@ def test_a_run_whose_loss_breaks_stops_and_keeps_what_was_whole(
     folder = RunFolder(tmp_path, finished[0].targets)
     with pytest.raises(RunError, match=said):
         train(read_recipe(tiny.recipe, changes), folder)
-    kept = last_whole_checkpoint(folder.checkpoints)
+    kept = last_complete_checkpoint(folder.checkpoints)
     assert (kept is None) == (save_steps == 12)
     if kept is not None:
         assert kept[0].name == "checkpoint-1"

@@ -38,14 +38,14 @@ def sample_of(name, chunks):
     return Sample(name, "here", " ".join(chunks), spans, Draw(7, 64, "words", 20, 3))
 
 
-def random_targets(number, num_parts=3, width=16):
+def random_targets(number, num_segments=3, width=16):
     """A sample of its own for each number, one to four chunks long."""
     random = np.random.default_rng(number)
     chunks = [" ".join(random.choice(WORDS, 12)) + f" — №{number}é." for _ in range(1 + number % 4)]
-    bounds = np.stack((np.arange(num_parts), np.arange(num_parts) + 1), 1)
-    rows = unit(random.normal(size=(1 + len(chunks) + num_parts, width)))
-    whole, own, parts = rows[0], rows[1 : 1 + len(chunks)], rows[1 + len(chunks) :]
-    return Targets(sample_of(f"n-{number}", chunks), whole, own, bounds, parts)
+    bounds = np.stack((np.arange(num_segments), np.arange(num_segments) + 1), 1)
+    rows = unit(random.normal(size=(1 + len(chunks) + num_segments, width)))
+    whole, own, segments = rows[0], rows[1 : 1 + len(chunks)], rows[1 + len(chunks) :]
+    return Targets(sample_of(f"n-{number}", chunks), whole, own, bounds, segments)
 
 
 def open_folder(path, recipe="abc", about=ABOUT):
@@ -106,15 +106,18 @@ DAMAGES = {
 
 class TestShards:
     def test_a_shard_comes_back_as_it_was_but_for_rounding(self, folder):
-        written = [*(random_targets(number) for number in range(6)), random_targets(6, num_parts=0)]
+        written = [
+            *(random_targets(number) for number in range(6)),
+            random_targets(6, num_segments=0),
+        ]
         shard = folder.write("train", 3, 5, written)
         assert (shard.num_texts, shard.num_samples) == (5, 7)
         assert shard.num_chunks == sum(len(one.chunks) for one in written)
         assert shard.num_bytes == (folder.path / shard.file).stat().st_size
         for before, after in zip(written, folder.read(shard), strict=True):
             assert after.sample == before.sample
-            np.testing.assert_array_equal(after.part_bounds, before.part_bounds)
-            for name in ("whole", "chunks", "parts"):
+            np.testing.assert_array_equal(after.segment_bounds, before.segment_bounds)
+            for name in ("document", "chunks", "segments"):
                 was, now = getattr(before, name), getattr(after, name)
                 assert (now.shape, now.dtype) == (was.shape, np.float32)
                 np.testing.assert_allclose(now, was, atol=1e-3)
@@ -250,7 +253,9 @@ class TestShards:
     def test_a_row_too_few_is_refused(self):
         good = random_targets(3)
         with pytest.raises(TargetsError, match=r"n-3 has 4 chunks, targets of shape \(3, 16\)"):
-            Targets(good.sample, good.whole, good.chunks[:-1], good.part_bounds, good.parts)
+            Targets(
+                good.sample, good.document, good.chunks[:-1], good.segment_bounds, good.segments
+            )
 
     def test_processes_that_write_at_once_all_get_listed(self, folder):
         context = multiprocessing.get_context("spawn")  # this process has threads
@@ -283,8 +288,8 @@ class TestShards:
         recipe = read_recipe(path, changes)
         whole = teach(recipe, MINI, tmp_path / "whole")
         assert whole.is_complete
-        parts = {shard.part for shard in whole.shards}
-        assert parts == {"train", "held_out", "short"}
+        splits = {shard.part for shard in whole.shards}
+        assert splits == {"train", "held_out", "short"}
         order = [
             entry["part"] for entry in json.loads((whole.path / MANIFEST).read_text())["shards"]
         ]
@@ -426,9 +431,9 @@ class TestOrder:
         samples = [random_targets(number) for number in (3, 0, 6)]
         texts = [one.sample for one in samples]
         tokens = tokenizer.encode([text.text for text in texts])
-        bounds = [one.part_bounds for one in samples]
+        bounds = [one.segment_bounds for one in samples]
         packed, rows = pack_samples(texts, tokens, bounds, tokenizer)
-        ids, starts, ends, part_starts = [], [], [], []
+        ids, starts, ends, segment_starts = [], [], [], []
         for one in samples:
             [own] = tokenizer.encode([one.sample.text])
             origin = len(ids) + 1
@@ -436,9 +441,9 @@ class TestOrder:
                 inside = [n for n, (a, b) in enumerate(own.offsets) if a < high and b > low]
                 starts.append(origin + inside[0])
                 ends.append(origin + inside[-1] + 1)
-            part_starts += (one.part_bounds[:, 0] + origin).tolist()
+            segment_starts += (one.segment_bounds[:, 0] + origin).tolist()
             ids += [tokenizer.cls_token_id, *own.ids.tolist(), tokenizer.sep_token_id]
         assert packed.ids_T.tolist() == ids
         assert (rows.starts.tolist(), rows.ends.tolist()) == (starts, ends)
-        assert rows.part_starts.tolist() == part_starts
-        assert (rows.part_ends - rows.part_starts).tolist() == [1] * 9
+        assert rows.segment_starts.tolist() == segment_starts
+        assert (rows.segment_ends - rows.segment_starts).tolist() == [1] * 9

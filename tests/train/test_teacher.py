@@ -6,9 +6,9 @@ from sentence_transformers import SentenceTransformer
 
 from dewey_embed.errors import ConfigError, TeacherError
 from dewey_embed.train.recipe import PackageTeacher, SentenceTransformersTeacher
+from dewey_embed.train.start import teacher_folder
 from dewey_embed.train.teachers import open_teacher
-from dewey_embed.train.teachers.teacher import PartTeacher, batch_name, checked, embed_unique
-from dewey_embed.train.warm_start import teacher_folder
+from dewey_embed.train.teachers.teacher import SegmentTeacher, batch_name, checked, embed_unique
 
 TEXTS = [
     "A lighthouse keeper writes down every ship that passes.",
@@ -55,7 +55,7 @@ class TestPackage:
         assert package.embed([]).shape == (0, 384)
 
     def test_says_what_it_pooled(self, package):
-        assert isinstance(package, PartTeacher)
+        assert isinstance(package, SegmentTeacher)
         assert (package.name, package.dim) == ("all-MiniLM-L6-v2", 384)
 
 

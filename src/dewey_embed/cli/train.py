@@ -292,7 +292,7 @@ def warm_start(
 ) -> None:
     """Build an untrained model from its teacher's token vectors; it searches by words."""
     from dewey_embed.train.recipe_file import read_recipe
-    from dewey_embed.train.warm_start import warm_start as build
+    from dewey_embed.train.start import warm_start as build
 
     config = build(read_recipe(recipe), output, progress=True)
     backbone = config.backbone

@@ -30,9 +30,9 @@ from dewey_embed.index.index import Index
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.splitter import split
 from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.start import teacher_folder
 from dewey_embed.train.teachers.minilm import MiniLM
 from dewey_embed.train.teachers.teacher import Teacher
-from dewey_embed.train.warm_start import teacher_folder
 from dewey_embed.types import Document, Floats, SearchMode
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from dewey_embed.model.packing import Packed, pack
 from dewey_embed.text.splitter import spans_from_characters
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.samples import Sample
-from dewey_embed.train.targets import Int, Part, ShardRows, Targets, TargetsFolder
+from dewey_embed.train.targets import ShardRows, Split, Targets, TargetsFolder
 from dewey_embed.train.teacher_requests import TeacherRequest
-from dewey_embed.types import Tokens
+from dewey_embed.types import Rows, Tokens
 
 OPEN_SHARDS = 16
 """Shards whose samples are shuffled together; more mix better and need more memory."""
@@ -33,18 +33,18 @@ NUM_HEAD = 1
 
 
 class SampleSet(Dataset[Targets]):
-    """The samples of one part of a targets folder, by number; the last shards read stay open.
+    """The samples of one split of a targets folder, by number; the last shards read stay open.
 
     Raises:
-        TargetsError: the part has no samples.
+        TargetsError: the split has no samples.
 
     """
 
-    def __init__(self, folder: TargetsFolder, part: Part) -> None:
+    def __init__(self, folder: TargetsFolder, split: Split) -> None:
         self.folder = folder
-        self.shards = [s for s in folder.shards if s.part == part and s.num_samples]
+        self.shards = [s for s in folder.shards if s.part == split and s.num_samples]
         if not self.shards:
-            raise TargetsError(f"{folder.path}: no {part} samples; run dewey teach to its end")
+            raise TargetsError(f"{folder.path}: no {split} samples; run dewey teach to its end")
         self.bounds = np.cumsum([0, *(shard.num_samples for shard in self.shards)])
         self._open: OrderedDict[int, ShardRows] = OrderedDict()
 
@@ -86,79 +86,84 @@ class ShardShuffle(Sampler[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class BatchSpans:
     """Where a batch's vectors lie in its packed row, all int64.
 
-    `starts`, `ends` (C,): every chunk's tokens; `part_starts`, `part_ends` (P,): every part's.
+    `starts`, `ends` (C,): every chunk's tokens; `segment_starts`, `segment_ends`
+    (P,): every segment's.
     """
 
     starts: Tensor
     ends: Tensor
-    part_starts: Tensor
-    part_ends: Tensor
+    segment_starts: Tensor
+    segment_ends: Tensor
 
 
 def pack_samples(
     samples: Sequence[Sample],
     tokens: Sequence[Tokens],
-    part_bounds: Sequence[Int],
+    segment_bounds: Sequence[Rows],
     tokenizer: Tokenizer,
-) -> tuple[Packed, Rows]:
+) -> tuple[Packed, BatchSpans]:
     """The texts as one packed row, CLS and SEP around each, and where their chunks lie in it.
 
-    `tokens` are the samples', `part_bounds` (P, 2) the parts of each in them.
+    `tokens` are the samples', `segment_bounds` (P, 2) the segments of each in them.
     """
     head, tail = np.array([tokenizer.cls_token_id]), np.array([tokenizer.sep_token_id])
     packed = pack([np.concatenate((head, own.ids, tail)) for own in tokens])
-    chunks, parts = [], []
-    for sample, own, inner, origin in zip(samples, tokens, part_bounds, packed.starts, strict=True):
+    chunks, segments = [], []
+    for sample, own, inner, origin in zip(
+        samples, tokens, segment_bounds, packed.starts, strict=True
+    ):
         spans = spans_from_characters(own, sample.spans, num_chars=len(sample.text))
         bounds = np.array([(span.token_start, span.token_end) for span in spans], np.int64)
         chunks.append(bounds.reshape(-1, 2) + origin + NUM_HEAD)
-        parts.append(inner + origin + NUM_HEAD)
+        segments.append(inner + origin + NUM_HEAD)
     starts, ends = torch.from_numpy(np.concatenate(chunks)).unbind(1)
-    part_starts, part_ends = torch.from_numpy(np.concatenate(parts)).unbind(1)
-    return packed, Rows(starts, ends, part_starts, part_ends)
+    segment_starts, segment_ends = torch.from_numpy(np.concatenate(segments)).unbind(1)
+    return packed, BatchSpans(starts, ends, segment_starts, segment_ends)
 
 
-Ask = Callable[[Sequence[Sample], Sequence[Tokens]], TeacherRequest]
-"""What the teacher is to be asked about samples that have no targets, given their tokens."""
+MakeRequest = Callable[[Sequence[Sample], Sequence[Tokens]], TeacherRequest]
+"""Samples without targets, and their tokens → the request to the teacher."""
 
-Answer = Callable[[dict[str, Any]], dict[str, Any]]
-"""A batch with questions → the batch with their answers as its targets."""
+AddTargets = Callable[[dict[str, Any]], dict[str, Any]]
+"""A batch with a request → the batch with its targets."""
 
 
 class Collator:
     """Samples → the tensors that `Student` takes, on the host; any process may do it.
 
-    With `ask` they are without targets, and what the teacher is to be asked is under `asked`.
+    With `make_request` the batch has no targets, but the request to the teacher under `request`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, ask: Ask | None = None) -> None:
-        self._tokenizer, self._ask = tokenizer, ask
+    def __init__(self, tokenizer: Tokenizer, make_request: MakeRequest | None = None) -> None:
+        self._tokenizer, self._make_request = tokenizer, make_request
 
     def __call__(self, samples: Sequence[Targets]) -> dict[str, Any]:
         """One batch: `ids` (T,), `lengths` (B,), where vectors lie, and their targets (·, D)."""
         texts = [one.sample for one in samples]
         tokens = self._tokenizer.encode([text.text for text in texts])
-        bounds = [one.part_bounds for one in samples]
-        if self._ask is None:
+        bounds = [one.segment_bounds for one in samples]
+        if self._make_request is None:
             targets: dict[str, Any] = {
-                "part_targets": torch.from_numpy(np.concatenate([one.parts for one in samples])),
-                "cls_targets": torch.from_numpy(np.stack([one.whole for one in samples])),
+                "segment_targets": torch.from_numpy(
+                    np.concatenate([one.segments for one in samples])
+                ),
+                "cls_targets": torch.from_numpy(np.stack([one.document for one in samples])),
                 "chunk_targets": torch.from_numpy(np.concatenate([one.chunks for one in samples])),
             }
         else:
-            asked = self._ask(texts, tokens)
-            targets = {"asked": asked}
-            bounds = asked.parts.bounds if asked.parts is not None else bounds
+            request = self._make_request(texts, tokens)
+            targets = {"request": request}
+            bounds = request.segments.bounds if request.segments is not None else bounds
         packed, rows = pack_samples(texts, tokens, bounds, self._tokenizer)
         return {
             "ids": packed.ids_T,
             "lengths": packed.lengths,
             "starts": rows.starts,
             "ends": rows.ends,
-            "part_starts": rows.part_starts,
-            "part_ends": rows.part_ends,
+            "segment_starts": rows.segment_starts,
+            "segment_ends": rows.segment_ends,
             **targets,
         }

@@ -12,7 +12,6 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 from torch.distributed.tensor import DTensor
 
@@ -20,14 +19,12 @@ from dewey_embed.model.device import default_dtype
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.train.batches import Answer, Collator
+from dewey_embed.train.batches import AddTargets, Collator
 from dewey_embed.train.passkey import passkey_accuracy
 from dewey_embed.train.recipe import DiagnosticsRecipe
 from dewey_embed.train.student import Student
 from dewey_embed.train.targets import Targets
-
-Floats = NDArray[np.float32]
-Int = NDArray[np.int64]
+from dewey_embed.types import Floats, Rows
 
 CHUNK_EDGES = (64, 128, 256)
 LENGTH_EDGES = (256, 1024, 4096)
@@ -47,9 +44,9 @@ class HeldOut:
     cls_targets: Floats
     chunks: Floats
     chunk_targets: Floats
-    texts: Int
-    chunk_tokens: Int
-    text_tokens: Int
+    texts: Rows
+    chunk_tokens: Rows
+    text_tokens: Rows
 
 
 def alignment_figures(held: HeldOut) -> dict[str, float]:
@@ -165,7 +162,9 @@ def warnings(figures: Mapping[str, float], recipe: DiagnosticsRecipe) -> list[st
     return found
 
 
-def _by_length(name: str, values: Floats, lengths: Int, edges: tuple[int, ...]) -> dict[str, float]:
+def _by_length(
+    name: str, values: Floats, lengths: Rows, edges: tuple[int, ...]
+) -> dict[str, float]:
     """Means by length, under `name/from-to`; only of lengths that occur."""
     bounds = (0, *edges, None)
     figures = {}
@@ -193,12 +192,12 @@ class HeldOutMeasure:
         tokenizer: Tokenizer,
         recipe: DiagnosticsRecipe,
         *,
-        answer: Answer | None = None,
+        add_targets: AddTargets | None = None,
         show: bool = False,
     ) -> None:
         self.held_out, self.short = held_out, short
         self.collator, self.tokenizer = collator, tokenizer
-        self.recipe, self.answer, self.show = recipe, answer, show
+        self.recipe, self.add_targets, self.show = recipe, add_targets, show
         self.evaluations = 0
 
     def __call__(self, student: nn.Module, *, last: bool) -> dict[str, float]:
@@ -235,8 +234,8 @@ class HeldOutMeasure:
                     name: value.to(device) if isinstance(value, torch.Tensor) else value
                     for name, value in batch.items()
                 }
-                if self.answer is not None:
-                    moved = self.answer(moved)
+                if self.add_targets is not None:
+                    moved = self.add_targets(moved)
                 with _precision(student):
                     vectors = student(**moved, vectors_only=True)
                 whose = np.repeat(np.arange(len(some)), [len(one.sample.spans) for one in some])

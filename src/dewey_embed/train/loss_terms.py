@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class Batch(NamedTuple):
     """Vectors of the student and their targets: float32, unit length, of all processes.
 
-    `chunks` (C, D), `cls` (B, D), and `parts` (P, D), which are segments of chunks; P may be 0.
+    `chunks` (C, D), `cls` (B, D), and `segments` (P, D), which are segments of chunks; P may be 0.
     """
 
     chunks: Tensor
     chunk_targets: Tensor
     cls: Tensor
     cls_targets: Tensor
-    parts: Tensor
-    part_targets: Tensor
+    segments: Tensor
+    segment_targets: Tensor
 
 
 class LossTerm(NamedTuple):
@@ -62,9 +62,9 @@ def _segments(batch: Batch) -> Tensor:
     A teacher that pools by mean has, for a chunk, the mean of its vectors of the chunk's segments.
     A student that learns those has twenty times as many targets a text (docs/log.md).
     """
-    if not len(batch.parts):
+    if not len(batch.segments):
         return batch.chunks.new_zeros(())
-    return cosine_loss(batch.parts, batch.part_targets)
+    return cosine_loss(batch.segments, batch.segment_targets)
 
 
 LOSS_TERMS = {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.errors import ConfigError, TargetsError
 from dewey_embed.files import atomic_file
-from dewey_embed.train.targets import Floats
+from dewey_embed.types import Floats
 
 Kind = Literal["none", "truncate", "pca"]
 

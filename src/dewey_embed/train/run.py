@@ -1,11 +1,11 @@
-"""A recipe, its targets and a folder → a finished, evaluated model; goes on where it was killed.
+"""A recipe, its targets and a folder → a finished, evaluated model; a killed run resumes.
 
 ::
 
     runs/mini/
       start/         the model before training
       targets/       samples with their teacher's vectors (targets.py)
-      checkpoints/   the Trainer's, whole ones only
+      checkpoints/   the Trainer's, complete ones only
       model/         the best checkpoint as a model folder, with its card and history
       recipe.json    what the run was started with
       log.jsonl      every logged step and evaluation
@@ -40,7 +40,6 @@ from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import card
-from dewey_embed.train.checkpoints import last_whole_checkpoint, step_of
 from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import HeldOutMeasure, warnings
 from dewey_embed.train.memory import kept_memory
@@ -51,7 +50,7 @@ from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_t
 from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder, targets_complete
 from dewey_embed.train.teach import OnlineTeacher, teach
-from dewey_embed.train.trainer import AlignmentTrainer
+from dewey_embed.train.trainer import AlignmentTrainer, last_complete_checkpoint, step_of
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
 
@@ -110,7 +109,7 @@ def train(
 ) -> dict[str, float]:
     """The held-out figures of the best checkpoint, which then lies in `folder.model`.
 
-    Writes what is still missing of the start and the targets first; takes up the last whole
+    Writes what is still missing of the start and the targets first; resumes from the last complete
     checkpoint, if there is one. With `max_minutes` the learning rate reaches zero at that time
     (evaluation comes on top), else at the recipe's last step.
 
@@ -135,13 +134,13 @@ def train(
     tokenizer = start_tokenizer(folder.start)
     samples = SampleSet(targets, "train")
     steps = max_steps(recipe, len(samples))
-    last = last_whole_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
+    last = last_complete_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
     state.wait_for_everyone()
     run = Progress(steps, max_minutes=max_minutes, elapsed_s=last[1] if last else 0.0)
     online_teacher = (
         OnlineTeacher(recipe, tokenizer, targets.path) if recipe.targets.on_the_fly else None
     )
-    collator = Collator(tokenizer, online_teacher.ask if online_teacher else None)
+    collator = Collator(tokenizer, online_teacher.request if online_teacher else None)
     show = progress and state.is_main_process
     trainer = AlignmentTrainer(
         build_student(recipe, folder.start),
@@ -149,7 +148,7 @@ def train(
         collator,
         recipe,
         folder.checkpoints,
-        answer=online_teacher.answer if online_teacher else None,
+        add_targets=online_teacher.with_targets if online_teacher else None,
         measure=_measure(recipe, targets, collator, online_teacher, tokenizer, show=show),
         progress=run,
         callbacks=[_Log(folder.log, recipe)],
@@ -177,7 +176,7 @@ def _train(trainer: AlignmentTrainer, checkpoint: Path | None) -> None:
 
 
 def max_steps(recipe: Recipe, num_samples: int) -> int:
-    """Steps of the whole run.
+    """Steps of the run.
 
     Raises:
         RunError: there are fewer samples than one batch takes.
@@ -293,7 +292,7 @@ def _measure(
         collator,
         tokenizer,
         recipe.diagnostics,
-        answer=online_teacher.answer if online_teacher else None,
+        add_targets=online_teacher.with_targets if online_teacher else None,
         show=show,
     )
 

@@ -88,8 +88,8 @@ def gathered(rows_ND: Tensor) -> Tensor:
     if rows_ND.requires_grad:
         own = rows_ND.clone()
         own.register_hook(lambda gradient: gradient * world)
-    parts = [part[:size] for part, size in zip(others, sizes, strict=True)]
-    return torch.cat([*parts[:rank], own, *parts[rank + 1 :]])
+    segments = [part[:size] for part, size in zip(others, sizes, strict=True)]
+    return torch.cat([*segments[:rank], own, *segments[rank + 1 :]])
 
 
 ROUND_TOKENS = 256
@@ -117,16 +117,16 @@ class Student(nn.Module):
         ends: Tensor,
         cls_targets: Tensor,
         chunk_targets: Tensor,
-        part_starts: Tensor,
-        part_ends: Tensor,
-        part_targets: Tensor,
+        segment_starts: Tensor,
+        segment_ends: Tensor,
+        segment_targets: Tensor,
         vectors_only: bool = False,
     ) -> dict[str, Tensor]:
         """`loss` and its terms, scalars; or the batch's `cls` (B, D) and `chunks` (C, D).
 
         `ids` (T,) is a packed row of B sequences of these `lengths`; `starts`, `ends` (C,) are
-        each chunk's tokens in the row, `part_starts`, `part_ends` (P,) each part's; targets are
-        (B, D), (C, D) and (P, D), float32, unit length.
+        each chunk's tokens in the row, `segment_starts`, `segment_ends` (P,) each segment's;
+        targets are (B, D), (C, D) and (P, D), float32, unit length.
         """
         packed = repacked(ids, lengths)
         hidden_TH = self.model(packed)
@@ -134,14 +134,14 @@ class Student(nn.Module):
         with torch.autocast(ids.device.type, enabled=False):
             cls = self.model.embed(hidden_TH[first])
             spans = RunningSums(hidden_TH).means(
-                torch.cat((starts, part_starts)), torch.cat((ends, part_ends))
+                torch.cat((starts, segment_starts)), torch.cat((ends, segment_ends))
             )
-            chunks, parts = self.model.embed(spans).split((len(starts), len(part_starts)))
+            chunks, segments = self.model.embed(spans).split((len(starts), len(segment_starts)))
             if vectors_only:
                 return {"cls": cls, "chunks": chunks}
             loss, terms = self.alignment(
                 chunks=chunks, chunk_targets=chunk_targets, cls=cls, cls_targets=cls_targets,
-                parts=parts, part_targets=part_targets,
+                segments=segments, segment_targets=segment_targets,
             )  # fmt: skip
             return {"loss": loss, **terms}
 

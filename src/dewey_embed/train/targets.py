@@ -25,11 +25,12 @@ from dewey_embed.errors import TargetsError
 from dewey_embed.files import atomic_file, locked, write_json
 from dewey_embed.train.recipe_file import recipe_diff
 from dewey_embed.train.samples import Draw, Sample
+from dewey_embed.types import Floats, Rows
 
 FORMAT = 2
 MANIFEST = "manifest.json"
 RESTORE = "put it back from a copy, or give another folder"
-Part = Literal["train", "held_out", "short"]
+Split = Literal["train", "held_out", "short"]
 """`held_out` is never trained on; `short` are the first words of held-out texts."""
 
 
@@ -37,7 +38,7 @@ Part = Literal["train", "held_out", "short"]
 class Shard:
     """A finished shard as the manifest lists it."""
 
-    part: Part
+    part: Split
     number: int
     num_texts: int
     num_samples: int
@@ -109,7 +110,7 @@ class _Manifest(Settings):
     about: dict[str, Any]
     max_texts: int | None
     shards: tuple[Shard, ...]
-    num_shards: dict[Part, int] | None = None
+    num_shards: dict[Split, int] | None = None
     left_out: dict[str, int] | None = None
 
 
@@ -185,37 +186,34 @@ def grow(path: Path, manifest: dict[str, Any], max_texts: int | None) -> None:
 
 
 AGAIN = "remove the file, and run dewey teach again"
-Floats = NDArray[np.float32]
-Int = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What the teacher says of one sample: `whole` (D,) and `chunks` (C, D), float32, unit length.
+    """The teacher's vectors of one sample: `document` (D,), `chunks` (C, D), float32, unit length.
 
-    `parts` (P, D) are the teacher's means over stretches within a chunk, where it was asked for
-    them; `part_bounds` (P, 2) int64 are their tokens, counted from the sample's first.
+    `segments` (P, D) are its means over segments of chunks, if the recipe has them;
+    `segment_bounds` (P, 2) int64 are their tokens, counted from the sample's first.
 
     Raises:
-        TargetsError: not one row for each chunk, or for each part.
+        TargetsError: not one row for each chunk, or for each segment.
 
     """
 
     sample: Sample
-    whole: Floats
+    document: Floats
     chunks: Floats
-    part_bounds: Int
-    parts: Floats
+    segment_bounds: Rows
+    segments: Floats
 
     def __post_init__(self) -> None:
-        if self.parts.shape != (len(self.part_bounds), len(self.whole)) or self.chunks.shape != (
-            len(self.sample.spans),
-            len(self.whole),
-        ):
+        num_chunks, width = len(self.sample.spans), len(self.document)
+        shapes = (num_chunks, width), (len(self.segment_bounds), width)
+        if (self.chunks.shape, self.segments.shape) != shapes:
             raise TargetsError(
-                f"sample {self.sample.id} has {len(self.sample.spans)} chunks, targets of shape "
-                f"{self.chunks.shape}, {len(self.part_bounds)} parts and targets of shape "
-                f"{self.parts.shape}; write it again with dewey teach"
+                f"sample {self.sample.id} has {num_chunks} chunks, targets of shape "
+                f"{self.chunks.shape}, {len(self.segment_bounds)} segments and targets of shape "
+                f"{self.segments.shape}; write it again with dewey teach"
             )
 
 
@@ -263,17 +261,17 @@ class TargetsFolder:
         """Whether the file of a listed shard is there; one that was removed is written again."""
         return is_there(self.path / shard.file)
 
-    def write(self, part: Part, number: int, num_texts: int, targets: Sequence[Targets]) -> Shard:
+    def write(self, split: Split, number: int, num_texts: int, targets: Sequence[Targets]) -> Shard:
         """Write a shard to disk and list it."""
-        path = self.path / Shard(part, number, 0, 0, 0, 0).file
+        path = self.path / Shard(split, number, 0, 0, 0, 0).file
         with atomic_file(path, sync=True) as draft:
             table = _to_table(targets)
             pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
         num_chunks = sum(len(one.chunks) for one in targets)
         size = path.stat().st_size
-        shard = Shard(part, number, num_texts, len(targets), num_chunks, size)
+        shard = Shard(split, number, num_texts, len(targets), num_chunks, size)
         with self._manifest() as manifest:
-            others = [e for e in manifest["shards"] if (e["part"], e["number"]) != (part, number)]
+            others = [e for e in manifest["shards"] if (e["part"], e["number"]) != (split, number)]
             manifest["shards"] = [*others, asdict(shard)]
         return shard
 
@@ -283,7 +281,7 @@ class TargetsFolder:
         found: dict[str, int] = read_manifest(self.path).get("left_out", {})
         return found
 
-    def finish(self, num_shards: dict[Part, int], left_out: dict[str, int]) -> None:
+    def finish(self, num_shards: dict[Split, int], left_out: dict[str, int]) -> None:
         """Record in the manifest how many shards of each split the corpus makes."""
         with self._manifest() as manifest:
             manifest |= {"num_shards": num_shards, "left_out": left_out}
@@ -341,10 +339,10 @@ def _to_table(targets: Sequence[Targets]) -> pa.Table:
             "starts": [[start for start, _ in sample.spans] for sample in samples],
             "ends": [[end for _, end in sample.spans] for sample in samples],
             "draw": [json.dumps(asdict(sample.draw)) for sample in samples],
-            "whole": pa.array([one.whole.astype(np.float16) for one in targets], HALVES),
+            "whole": pa.array([one.document.astype(np.float16) for one in targets], HALVES),
             "chunks": pa.array([one.chunks.astype(np.float16).ravel() for one in targets], HALVES),
-            "part_bounds": [one.part_bounds.ravel() for one in targets],
-            "parts": pa.array([one.parts.astype(np.float16).ravel() for one in targets], HALVES),
+            "part_bounds": [one.segment_bounds.ravel() for one in targets],
+            "parts": pa.array([one.segments.astype(np.float16).ravel() for one in targets], HALVES),
         }
     )
 
@@ -394,12 +392,12 @@ class ShardRows:
             Draw(**json.loads(value["draw"].as_py())),
         )
         bounds = np.array(value["part_bounds"].as_py(), np.int64).reshape(-1, 2)
-        whole = _unit(value["whole"].values.to_numpy())
-        chunks, parts = (
-            _unit(value[name].values.to_numpy().reshape(count, len(whole)))
+        document = _unit(value["whole"].values.to_numpy())
+        chunks, segments = (
+            _unit(value[name].values.to_numpy().reshape(count, len(document)))
             for name, count in (("chunks", len(sample.spans)), ("parts", len(bounds)))
         )
-        return Targets(sample, whole, chunks, bounds, parts)
+        return Targets(sample, document, chunks, bounds, segments)
 
 
 def _unit(vectors: NDArray[np.float16]) -> Floats:

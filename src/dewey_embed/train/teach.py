@@ -1,4 +1,4 @@
-"""Corpus + teacher → targets on disk, shard by shard; goes on where it was killed.
+"""Corpus + teacher → targets on disk, shard by shard; a killed run resumes.
 
 A shard is one cut of a fixed number of the stream's texts, so its number alone says what is in
 it: any number of processes share the work by number, and a finished shard is passed over unread.
@@ -24,17 +24,17 @@ from dewey_embed.train.recipe import Recipe, SplitRecipe, fingerprint
 from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer
-from dewey_embed.train.targets import Floats, Int, Part, Targets, TargetsFolder
-from dewey_embed.train.teacher_requests import TeacherRequest, answers, questions
+from dewey_embed.train.targets import Split, Targets, TargetsFolder
+from dewey_embed.train.teacher_requests import TeacherRequest, request_for, teacher_vectors
 from dewey_embed.train.teachers import open_teacher
 from dewey_embed.train.teachers.teacher import Teacher, batch_name, checked, embed_unique
-from dewey_embed.types import Tokens
+from dewey_embed.types import Floats, Rows, Tokens
 
 REDUCTION = "reduction.npz"
 STRUCTURE_CHUNKS = 2000
 """Chunks on which it is measured how much of the teacher's similarities a reduction keeps."""
 
-NO_PARTS: Int = np.empty((0, 2), np.int64)
+NO_SEGMENTS: Rows = np.empty((0, 2), np.int64)
 
 SHORT = SplitRecipe(
     crop_tokens={32: 1.0}, splitters={"words": 1.0}, chunk_tokens=(32, 32), overlap=(0.0, 0.0)
@@ -59,7 +59,7 @@ def teach(
 
     Raises:
         TargetsError: `folder` holds targets of another recipe, or of more texts.
-        TeacherError: the teacher cannot be asked, or answers what is no embedding.
+        TeacherError: the teacher cannot be reached, or gives no good vectors.
         ReadError: a source of the corpus cannot be read.
 
     """
@@ -74,14 +74,14 @@ def teach(
     reduction = None if teacher is None else reduction_of(recipe, tokenizer, teacher, folder)
 
     def write(
-        part: Part, number: int, texts: list[CorpusText], split: SplitRecipe, resplit: int = 0
+        split: Split, number: int, texts: list[CorpusText], cuts: SplitRecipe, resplit: int = 0
     ) -> None:
-        samples = [one for text in texts for one in cut_samples(text, tokenizer, split, resplit)]
+        samples = [one for text in texts for one in cut_samples(text, tokenizer, cuts, resplit)]
         if teacher is None or reduction is None:
-            answers = [untaught(sample) for sample in samples]
+            rows = [untaught(sample) for sample in samples]
         else:
-            answers = ask(teacher, reduction, samples, tokenizer, recipe)
-        targets.write(part, number, len(texts), answers)
+            rows = targets_of(samples, teacher, reduction, tokenizer, recipe)
+        targets.write(split, number, len(texts), rows)
 
     # a shard that was the last, before the corpus grew, may have too few texts
     done = {
@@ -89,91 +89,90 @@ def teach(
         for shard in targets.shards
         if targets.holds(shard)
     }
-    counts: Counter[Part] = Counter()
+    counts: Counter[Split] = Counter()
     corpus = Corpus(recipe.corpus)
     bar = progress_bar("targets", total, "texts", show=progress)
     with kept_memory(), bar as advance:
-        for turn, (part, texts) in enumerate(shards(corpus, recipe)):
-            for resplit in range(1 + recipe.split.resplits if part == "train" else 1):
-                number = counts[part]
-                counts[part] += 1
-                if turn % num_ranks == rank and (part, number, len(texts)) not in done:
-                    if part == "held_out":  # first: a killed run looks only for the other one
+        for turn, (split, texts) in enumerate(shards(corpus, recipe)):
+            for resplit in range(1 + recipe.split.resplits if split == "train" else 1):
+                number = counts[split]
+                counts[split] += 1
+                if turn % num_ranks == rank and (split, number, len(texts)) not in done:
+                    if split == "held_out":  # first: a killed run looks only for the other one
                         write("short", number, texts, SHORT)
-                    write(part, number, texts, recipe.split, resplit)
+                    write(split, number, texts, recipe.split, resplit)
             advance(len(texts))
     counts["short"] = counts["held_out"]
     targets.finish(dict(counts), dict(corpus.left_out))
     return targets
 
 
-def shards(corpus: Iterable[CorpusText], recipe: Recipe) -> Iterator[tuple[Part, list[CorpusText]]]:
-    """The texts of each shard, or of each cut's, in the order in which shards are numbered."""
+def shards(
+    corpus: Iterable[CorpusText], recipe: Recipe
+) -> Iterator[tuple[Split, list[CorpusText]]]:
+    """The texts of each shard, in the order in which shards are numbered."""
     size = recipe.targets.shard_texts
-    waiting: dict[Part, list[CorpusText]] = {"train": [], "held_out": []}
+    waiting: dict[Split, list[CorpusText]] = {"train": [], "held_out": []}
     for text in corpus:
-        part: Part = "held_out" if text.held_out else "train"
-        waiting[part].append(text)
-        if len(waiting[part]) == size:
-            yield part, waiting[part]
-            waiting[part] = []
-    for part, texts in waiting.items():
+        split: Split = "held_out" if text.held_out else "train"
+        waiting[split].append(text)
+        if len(waiting[split]) == size:
+            yield split, waiting[split]
+            waiting[split] = []
+    for split, texts in waiting.items():
         if texts:
-            yield part, texts
+            yield split, texts
 
 
-def ask(
+def targets_of(
+    samples: Sequence[Sample],
     teacher: Teacher,
     reduction: Reduction,
-    samples: Sequence[Sample],
     tokenizer: Tokenizer,
     recipe: Recipe,
 ) -> list[Targets]:
-    """Every sample with its targets: its whole text's, and one for each chunk."""
+    """Every sample with its targets: its document's, and one for each chunk and segment."""
     tokens = tokenizer.encode([sample.text for sample in samples])
-    asked = questions(samples, tokens, teacher, recipe)
-    where = batch_name(teacher.name, asked.texts)
-    wholes, chunks, parts = (
+    request = request_for(samples, tokens, teacher, recipe)
+    where = batch_name(teacher.name, request.texts)
+    documents, chunks, segments = (
         reduction.apply(checked(rows.cpu().numpy(), len(rows), teacher.dim, where))
-        for rows in answers(teacher, asked)
+        for rows in teacher_vectors(teacher, request)
     )
-    bounds = [NO_PARTS] * len(samples) if asked.parts is None else asked.parts.bounds
-    targets = []
-    chunk, part = 0, 0
-    for sample, whole, own in zip(samples, wholes, bounds, strict=True):
-        chunk_end, part_end = chunk + len(sample.spans), part + len(own)
-        targets.append(Targets(sample, whole, chunks[chunk:chunk_end], own, parts[part:part_end]))
-        chunk, part = chunk_end, part_end
-    return targets
+    bounds = [NO_SEGMENTS] * len(samples) if request.segments is None else request.segments.bounds
+    chunk_rows = np.split(chunks, np.cumsum([len(sample.spans) for sample in samples])[:-1])
+    segment_rows = np.split(segments, np.cumsum([len(own) for own in bounds])[:-1])
+    rows = zip(samples, documents, chunk_rows, bounds, segment_rows, strict=True)
+    return [Targets(*row) for row in rows] if samples else []
 
 
 class OnlineTeacher:
-    """Asks a recipe's teacher while training, for targets that nobody has stored."""
+    """A recipe's teacher, which embeds while training, so that no targets are stored."""
 
     def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> None:
         self._recipe = recipe
         self._teacher = open_teacher(recipe.teacher)
         self._reduction = reduction_of(recipe, tokenizer, self._teacher, folder)
 
-    def ask(self, samples: Sequence[Sample], tokens: Sequence[Tokens]) -> TeacherRequest:
-        """What the teacher is to be asked about the samples."""
-        return questions(samples, tokens, self._teacher, self._recipe)
+    def request(self, samples: Sequence[Sample], tokens: Sequence[Tokens]) -> TeacherRequest:
+        """The request to the teacher for the samples' targets."""
+        return request_for(samples, tokens, self._teacher, self._recipe)
 
-    def answer(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The batch with its targets in place of its questions, on the device of its ids.
+    def with_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch with its targets in place of its request, on the device of its ids.
 
         Raises:
-            TeacherError: the teacher answers with anything but good vectors; where they are on a
-                GPU they are not looked at, which would wait for it, and a bad one breaks the loss.
+            TeacherError: the teacher gives no good vectors; those on a GPU are not looked at, which
+                would wait for it, and a bad one breaks the loss.
 
         """
-        asked: TeacherRequest = batch["asked"]
-        rest = {name: value for name, value in batch.items() if name != "asked"}
-        where = batch_name(self._teacher.name, asked.texts)
-        found = (self._reduced(rows, where) for rows in answers(self._teacher, asked))
+        request: TeacherRequest = batch["request"]
+        rest = {name: value for name, value in batch.items() if name != "request"}
+        where = batch_name(self._teacher.name, request.texts)
+        targets = (self._reduced(rows, where) for rows in teacher_vectors(self._teacher, request))
         device = batch["ids"].device
-        names = ("cls_targets", "chunk_targets", "part_targets")
-        return rest | {name: rows.to(device) for name, rows in zip(names, found, strict=True)}
+        names = ("cls_targets", "chunk_targets", "segment_targets")
+        return rest | {name: rows.to(device) for name, rows in zip(names, targets, strict=True)}
 
     def _reduced(self, rows: Tensor, where: str) -> Tensor:
         """The rows at the student's size; looked at on the host, but for a GPU's that fit as is."""
@@ -184,10 +183,10 @@ class OnlineTeacher:
 
 
 def untaught(sample: Sample) -> Targets:
-    """A sample whose targets are asked for during training: vectors of no dimensions."""
+    """A sample whose targets are made during training: its vectors have no dimensions."""
     nothing = np.empty((0, 0), np.float32)
     chunks = np.empty((len(sample.spans), 0), np.float32)
-    return Targets(sample, nothing.ravel(), chunks, NO_PARTS, nothing)
+    return Targets(sample, nothing.ravel(), chunks, NO_SEGMENTS, nothing)
 
 
 def reduction_of(recipe: Recipe, tokenizer: Tokenizer, teacher: Teacher, folder: Path) -> Reduction:

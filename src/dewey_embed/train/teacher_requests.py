@@ -1,7 +1,7 @@
-"""Samples → the texts that a teacher is to embed for them; its vectors → their targets.
+"""Samples → the texts that a teacher embeds for them; its vectors → their targets.
 
-Requests are made on the host, in another process where there are several, and answered where the
-teacher is, so that vectors never leave a GPU.
+Requests are made on the host, in another process where there are several, and vectors where the
+teacher is, so that they never leave a GPU.
 
 A short-context teacher sees only the beginning of a long text: the document's target can be a mean
 over windows, which sees all of it. A teacher that pools by mean gives a chunk the mean of its
@@ -25,17 +25,16 @@ from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.recipe import Recipe, TeacherRecipe
 from dewey_embed.train.samples import Sample
-from dewey_embed.train.targets import Floats, Int
-from dewey_embed.train.teachers.teacher import PartTeacher, Teacher, TokenRows, embed_unique
-from dewey_embed.types import Tokens
+from dewey_embed.train.teachers.teacher import SegmentTeacher, Teacher, TokenRows, embed_unique
+from dewey_embed.types import Floats, Rows, Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentTargets:
     """Of which vectors each sample's whole text is the mean.
 
-    Rows count all samples' chunks first and then `texts`, about which the teacher is to be asked
-    as well. `owners`, `rows` (W,) int64 and `weights` (W,) float32 are one entry for each piece.
+    Rows count all samples' chunks first and then `texts`, which the teacher embeds as well.
+    `owners`, `rows` (W,) int64 and `weights` (W,) float32 are one entry for each piece.
     """
 
     texts: list[str]
@@ -76,24 +75,23 @@ def plan_document_targets(
     num_chunks = sum(len(sample.spans) for sample in samples)
     first = 0
     for owner, (sample, own) in enumerate(zip(samples, tokens, strict=True)):
-        spans, asked = sample.spans, list[tuple[int, int]]()
+        spans, new = sample.spans, list[tuple[int, int]]()
         chunks = range(first, first + len(spans))
         first += len(spans)
-        if spans == [(0, len(sample.text))]:  # as of a sentence: nobody is asked twice
+        if spans == [(0, len(sample.text))]:  # as of a sentence: embedded once
             pieces = list(zip(chunks, spans, strict=True))
         elif len(own) <= recipe.max_tokens:
-            asked = [(0, len(sample.text))]
+            new = [(0, len(sample.text))]
         elif recipe.long_texts == "mean_of_chunks":
             pieces = list(zip(chunks, spans, strict=True))
         else:
             windows = split(sample.text, own, chunk_tokens=recipe.max_tokens)
             if recipe.long_texts == "truncate":
                 windows = windows[:1]
-            asked = [(window.char_start, window.char_end) for window in windows]
-        if asked:
-            new = range(num_chunks + len(texts), num_chunks + len(texts) + len(asked))
-            pieces = list(zip(new, asked, strict=True))
-            texts += [sample.text[start:end] for start, end in asked]
+            new = [(window.char_start, window.char_end) for window in windows]
+        if new:
+            pieces = list(enumerate(new, num_chunks + len(texts)))
+            texts += [sample.text[start:end] for start, end in new]
         owners += [owner] * len(pieces)
         rows += [row for row, _ in pieces]
         weights += [float(end - start) for _, (start, end) in pieces]
@@ -114,122 +112,123 @@ def document_vectors_of(
     tokens = tokenizer.encode([sample.text for sample in samples])
     plan = plan_document_targets(samples, tokens, recipe)
     vectors = np.concatenate([*chunk_vectors, embed_unique(teacher, plan.texts)])
-    whole: Floats = plan.mean(torch.from_numpy(vectors), len(samples)).numpy()
-    return whole
+    vectors_SK: Floats = plan.mean(torch.from_numpy(vectors), len(samples)).numpy()
+    return vectors_SK
 
 
-class Parts(NamedTuple):
-    """The parts of all chunks that are asked about.
+class Segments(NamedTuple):
+    """The segments of all chunks of a request.
 
-    `asked` are the texts as the teacher's tokens, `part_tokens` of them to a part; `rows` (P,)
-    int64 says which of its answers each part of a sample is, in the samples' order, and `bounds`
-    (P_i, 2) for each sample in which of its tokens those lie.
+    `tokens` are the texts as the teacher's tokens, `part_tokens` of them to a segment; `rows` (P,)
+    int64 are the rows of the samples' segments among the teacher's, in the samples' order, and
+    `bounds` (P_i, 2) their tokens in each sample.
     """
 
-    asked: TokenRows
+    tokens: TokenRows
     part_tokens: int
     rows: Tensor
-    bounds: list[Int]
+    bounds: list[Rows]
 
-    def pin_memory(self) -> Parts:
+    def pin_memory(self) -> Segments:
         """The same, its tensor where a GPU copies from without waiting."""
         return self._replace(rows=self.rows.pin_memory())
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherRequest:
-    """What to ask about some samples: `texts`, each once, and whose answer each is.
+    """The texts that the teacher embeds for some samples, each once, and whose vector each is.
 
     `rows` (C + E,) int64 are the texts' numbers: of all samples' chunks, then of what their whole
-    texts need beside those (`wholes`).
+    texts need beside those (`documents`).
     """
 
     texts: list[str]
     rows: Tensor
     num_samples: int
     num_chunks: int
-    wholes: DocumentTargets
-    parts: Parts | None
+    documents: DocumentTargets
+    segments: Segments | None
 
     def pin_memory(self) -> TeacherRequest:
         """The same, its tensors where a GPU copies from without waiting; DataLoader asks for it."""
         return replace(
             self,
             rows=self.rows.pin_memory(),
-            wholes=self.wholes.pin_memory(),
-            parts=None if self.parts is None else self.parts.pin_memory(),
+            documents=self.documents.pin_memory(),
+            segments=None if self.segments is None else self.segments.pin_memory(),
         )
 
 
 class TeacherVectors(NamedTuple):
-    """Targets of all samples, float32 and of unit length: CLS (B, K), chunks (C, K), parts (P, K).
+    """Targets of all samples, float32, unit length: CLS (B, K), chunks (C, K), segments (P, K).
 
     They are in the samples' order, and where the teacher is.
     """
 
     cls: Tensor
     chunks: Tensor
-    parts: Tensor
+    segments: Tensor
 
 
-def questions(
+def request_for(
     samples: Sequence[Sample], tokens: Sequence[Tokens], teacher: Teacher, recipe: Recipe
 ) -> TeacherRequest:
-    """What `teacher` is to be asked about the samples, whose own tokens are `tokens`.
+    """The request to `teacher` for the samples' targets; `tokens` are the student's.
 
     Raises:
-        ConfigError: parts are wanted of a teacher that cannot say what it pools.
+        ConfigError: segments are wanted of a teacher that cannot say what it pools.
 
     """
     chunks = [chunk for sample in samples for chunk in sample.chunks()]
-    wholes = plan_document_targets(samples, tokens, recipe.teacher)
+    documents = plan_document_targets(samples, tokens, recipe.teacher)
     places: dict[str, int] = {}
-    rows = [places.setdefault(text, len(places)) for text in (*chunks, *wholes.texts)]
-    parts = None
+    rows = [places.setdefault(text, len(places)) for text in (*chunks, *documents.texts)]
+    segments = None
     if (part_tokens := recipe.targets.part_tokens) is not None:
-        if not isinstance(teacher, PartTeacher):
+        if not isinstance(teacher, SegmentTeacher):
             raise ConfigError(
                 f"targets.part_tokens is set, but the teacher {teacher.name} only gives whole "
                 "vectors; leave it out"
             )
-        asked = teacher.tokenize(list(places))
-        parts = _parts(samples, tokens, rows, asked, part_tokens)
+        segments = _segments(samples, tokens, rows, teacher.tokenize(list(places)), part_tokens)
     return TeacherRequest(
-        list(places), torch.tensor(rows), len(samples), len(chunks), wholes, parts
+        list(places), torch.tensor(rows), len(samples), len(chunks), documents, segments
     )  # fmt: skip
 
 
-def answers(teacher: Teacher, asked: TeacherRequest) -> TeacherVectors:
-    """The targets of the samples that were asked about.
+def teacher_vectors(teacher: Teacher, request: TeacherRequest) -> TeacherVectors:
+    """The targets of a request's samples.
 
     Raises:
-        TeacherError: the teacher answers with anything but one good vector a text.
+        TeacherError: the teacher gives anything but one good vector a text.
 
     """
-    if asked.parts is not None and isinstance(teacher, PartTeacher):
-        vectors, stretches = teacher.embed_rows(asked.parts.asked, asked.parts.part_tokens)
-        parts = stretches[asked.parts.rows.to(stretches.device, non_blocking=True)]
+    if request.segments is not None and isinstance(teacher, SegmentTeacher):
+        vectors, segment_rows = teacher.embed_rows(
+            request.segments.tokens, request.segments.part_tokens
+        )
+        segments = segment_rows[request.segments.rows.to(segment_rows.device, non_blocking=True)]
     else:
-        vectors = torch.from_numpy(embed_unique(teacher, asked.texts))
-        parts = vectors[:0]
-    table = vectors[asked.rows.to(vectors.device, non_blocking=True)]
+        vectors = torch.from_numpy(embed_unique(teacher, request.texts))
+        segments = vectors[:0]
+    table = vectors[request.rows.to(vectors.device, non_blocking=True)]
     return TeacherVectors(
-        asked.wholes.mean(table, asked.num_samples), table[: asked.num_chunks], parts
+        request.documents.mean(table, request.num_samples), table[: request.num_chunks], segments
     )
 
 
-def _parts(
+def _segments(
     samples: Sequence[Sample],
     tokens: Sequence[Tokens],
     rows: Sequence[int],
-    asked: TokenRows,
+    teacher_tokens: TokenRows,
     part_tokens: int,
-) -> Parts:
-    """Where the parts of all samples' chunks lie, in their tokens and among the teacher's answers.
+) -> Segments:
+    """The segments of all chunks: their tokens, and their rows among the teacher's vectors.
 
     A chunk whose tokens the teacher sees differently, because it begins within a word, has none.
     """
-    sizes = asked.sizes
+    sizes = teacher_tokens.sizes
     first_of = np.concatenate(([0], np.cumsum(-(-sizes // part_tokens))))
     bounds, places = [], []
     chunk = 0
@@ -246,4 +245,4 @@ def _parts(
             places.append(np.arange(first_of[row], first_of[row + 1]))
         bounds.append(np.concatenate(found))
     whose = np.concatenate(places) if places else np.empty(0, np.int64)
-    return Parts(asked, part_tokens, torch.from_numpy(whose), bounds)
+    return Segments(teacher_tokens, part_tokens, torch.from_numpy(whose), bounds)

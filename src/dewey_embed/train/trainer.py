@@ -1,12 +1,19 @@
 """Hugging Face's Trainer with our batches, our loss and our measure of what is best.
 
 Theirs: the loop, mixed precision, DDP and FSDP, checkpoints, resuming, TensorBoard. Ours: the order
-of samples, the learning rate's schedule, whole checkpoints only, and evaluation by alignment.
+of samples, the learning rate's schedule, complete checkpoints only, and evaluation by alignment.
+
+The Trainer writes a checkpoint file by file. `whole.json` comes last, with the size and checksum of
+each; a mark beside the folder says until then that it is being written. So what a killed run left
+is told from what somebody else put there, and only the former is removed.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,12 +24,114 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from dewey_embed.errors import RunError
+from dewey_embed.files import crc32, flush, write_json
 from dewey_embed.model.device import usable_cores
-from dewey_embed.train.batches import Answer, Collator, SampleSet, ShardShuffle
-from dewey_embed.train.checkpoints import last_whole_checkpoint, mark_of, mark_whole, step_of
+from dewey_embed.train.batches import AddTargets, Collator, SampleSet, ShardShuffle
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
+from dewey_embed.train.recipe_file import read_object
 from dewey_embed.train.schedule import Progress, build_optimizer, deepening
 from dewey_embed.train.student import Student
+
+COMPLETE_FILE = "whole.json"
+"""Written last into a checkpoint: without it, a kill came in between."""
+
+
+def mark_of(checkpoint: Path) -> Path:
+    """The file that is there while a checkpoint is being written."""
+    return checkpoint.with_name(f".{checkpoint.name}.unfinished")
+
+
+def mark_complete(checkpoint: Path, *, elapsed_s: float) -> None:
+    """Let a checkpoint count as complete, all of it on the disk."""
+    files = {}
+    for file in checkpoint.iterdir():
+        if file.name == COMPLETE_FILE or not file.is_file():
+            continue
+        flush(file)
+        files[file.name] = _checksum(file)
+    write_json(checkpoint / COMPLETE_FILE, {"elapsed_s": elapsed_s, "files": files}, sync=True)
+    mark_of(checkpoint).unlink(missing_ok=True)
+
+
+def last_complete_checkpoint(folder: Path) -> tuple[Path, float] | None:
+    """The newest complete checkpoint and the seconds it took.
+
+    What a killed run of ours left half written is removed. What is damaged, or was not finished by
+    a run of ours, is renamed to `unused-…`, with a warning.
+
+    Raises:
+        RunError: the folder cannot be looked into.
+
+    """
+    complete = []
+    try:
+        found = [each for each in folder.iterdir() if re.fullmatch(r"checkpoint-\d+", each.name)]
+        for checkpoint in found:
+            if mark_of(checkpoint).exists() and not (checkpoint / COMPLETE_FILE).exists():
+                shutil.rmtree(checkpoint, ignore_errors=True)  # several processes do so at once
+                mark_of(checkpoint).unlink(missing_ok=True)
+            elif (checkpoint / COMPLETE_FILE).exists():
+                complete.append(checkpoint)
+            else:
+                _set_aside(checkpoint, f"no run finished it: it has no {COMPLETE_FILE}")
+    except OSError as error:
+        raise RunError(f"{error.filename}: cannot be looked into ({error.strerror})") from None
+    for checkpoint in sorted(complete, key=step_of, reverse=True):
+        try:
+            return checkpoint, _elapsed(checkpoint)
+        except RunError as error:
+            _set_aside(checkpoint, str(error))
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """The steps after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _elapsed(checkpoint: Path) -> float:
+    """The seconds of a checkpoint whose files are as they were written.
+
+    Raises:
+        RunError: one of them is missing or damaged.
+
+    """
+    kept: dict[str, Any] = read_object(
+        checkpoint / COMPLETE_FILE, keys=["elapsed_s"], remedy="damaged"
+    )
+    for name, written in kept.get("files", {}).items():  # older checkpoints list none
+        try:
+            now = _checksum(checkpoint / name)
+        except FileNotFoundError:
+            raise RunError(f"{checkpoint / name}: is not there") from None
+        if now != written:
+            raise RunError(f"{checkpoint / name}: is damaged: it is not as it was written")
+    elapsed = kept["elapsed_s"]
+    if isinstance(elapsed, bool) or not isinstance(elapsed, int | float):
+        raise RunError(
+            f"{checkpoint / COMPLETE_FILE}: elapsed_s is {elapsed!r}, not a number of seconds"
+        )
+    return float(elapsed)
+
+
+def _checksum(file: Path) -> list[int]:
+    """A file's size and CRC-32."""
+    return [file.stat().st_size, crc32(file)]
+
+
+def _set_aside(checkpoint: Path, why: str) -> None:
+    """Rename a checkpoint so that no run takes it up or removes it, and say so."""
+    other = checkpoint.with_name(f"unused-{checkpoint.name}")
+    number = 1
+    while other.exists():
+        number += 1
+        other = checkpoint.with_name(f"unused-{checkpoint.name}-{number}")
+    try:
+        os.replace(checkpoint, other)
+    except FileNotFoundError:  # another process was quicker
+        return
+    warnings.warn(f"{other}: set aside, {why}", UserWarning, stacklevel=3)
+
 
 BEST_METRIC = "alignment"
 """Mean of the held-out chunk and CLS cosines: what decides which checkpoint is the best."""
@@ -49,14 +158,14 @@ class AlignmentTrainer(Trainer):
         recipe: Recipe,
         folder: Path,
         *,
-        answer: Answer | None,
+        add_targets: AddTargets | None,
         measure: Measure,
         progress: Progress,
         callbacks: list[TrainerCallback],
         show: bool,
     ) -> None:
         self.recipe, self.measure, self.progress = recipe.training, measure, progress
-        self._answer = answer
+        self.add_targets = add_targets
         self._student, self._folder = student, folder
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         super().__init__(
@@ -76,7 +185,7 @@ class AlignmentTrainer(Trainer):
             self._keep_weights_in_one_file()
 
     def _keep_weights_in_one_file(self) -> None:
-        """FSDP's checkpoints are then whole, not in shards: the end of a run reads the best one."""
+        """FSDP's checkpoints are then one file, not shards: the end of a run reads the best one."""
         plugin = self.accelerator.state.fsdp_plugin
         plugin.state_dict_config = plugin.optim_state_dict_config = None  # those of shards
         plugin.set_state_dict_type("FULL_STATE_DICT")
@@ -114,7 +223,7 @@ class AlignmentTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch; its terms are kept for the log."""
-        terms = model(**(self._answer(inputs) if self._answer is not None else inputs))
+        terms = model(**(self.add_targets(inputs) if self.add_targets is not None else inputs))
         for name, value in terms.items():
             self._terms[name].append(value.detach())
         return (terms["loss"], terms) if return_outputs else terms["loss"]
@@ -164,7 +273,7 @@ class AlignmentTrainer(Trainer):
         losses = torch.stack(self._terms["loss"]) if self._terms["loss"] else torch.zeros(1)
         broken = ~losses.isfinite()
         if broken.any():
-            last = last_whole_checkpoint(self._folder)
+            last = last_complete_checkpoint(self._folder)
             kept = f"the checkpoint of step {step_of(last[0])} is kept" if last else "none is saved"
             raise RunError(
                 f"step {self.state.global_step}: the loss was {losses[broken][0].item()} in "
@@ -188,7 +297,7 @@ class AlignmentTrainer(Trainer):
             mark_of(folder).touch()
         super()._save_checkpoint(model, trial)
         if self.args.should_save:
-            mark_whole(folder, elapsed_s=self.progress.elapsed_s)
+            mark_complete(folder, elapsed_s=self.progress.elapsed_s)
 
 
 class ScheduleCallback(TrainerCallback):

@@ -18,8 +18,8 @@ import numpy as np
 from dewey_embed.errors import TeacherError
 from dewey_embed.extras import needs
 from dewey_embed.train.recipe import EndpointTeacher
-from dewey_embed.train.targets import Floats
 from dewey_embed.train.teachers.teacher import batch_name, checked
+from dewey_embed.types import Floats
 
 if TYPE_CHECKING:
     from openai.types import CreateEmbeddingResponse

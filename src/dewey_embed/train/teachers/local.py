@@ -11,8 +11,8 @@ from dewey_embed.errors import ConfigError, TeacherError
 from dewey_embed.extras import needs
 from dewey_embed.model.device import default_dtype
 from dewey_embed.train.recipe import SentenceTransformersTeacher
-from dewey_embed.train.targets import Floats
 from dewey_embed.train.teachers.teacher import batch_name, checked
+from dewey_embed.types import Floats
 
 
 class LocalTeacher:

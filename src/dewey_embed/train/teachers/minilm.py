@@ -17,9 +17,9 @@ from torch import Tensor
 
 from dewey_embed.extras import needs
 from dewey_embed.model.device import default_dtype
-from dewey_embed.train.targets import Floats, Int
+from dewey_embed.train.start import teacher_folder
 from dewey_embed.train.teachers.teacher import NUM_SPECIAL, TokenRows
-from dewey_embed.train.warm_start import teacher_folder
+from dewey_embed.types import Floats, Rows
 
 BATCH_TOKENS = {"cpu": 6144, "cuda": 65_536}
 """Tokens of a batch, padding included: more no longer makes it faster, on two cores or one GPU."""
@@ -67,17 +67,17 @@ class MiniLM:
             end += length
         return TokenRows(ids, lengths)
 
-    @torch.no_grad()  # not inference_mode: what is answered takes part in a loss
+    @torch.no_grad()  # not inference_mode: its vectors take part in a loss
     def embed_rows(self, rows: TokenRows, part_tokens: int | None) -> tuple[Tensor, Tensor]:
-        """(N, K) and (P, K) float32, unit length, where its model is: texts, and all their parts.
+        """(N, K) and (P, K) float32, unit length, where its model is: texts, and their segments.
 
         What CLS and SEP add to a text's mean is shared out evenly among its tokens, so that the
-        mean of all tokens is the text's vector, whatever its parts.
+        mean of all tokens is the text's vector, whatever its segments.
         """
         counts = 0 * rows.lengths if part_tokens is None else -(-rows.sizes // part_tokens)
         first_of = np.concatenate(([0], np.cumsum(counts)))
         vectors = torch.empty((len(rows.lengths), self.dim), device=self.device)
-        parts = torch.empty((int(first_of[-1]), self.dim), device=self.device)
+        segments = torch.empty((int(first_of[-1]), self.dim), device=self.device)
         for numbers, states_NTH, mask_NT1 in self._passes(rows):
             states_NTH.mul_(mask_NT1)
             vectors[self._there(numbers)] = F.normalize(states_NTH.sum(1), dim=-1)
@@ -88,17 +88,17 @@ class MiniLM:
             )
             sums = _part_sums(states_NTH, self._there(rows.sizes[numbers]), part_tokens)
             where, kept = (self._there(place) for place in places)
-            parts[where] = F.normalize(sums.flatten(0, 1)[kept], dim=-1)
-        return vectors, parts
+            segments[where] = F.normalize(sums.flatten(0, 1)[kept], dim=-1)
+        return vectors, segments
 
-    def _there(self, array: Int) -> Tensor:
+    def _there(self, array: Rows) -> Tensor:
         """The array on the model's device; from pinned memory, or a GPU's queue would run dry."""
         host = torch.from_numpy(array)
         if self.device.type == "cuda":
             host = host.pin_memory()
         return host.to(self.device, non_blocking=True)
 
-    def _passes(self, rows: TokenRows) -> Iterator[tuple[Int, Tensor, Tensor]]:
+    def _passes(self, rows: TokenRows) -> Iterator[tuple[Rows, Tensor, Tensor]]:
         """Batches of rows of like length: their numbers, states (N, T, H) and mask (N, T, 1)."""
         room = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cuda"])
         order = np.argsort(-rows.lengths, kind="stable")
@@ -135,8 +135,8 @@ def _part_sums(states_NTH: Tensor, sizes_N: Tensor, part_tokens: int) -> Tensor:
     return sums
 
 
-def _places(first_of: Int, counts: Int, numbers: Int, widest: int) -> tuple[Int, Int]:
-    """Where a batch's parts go among all parts (P,), and which of its N·J sums they are (P,)."""
+def _places(first_of: Rows, counts: Rows, numbers: Rows, widest: int) -> tuple[Rows, Rows]:
+    """Where a batch's segments go among all (P,), and which of its N·J sums they are (P,)."""
     column = np.arange(widest)
     real_NJ = column < counts[numbers][:, None]
     return (first_of[numbers][:, None] + column)[real_NJ], np.flatnonzero(real_NJ)

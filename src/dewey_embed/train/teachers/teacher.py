@@ -22,7 +22,7 @@ QUOTED_CHARACTERS = 40
 def checked(vectors: Iterable[object], num_texts: int, dim: int | None, batch_name: str) -> Floats:
     """(num_texts, dim) float32, unit length; `dim` None takes the first vector's width.
 
-    `batch_name` says in messages which teacher was asked about which texts.
+    `batch_name` names the teacher and the texts in messages.
 
     Raises:
         TeacherError: too few or too many vectors, another width, NaN, infinity or a zero vector.
@@ -68,7 +68,7 @@ def checked(vectors: Iterable[object], num_texts: int, dim: int | None, batch_na
 
 
 def batch_name(teacher_name: str, texts: Sequence[str], first: int = 0) -> str:
-    """The teacher, and which of the texts it was asked: numbers, and how the first one begins."""
+    """The teacher and its texts: their numbers, and how the first one begins."""
     if not texts:
         return f"{teacher_name}, no texts"
     start = texts[0][:QUOTED_CHARACTERS]
@@ -106,7 +106,7 @@ class TokenRows:
 
 
 @runtime_checkable
-class PartTeacher(Protocol):
+class SegmentTeacher(Protocol):
     """A teacher that pools by mean, and can say what it pooled."""
 
     def tokenize(self, texts: Sequence[str]) -> TokenRows:
@@ -114,7 +114,7 @@ class PartTeacher(Protocol):
         ...
 
     def embed_rows(self, rows: TokenRows, part_tokens: int | None) -> tuple[Tensor, Tensor]:
-        """(N, K) and (P, K) float32, unit length, where its model is: texts, and their parts.
+        """(N, K) and (P, K) float32, unit length, where its model is: texts, and their segments.
 
         A text has ⌈size/part_tokens⌉ of them, part j of its tokens from j·part_tokens on, and
         those of all texts come one after another; without `part_tokens` there are none.
@@ -123,10 +123,10 @@ class PartTeacher(Protocol):
 
 
 def embed_unique(teacher: Teacher, texts: Sequence[str]) -> Floats:
-    """(N, K) float32, unit length, in order; equal texts are asked about once.
+    """(N, K) float32, unit length, in order; equal texts are embedded once.
 
     Raises:
-        TeacherError: the teacher answers with anything but one good vector a text.
+        TeacherError: the teacher gives anything but one good vector a text.
 
     """
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}

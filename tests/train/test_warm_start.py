@@ -7,7 +7,7 @@ import torch
 from dewey_embed import Dewey
 from dewey_embed.errors import ConfigError
 from dewey_embed.train.recipe_file import read_recipe
-from dewey_embed.train.warm_start import build, token_weights
+from dewey_embed.train.start import build_warm_start, token_weights
 
 
 def test_the_table_is_centred_scaled_and_the_rest_deterministic(repository):
@@ -16,7 +16,7 @@ def test_the_table_is_centred_scaled_and_the_rest_deterministic(repository):
     config = shape.to_config(cls_token_id=1, sep_token_id=2, pad_token_id=0)
     rows = torch.randn(50, 384, generator=torch.Generator().manual_seed(3)) + 5
     weights = torch.rand(50, generator=torch.Generator().manual_seed(4)).softmax(0)
-    first, second = (build(config, recipe.warm_start, rows, weights) for _ in range(2))
+    first, second = (build_warm_start(config, recipe.warm_start, rows, weights) for _ in range(2))
     table = first.backbone.embeddings.tok_embeddings.weight
     torch.testing.assert_close(table.norm(dim=1), torch.full((50,), 0.4))
     centre = (weights[:, None] * rows).sum(0)
