@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dewey_embed.cli.outputs import open_output
+from dewey_embed.cli.outputs import write_vectors
 from dewey_embed.cli.search import parse_filters
 from dewey_embed.types import Document, DocumentVectors, Span
 from tests.commands import dewey, done
@@ -115,6 +115,15 @@ def test_search_filters_by_metadata(index):
     assert found == {"patents.txt", "music.txt"}
 
 
+def test_a_filter_that_no_document_passes_says_which_values_there_are(index):
+    result = dewey("search", index, QUESTION, "--filter", "extension=pdf", "--filter", "folder=")
+    assert result.returncode == 0
+    assert result.stderr == (
+        "dewey: no document has extension=pdf and folder=; "
+        "the nearest have extension=.md, extension=.txt, folder=\n"
+    )
+
+
 def test_a_filters_value_is_taken_as_text_and_as_what_it_says():
     assert parse_filters(["year=2020", "kind=pdf", "kind=", "ok=true", "x=[1]"]) == {
         "year": ["2020", 2020],
@@ -177,7 +186,7 @@ def test_one_unreadable_file_among_many_is_listed_and_the_rest_indexed(tmp_path)
     assert [Path(each["source"]).name for each in report["unreadable"]] == ["binary.txt"]
     assert "1 could not be read:\n" in result.stderr
     assert "binary.txt: binary" in result.stderr
-    assert "passed over 1: 1 .png; --verbose names them" in result.stderr
+    assert "passed over 1: .png (1); --verbose names them" in result.stderr
 
 
 def test_stdin_is_indexed_as_text_and_as_jsonl(tmp_path):
@@ -289,15 +298,13 @@ def test_an_output_that_fails_half_way_leaves_what_was_there(tmp_path):
     for name in ("v.parquet", "v.npz", "v.jsonl"):
         path = tmp_path / name
         path.write_text("older")
-        output = open_output(path, chunks=True)
 
-        def fail(output=output):
-            with output:
-                output.add(document, vectors)
-                raise RuntimeError("half way")
+        def encoded():
+            yield document, vectors
+            raise RuntimeError("half way")
 
         with pytest.raises(RuntimeError, match="half way"):
-            fail()
+            write_vectors(path, encoded(), chunks=True)
         assert path.read_text() == "older"
     assert len(list(tmp_path.iterdir())) == 3
 

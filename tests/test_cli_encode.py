@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from dewey_embed.cli.outputs import open_output
+from dewey_embed.cli.outputs import check_output, write_vectors
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.types import Document, DocumentVectors, Span
 from tests.commands import ended
@@ -40,15 +40,14 @@ def test_a_killed_run_leaves_a_draft_that_the_next_one_removes(tmp_path):
             time.sleep(0.02)
             assert process.poll() is None
         with pytest.raises(ConfigError, match="is being written by another process"):
-            open_output(tmp_path / "v.npz", chunks=False).__enter__()
+            write_vectors(tmp_path / "v.npz", [(DOCUMENT, vectors())], chunks=False)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert any(name.endswith(".draft") for name in names(tmp_path))
     (tmp_path / ".v.npz.mine.tmp").write_text("no draft of ours")
     (tmp_path / ".w.npz.0123abcd.tmp").write_text("another file's")
     (tmp_path / ".v.npz.0123abcd.tmp").write_text("a draft of an older version")
-    with open_output(tmp_path / "v.npz", chunks=False) as output:
-        output.add(DOCUMENT, vectors())
+    write_vectors(tmp_path / "v.npz", [(DOCUMENT, vectors())], chunks=False)
     assert names(tmp_path) == [".v.npz.mine.tmp", ".w.npz.0123abcd.tmp", "v.npz"]
 
 
@@ -66,7 +65,7 @@ def test_what_is_no_file_or_is_an_input_is_not_replaced(kind, tmp_path, capsys):
     assert own.read_text() == "mine"
     os.mkfifo(tmp_path / f"pipe.{kind}")
     with pytest.raises(ConfigError, match="is no file"):
-        open_output(tmp_path / f"pipe.{kind}", chunks=False)
+        check_output(tmp_path / f"pipe.{kind}")
 
 
 def test_a_file_of_vectors_within_a_folder_of_inputs_is_not_read_and_replaced(tmp_path, capsys):
@@ -81,8 +80,7 @@ def test_a_file_of_vectors_within_a_folder_of_inputs_is_not_read_and_replaced(tm
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_link_stays_and_its_target_is_written(kind, tmp_path):
     (tmp_path / f"link.{kind}").symlink_to(tmp_path / f"target.{kind}")
-    with open_output(tmp_path / f"link.{kind}", chunks=True) as output:
-        output.add(DOCUMENT, vectors())
+    write_vectors(tmp_path / f"link.{kind}", [(DOCUMENT, vectors())], chunks=True)
     assert (tmp_path / f"link.{kind}").is_symlink()
     assert (tmp_path / f"target.{kind}").stat().st_size > 0
 
@@ -108,13 +106,14 @@ def test_a_disk_that_is_full_leaves_what_was_there(kind, tmp_path):
 import resource, numpy as np
 from tests.test_cli_encode import DOCUMENT, vectors
 from dewey_embed.cli import console
-from dewey_embed.cli.outputs import open_output
+from dewey_embed.cli.outputs import write_vectors
 from pathlib import Path
+def encoded():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    for number in range(50):
+        yield DOCUMENT, vectors(width=999)
 def write():
-    with open_output(Path({str(tmp_path / f"v.{kind}")!r}), chunks=True) as output:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-        for number in range(50):
-            output.add(DOCUMENT, vectors(width=999))
+    write_vectors(Path({str(tmp_path / f"v.{kind}")!r}), encoded(), chunks=True)
 raise SystemExit(console.run(write))
 """
     result = subprocess.run(
@@ -131,18 +130,40 @@ raise SystemExit(console.run(write))
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_vectors_that_are_no_numbers_are_refused(kind, value, tmp_path):
-    with (
-        pytest.raises(CheckpointError, match="NaN or infinity"),
-        open_output(tmp_path / f"v.{kind}", chunks=True) as output,
-    ):
-        output.add(DOCUMENT, vectors(value))
+    with pytest.raises(CheckpointError, match="NaN or infinity"):
+        write_vectors(tmp_path / f"v.{kind}", [(DOCUMENT, vectors(value))], chunks=True)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_error_of_another_file_is_not_taken_for_one_of_writing(kind, tmp_path):
+    def encoded():
+        yield DOCUMENT, vectors()
+        raise OSError(5, "Input/output error", "elsewhere")
+
+    with pytest.raises(OSError, match="Input/output error: 'elsewhere'"):
+        write_vectors(tmp_path / f"v.{kind}", encoded(), chunks=True)
+    assert names(tmp_path) == []
+
+
+def test_only_what_is_written_is_counted_with_the_files_full_path(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a zebra")
+    for options, counts in (
+        ([], "1 document, 384 dimensions"),
+        (["--chunks"], "1 document, 1 chunk, 384 dimensions"),
+    ):
+        assert ended("encode", "a.txt", "-o", "v.npz", *options) == 0
+        assert capsys.readouterr().out == f"{tmp_path}/v.npz: {counts}\n"
+    assert ended("encode", "a.txt", "-o", "v.npz", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["num_chunks"], facts["output"]) == (0, f"{tmp_path}/v.npz")
 
 
 def test_names_with_lone_surrogates_are_in_every_format(tmp_path):
     for kind in KINDS:
-        with open_output(tmp_path / f"v.{kind}", chunks=False) as output:
-            output.add(Document(id="\udce9", text="x", source="\ud800"), vectors())
+        document = Document(id="\udce9", text="x", source="\ud800")
+        write_vectors(tmp_path / f"v.{kind}", [(document, vectors())], chunks=False)
     row = json.loads((tmp_path / "v.jsonl").read_text())
     assert (row["document_id"], row["source"]) == ("\\udce9", "\\ud800")
     assert pq.read_table(tmp_path / "v.parquet")["document_id"].to_pylist() == ["\\udce9"]
@@ -152,6 +173,5 @@ def test_names_with_lone_surrogates_are_in_every_format(tmp_path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "a\x1b[31m", "日本", "a b'c"])
 def test_any_name_of_a_file_is_written(kind, name, tmp_path):
-    with open_output(tmp_path / f"{name}.{kind}", chunks=True) as output:
-        output.add(DOCUMENT, vectors())
+    write_vectors(tmp_path / f"{name}.{kind}", [(DOCUMENT, vectors())], chunks=True)
     assert names(tmp_path) == [f"{name}.{kind}"]

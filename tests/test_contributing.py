@@ -87,7 +87,7 @@ def test_a_splitter(monkeypatch):
 def test_a_storage_format(tmp_path, monkeypatch):
     names = dict(vars(outputs))
     exec(code("A storage format")[0], names)
-    monkeypatch.setitem(outputs.KINDS, ".tsv", names["Tabs"])
+    monkeypatch.setitem(outputs.WRITERS, ".tsv", names["write_tabs"])
     (tmp_path / "lease.txt").write_text("The tenant pays the rent.", encoding="utf-8")
     shown = CliRunner().invoke(
         app, ["encode", str(tmp_path / "lease.txt"), "--output", str(tmp_path / "v.tsv")]

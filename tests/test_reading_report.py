@@ -27,16 +27,16 @@ def test_what_is_left_out_is_counted_named_on_demand_and_complete_in_json(tmp_pa
     brief = dewey(*index)
     assert brief.returncode == 0
     assert brief.stderr.splitlines() == [
-        "dewey: passed over 4: 2 .pptx, 1 .csv, 1 empty; --verbose names them",
-        "dewey: left out of 2 files, or guessed: 2 pages without text, 1 attachments, "
-        "1 guessed encoding cp1252; --verbose names them",
+        "dewey: passed over 4: .pptx (2), .csv (1), empty (1); --verbose names them",
+        "dewey: left out of 2 files, or guessed: pages without text (2), attachments (1), "
+        "guessed encoding cp1252 (1); --verbose names them",
     ]
     assert brief.stdout.count("\n") == 1
 
     done = dewey(*index, "--verbose", "--json")
     full = done.stderr
     assert f"{docs / 'c.pptx'}: a .pptx file in a folder: not a kind of file" in full
-    assert f"{docs / 'a.pdf'}: 2 pages without text, 1 attachments" in full
+    assert f"{docs / 'a.pdf'}: pages without text (2), attachments (1)" in full
 
     facts = json.loads(done.stdout)
     assert facts["unread"] == {

@@ -52,6 +52,7 @@ def one(path: Path, data: bytes | str, **options) -> Document | Unreadable:
         ("<script>write('<script>')</script><p>seen", "seen"),
         ("<noscript><p>seen</noscript>", "seen"),
         ("<div hidden><p>seen</div>", "seen"),
+        ('<p style="display:none">styled</p><p>seen', "styled\n\nseen"),
         ("<nav>menu</nav><main>seen</main><footer>foot</footer>", "menu\n\nseen\n\nfoot"),
         ("<p>before<![CDATA[seen]]>", "beforeseen"),
         ("<p>a &lt;b&gt; &amp;eacute; &#233;", "a <b> &eacute; é"),

@@ -65,7 +65,8 @@ def test_records_of_another_format_have_the_fields_of_jsonl(add_format, tmp_path
     (tmp_path / "a.list").write_text('[{"id": 7, "body": "x", "year": 1999}, {"id": 8}]')
     good, bad = read_documents([tmp_path], text_fields="body")
     assert isinstance(good, Document)
-    assert (good.id, good.text, good.metadata) == ("7", "x", {"year": 1999})
+    assert (good.id, good.text) == ("7", "x")
+    assert good.metadata == {"extension": ".list", "folder": "", "year": 1999}
     assert (bad.document_id, bad.line) == ("8", 2)
     assert "no field 'body'" in bad.reason
 

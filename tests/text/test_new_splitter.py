@@ -26,7 +26,7 @@ def test_a_row_of_the_table_is_known_everywhere(halves, tmp_path, capsys):
     (tmp_path / "a.txt").write_text(text)
     words = ["index", tmp_path / "a.txt", "--index", tmp_path / "i", "--splitter", "halves"]
     assert ended(*words) == 0
-    assert "1 documents, 2 chunks" in capsys.readouterr().out
+    assert "1 document, 2 chunks" in capsys.readouterr().out
     assert Index.open(tmp_path / "i").settings.options.splitter == "halves"
 
 

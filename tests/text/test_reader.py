@@ -412,8 +412,10 @@ def test_records_become_documents_and_bad_lines_are_numbered(tmp_path, name):
     assert [each.id for each in documents] == ["d1", "7", f"{source}#4", f"{source}#12"]
     assert [each.text for each in documents] == ["first", "second", "third", "last"]
     assert documents[0].title == "One"
-    assert documents[0].metadata == {"year": 1999, "x": None}
-    assert documents[1].metadata == {}
+    of_file = {"extension": ".jsonl.gz" if name.endswith("gz") else path.suffix.lower()}
+    of_file["folder"] = ""
+    assert documents[0].metadata == {**of_file, "year": 1999, "x": None}
+    assert documents[1].metadata == of_file
     assert documents[1].unread == {
         "metadata values that are not finite": 1,
         "metadata values that are not flat": 1,
@@ -436,8 +438,13 @@ def test_chosen_fields_are_text_id_and_title(tmp_path):
     options = {"text_fields": ["abstract", "body"], "id_field": "key", "title_field": "name"}
     found = one(tmp_path / "a.jsonl", record, **options)
     assert (found.id, found.title, found.text) == ("k", "N", "A\n\nB")
-    assert found.metadata == {"id": 3, "title": "T"}
+    assert found.metadata == {"extension": ".jsonl", "folder": "", "id": 3, "title": "T"}
     assert one(tmp_path / "b.jsonl", record, text_fields="body").text == "B"
+
+
+def test_a_records_own_extension_and_folder_come_before_its_files(tmp_path):
+    found = one(tmp_path / "a.jsonl", '{"text": "x", "folder": "letters"}')
+    assert found.metadata == {"extension": ".jsonl", "folder": "letters"}
 
 
 def test_a_record_without_the_chosen_id_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dewey_embed.cli import console, options
+from dewey_embed.errors import ReadError
 from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dewey_embed.cli.outputs import Output
     from dewey_embed.encoder import Dewey
     from dewey_embed.types import Document, DocumentVectors, Unreadable
 
@@ -64,17 +65,19 @@ def encode(
         stdin_extension=stdin_extension, file_timeout_s=file_timeout_s,
         file_memory_mb=file_memory_mb, max_text_mb=max_text_mb,
     )  # fmt: skip
-    from dewey_embed.cli.outputs import open_output
+    from dewey_embed.cli.outputs import check_output, write_vectors
     from dewey_embed.encoder import Dewey
     from dewey_embed.text.reader import read_documents
 
-    writer = open_output(output, chunks=chunks, inputs=docs)
+    check_output(output, inputs=docs)
     items = read_documents(docs, **reading)
     dewey = Dewey.load(model)
-    summary = Summary(str(output), dewey.embedding_dim, dewey.name)
+    path = str(output) if str(output) == "-" else os.path.abspath(output)
+    summary = Summary(path, dewey.embedding_dim, dewey.name)
     chosen = {name: value for name, value in given.items() if value is not None}
-    _write_all(summary, writer, items, dewey, {**chosen, "progress": not json})
-    _report(summary, as_json=json, verbose=verbose)
+    encoded = _encoded(summary, items, dewey, {**chosen, "progress": not json})
+    write_vectors(output, encoded, chunks=chunks)
+    _report(summary, chunks=chunks, as_json=json, verbose=verbose)
 
 
 @dataclass
@@ -90,47 +93,44 @@ class Summary:
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def _write_all(
+def _encoded(
     summary: Summary,
-    writer: Output,
     items: Iterator[Document | Unreadable],
     dewey: Dewey,
     encode_options: dict[str, Any],
-) -> None:
-    """Encode and write all documents, and count them in `summary`.
+) -> Iterator[tuple[Document, DocumentVectors]]:
+    """The documents with their vectors, counted in `summary`.
 
     Raises:
         ReadError: none could be read.
 
     """
-    from dewey_embed.errors import ReadError
-
-    with writer:
-        for group in _groups(items, summary):
-            encoded = dewey.encode_document([document.text for document in group], **encode_options)
-            for document, vectors in zip(group, encoded, strict=True):
-                _say_if_longer(document, vectors, dewey.max_tokens)
-                writer.add(document, vectors)
-                summary.num_documents += 1
-                summary.num_chunks += len(vectors.spans)
-        if not summary.num_documents:
-            _list(summary, verbose=True)
-            raise ReadError("nothing was encoded: no document could be read; nothing was written")
+    for group in _groups(items, summary):
+        encoded = dewey.encode_document([document.text for document in group], **encode_options)
+        for document, vectors in zip(group, encoded, strict=True):
+            _say_if_longer(document, vectors, dewey.max_tokens)
+            summary.num_documents += 1
+            summary.num_chunks += len(vectors.spans)
+            yield document, vectors
+    if not summary.num_documents:
+        _list(summary, verbose=True)
+        raise ReadError("nothing was encoded: no document could be read; nothing was written")
 
 
-def _report(summary: Summary, *, as_json: bool, verbose: bool) -> None:
+def _report(summary: Summary, *, chunks: bool, as_json: bool, verbose: bool) -> None:
     """Print the summary and list the unreadable files, which set the exit code."""
     unreadable = _list(summary, verbose=verbose)
+    summary.num_chunks *= chunks  # only what was written
     if summary.output == "-":
         pass  # the vectors themselves are what is printed
     elif as_json:
         facts = {name: value for name, value in vars(summary).items() if name != "faults"}
         console.print_json({**facts, "unreadable": [str(fault) for fault in unreadable]})
     else:
-        console.echo(
-            f"{summary.output}: {summary.num_documents:,} documents, "
-            f"{summary.num_chunks:,} chunks, {summary.embedding_dim} dimensions"
-        )
+        counts = [console.counted(summary.num_documents, "document")]
+        counts += [console.counted(summary.num_chunks, "chunk")] if chunks else []
+        counts += [console.counted(summary.embedding_dim, "dimension")]
+        console.echo(f"{summary.output}: {', '.join(counts)}")
     if unreadable:
         raise typer.Exit(options.EXIT_UNREADABLE)
 

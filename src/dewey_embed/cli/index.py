@@ -95,9 +95,10 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
         console.print_json({"index": str(opened.path), **asdict(report), **facts})
     else:
         console.echo(
-            f"{opened.path}: {num_documents:,} documents, {num_chunks:,} chunks "
-            f"({report.num_added:,} added, {report.num_changed:,} changed, "
-            f"{report.num_removed:,} removed, {report.num_unchanged:,} unchanged)"
+            f"{opened.path}: {console.counted(num_documents, 'document')}, "
+            f"{console.counted(num_chunks, 'chunk')} ({report.num_added:,} added, "
+            f"{report.num_changed:,} changed, {report.num_removed:,} removed, "
+            f"{report.num_unchanged:,} unchanged)"
         )
         if report.num_windows or report.num_truncated:
             console.say(
@@ -106,7 +107,7 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
             )
     if report.num_missing and not as_json:
         console.say(
-            f"{report.num_missing:,} documents are of files that are gone; "
+            f"{console.counted(report.num_missing, 'document')} of files that are gone; "
             "dewey index --prune removes them"
         )
     if report.unreadable:
@@ -135,13 +136,14 @@ def remove(
     opened = Index.open(index)
     report = opened.remove(names)
     for name in report.unknown:
-        console.say(f"no document of {index} has this id or lies there: {name}")
+        console.say(f"no document of {opened.path} has this id or lies there: {name}")
     num_documents = len(opened)
     if json:
-        facts = {"index": str(index), **asdict(report), "num_documents": num_documents}
+        facts = {"index": str(opened.path), **asdict(report), "num_documents": num_documents}
         console.print_json(facts)
     else:
-        console.echo(f"{index}: {report.num_removed:,} removed, {num_documents:,} documents left")
+        left = console.counted(num_documents, "document")
+        console.echo(f"{opened.path}: {report.num_removed:,} removed, {left} left")
     if report.unknown:
         raise typer.Exit(options.EXIT_UNREADABLE)
 

@@ -257,7 +257,7 @@ def require_eval() -> None:
 
 def _counted(kinds: Counter[str]) -> str:
     """Kinds with their numbers, most first."""
-    return ", ".join(f"{number:,} {kind}" for kind, number in kinds.most_common())
+    return ", ".join(f"{kind} ({number:,})" for kind, number in kinds.most_common())
 
 
 def list_faults(

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 TOO_LONG = "is longer than the model takes; ask with fewer words"
 
+_NEAREST, _SHOWN = 100, 10
+"""Documents looked at, and values shown, where a filter lets no document pass."""
+
 Mode = Literal["hybrid", "multi", "single"]
 IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
 Words = Annotated[
@@ -95,6 +98,8 @@ def search(
             console.print_json({"query": text, "hits": [asdict(hit) for hit in hits]})
         else:
             _print_hits(text, hits, heading=from_stdin)
+        if filter and not hits:
+            _say_what_there_is(opened, text, filter, vector)
 
     if from_stdin:
         _answer_lines(answer)
@@ -103,6 +108,23 @@ def search(
         answer(query)
     except TextTooLongError:
         raise InputError(f"the query {TOO_LONG}") from None
+
+
+def _say_what_there_is(
+    opened: Index, query: str, filters: Sequence[str], vector: NDArray[np.float32] | None
+) -> None:
+    """Say which values the nearest documents have, where no document passes the filter."""
+    nearest = opened.search(query, k=_NEAREST, passages=0, vector=vector)
+    held = [
+        f"{key}={value}"
+        for key in dict.fromkeys(pair.partition("=")[0] for pair in filters)
+        for value in dict.fromkeys(hit.metadata.get(key) for hit in nearest)
+        if value is not None
+    ]
+    console.say(
+        f"no document has {' and '.join(filters)}; "
+        f"the nearest have {', '.join(held[:_SHOWN]) or 'no such metadata'}"
+    )
 
 
 def _answer_lines(answer: Callable[[str], None]) -> None:

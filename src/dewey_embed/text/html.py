@@ -1,8 +1,8 @@
-"""An HTML page → the text that its reader sees, laid out in lines and paragraphs.
+"""An HTML page → the text in its elements, laid out in lines and paragraphs.
 
 Parsing is lexbor's, by HTML5's rules; which elements are blocks, cells or invisible is decided
-here. The package inscriptis passes 7 of the 30 tests of `tests/text/test_formats.py`: it loses the
-text after unclosed tags and in deep pages, and shows what pages hide.
+here. Left out are scripts, styles and the like, and elements with the attribute `hidden`. What only
+a style sheet hides (`display: none`) is read, and so are menus (`nav`), heads and feet of pages.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ def decoded(data: bytes) -> Decoded:
 
 
 def visible(source: str) -> tuple[str, str]:
-    """A page's visible text and its title, from its source.
+    """A page's text and its title, from its source.
 
-    Where a page shows no text, its hidden text is read: a page made for scripts often holds its
+    Where a page has no other text, its hidden text is read: a page made for scripts often holds its
     text in `<noscript>` or `<template>`.
     """
     from selectolax.lexbor import LexborHTMLParser

@@ -103,8 +103,8 @@ class Content(NamedTuple):
     """One document of a file, as the reader of a format yields it.
 
     `unread` counts what was left out, by kind. A file with several documents numbers them by
-    `line`; their `id` is empty where they have none of their own. Without `metadata` a document
-    has its file's extension and folder.
+    `line`; their `id` is empty where they have none of their own. `metadata` comes beside the
+    file's extension and folder, and before them where a key is the same.
     """
 
     text: str
@@ -112,7 +112,7 @@ class Content(NamedTuple):
     unread: Mapping[str, int] = {}
     line: int | None = None
     id: str = ""
-    metadata: Mapping[str, MetadataValue] | None = None
+    metadata: Mapping[str, MetadataValue] = {}
 
 
 class File(NamedTuple):

@@ -52,8 +52,9 @@ def read_documents(
 
     A file's `id` and `source` are its resolved path with forward slashes, the same from any
     working directory; `root` is the resolved input; metadata are its `extension` and its `folder`
-    within the root. Each record of a JSONL file is a document: see `RecordFields`. A document from
-    a pipe has no lasting place, so its id is made from its text.
+    within the root. Each record of a JSONL file is a document, whose own fields come before
+    these: see `RecordFields`. A document from a pipe has no lasting place, so its id is made from
+    its text.
 
     Formats that are more than text are parsed in a process of their own, within `limits`.
 
@@ -251,7 +252,7 @@ def _document(
         title=item.title or (file.names[0] if item.line is None else ""),
         source=file.source,
         root=file.root,
-        metadata=metadata if item.metadata is None else item.metadata,
+        metadata={**metadata, **item.metadata},
         unread=item.unread,
     )
 
