@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from dewey_embed.errors import ConfigError, RunError
-from dewey_embed.train.ablate import ablate, read_grid
+from dewey_embed.train.ablate import Result, ablate, read_grid
 
 # A tiny student after four steps is far from its teacher, and is warned about.
 pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
+
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
 GRID = """
 title = "Tiny lengths"
@@ -172,3 +174,11 @@ def test_lengths_are_compared_at_equal_tokens(repository) -> None:
         assert length * recipe.training.batch_samples == 8192
         assert length * recipe.split.crops_per_text == 8192
     assert len({recipe.training.max_steps for recipe in recipes}) == 1
+
+
+def test_results_with_an_older_name_of_a_figure_still_open() -> None:
+    values = json.loads((RESULTS / "ablation_length.json").read_text())["runs"][0]
+    assert "own_target_first" in values["figures"]
+    figures = Result.model_validate(values).figures
+    assert figures["target_recall_at_1"] == values["figures"]["own_target_first"]
+    assert "own_target_first" not in figures

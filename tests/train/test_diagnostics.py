@@ -100,7 +100,7 @@ class TestAlignment:
                      text_tokens=tokens)
         )  # fmt: skip
         for name in ("alignment", "chunk_cosine", "cls_cosine", "similarity_correlation",
-                     "own_target_first", "rank_ratio"):  # fmt: skip
+                     "target_recall_at_1", "rank_ratio"):  # fmt: skip
             assert figures[name] == pytest.approx(1, abs=1e-5)
         assert figures["extra_tightness"] == pytest.approx(0, abs=1e-6)
         assert warnings(figures, LIMITS) == []
@@ -123,7 +123,7 @@ class TestAlignment:
         turned = (targets @ turn).astype(np.float32)
         figures = alignment_figures(held_out(turned, targets, np.arange(40) // 4))
         assert figures["similarity_correlation"] == pytest.approx(1, abs=1e-4)
-        assert figures["own_target_first"] < 0.5
+        assert figures["target_recall_at_1"] < 0.5
         assert figures["chunk_cosine"] < 0.5
 
     def test_lengths_fall_into_half_open_buckets_and_empty_ones_are_left_out(self):

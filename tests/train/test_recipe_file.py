@@ -1,11 +1,14 @@
 """Recipe files: what reads, what is overridden, and what a mistake's message names."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.train.recipe_file import read_recipe, recipe_diff
+from dewey_embed.train.recipe_file import read_recipe, recipe_diff, with_data
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 RECIPE = """\
 [model]
@@ -302,3 +305,19 @@ def test_the_old_name_of_a_key_is_accepted_and_no_difference(tmp_path):
     assert recipe_diff(before, {"split": {"resplits": 1}}) == "split.resplits: 2, now 1"
     with pytest.raises(ConfigError, match=r"split\.recuts: unknown key"):
         read_recipe(path, ["split.recuts=2", "split.resplits=2"])
+
+
+def test_a_data_folder_takes_the_place_of_data_in_paths_that_begin_with_it(tmp_path):
+    recipe = read_recipe(RECIPES / "mini_gpu.toml")
+    moved = with_data(recipe, tmp_path)
+    for before, after in zip(recipe.corpus.sources, moved.corpus.sources, strict=True):
+        under = before.path.startswith("data/")
+        assert after.path == (str(tmp_path / before.path[5:]) if under else before.path)
+    assert moved.corpus.sources[0].path == f"{tmp_path}/train/wikipedia_*.parquet"
+    assert moved.model_copy(update={"corpus": recipe.corpus}) == recipe
+
+
+def test_a_data_folder_without_sources_under_data_is_refused(tmp_path):
+    recipe = read_recipe(RECIPES / "quickstart.toml")
+    with pytest.raises(ConfigError, match=r"--data .*no source .* under data/; .*--set corpus\."):
+        with_data(recipe, tmp_path)

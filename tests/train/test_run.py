@@ -264,6 +264,20 @@ def test_sources_that_are_not_there_are_said_before_anything_is_made(tiny, tmp_p
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("options", [[], ["--data", "nowhere"]], ids=["data", "other folder"])
+def test_a_missing_source_names_the_option_for_its_folder(tmp_path, options):
+    recipe = Path(__file__).parents[2] / "recipes/mini.toml"
+    said = subprocess.run(
+        [sys.executable, "-m", "dewey_embed.cli", "train", recipe, "-o", "run", *options],
+        capture_output=True, text=True, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert said.returncode == 1
+    [line] = said.stderr.splitlines()
+    assert f"{'nowhere' if options else 'data'}/train/wikipedia_*.parquet: no file here" in line
+    assert ("--data FOLDER" in line) != bool(options)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("place", ["model/config.json", "checkpoints/other/a.bin", "result.json"])
 def test_a_folder_that_holds_something_else_is_left_as_it_is(tiny, tmp_path, place):
     (tmp_path / place).parent.mkdir(exist_ok=True, parents=True)

@@ -37,6 +37,12 @@ TargetsOption = Annotated[
         help="Folder of the teacher's vectors. Default: within the run's folder.",
     ),
 ]  # fmt: skip
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", help="Folder that takes the place of data/ in the paths of the recipe's sources."
+    ),
+]
 
 
 def require_train() -> None:
@@ -54,16 +60,18 @@ def teach(
     *,
     output: Output = None,
     targets: TargetsOption = None,
+    data: Data = None,
     overrides: Set = None,
 ) -> None:
     """Write the teacher's vectors for all texts of a recipe; resumes where it was stopped.
 
     Under `accelerate launch --module dewey_embed.cli` the shards are shared among the processes.
     """
-    from dewey_embed.train.recipe_file import read_recipe
+    from dewey_embed.train.recipe_file import read_recipe, with_data
 
     # Before what takes seconds to import: most mistakes are in the recipe.
     read = read_recipe(recipe, overrides or ())
+    read = read if data is None else with_data(read, data)
     require_train()
     from accelerate import PartialState
 
@@ -115,6 +123,7 @@ def train(
     *,
     output: Output = None,
     targets: TargetsOption = None,
+    data: Data = None,
     max_minutes: Annotated[
         float | None,
         typer.Option(
@@ -130,9 +139,10 @@ def train(
     Targets that are missing are written first. Under `accelerate launch --module dewey_embed.cli`
     several processes share the batch.
     """
-    from dewey_embed.train.recipe_file import read_recipe
+    from dewey_embed.train.recipe_file import read_recipe, with_data
 
     read = read_recipe(recipe, overrides or ())
+    read = read if data is None else with_data(read, data)
     require_train()
     from dewey_embed.train.run import RunFolder
     from dewey_embed.train.run import train as run_training

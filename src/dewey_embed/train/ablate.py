@@ -18,10 +18,10 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dewey_embed.config import Settings
 from dewey_embed.errors import ConfigError, RunError
@@ -36,7 +36,7 @@ from dewey_embed.train.diagnostics import (
     rank_figures,
     tightness_figures,
 )
-from dewey_embed.train.recipe import Recipe, fingerprint
+from dewey_embed.train.recipe import Recipe, fingerprint, renamed
 from dewey_embed.train.recipe_file import read_object, read_recipe, read_toml
 from dewey_embed.train.run import RunFolder, machine, train
 from dewey_embed.train.start import start_folder, start_tokenizer
@@ -121,7 +121,7 @@ class Result(Settings):
     steps: int
     tokens: int
     seconds: float
-    figures: dict[str, float]
+    figures: Annotated[dict[str, float], BeforeValidator(renamed)]
 
 
 def read_grid(path: Path, overrides: Sequence[str] = ()) -> Grid:
@@ -151,7 +151,7 @@ COLUMNS = {
     "chunk_cosine": "chunks",
     "cls_cosine": "CLS",
     "similarity_correlation": "similarities",
-    "own_target_first": "own target first",
+    "target_recall_at_1": "target recall at 1",
     "extra_tightness": "extra tightness",
     "rank_ratio": "rank ratio",
 }

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dewey_embed.train.recipe import renamed
+
 FIGURES = {
     "chunk_cosine": "chunks: cosine to the teacher's vector of the chunk alone",
     "cls_cosine": "CLS: cosine to the teacher's vector of the whole text",
     "short_cls_cosine": "CLS of texts of up to 30 tokens",
     "similarity_correlation": "correlation of the chunks' similarities with the teacher's",
-    "own_target_first": "share of chunks nearest to their own target",
+    "target_recall_at_1": "share of chunks nearest to their own target",
     "extra_tightness": "how much closer a text's chunks lie together than the teacher's",
 }
 
 
 def card(result: Mapping[str, Any]) -> str:
     """Markdown with the hub's front matter, for `result` as `finish` in run.py makes it."""
-    recipe, figures, machine = result["recipe"], result["figures"], result["machine"]
+    recipe, figures, machine = result["recipe"], renamed(result["figures"]), result["machine"]
     teacher, base = recipe["teacher"], recipe["base"]
     lines = [
         "---",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dewey_embed.errors import ReadError
 from dewey_embed.text.folders import is_clutter, walk
 from dewey_embed.text.reader import EXTENSIONS, read_documents
-from dewey_embed.train.recipe import FilesSource
+from dewey_embed.train.recipe import DATA, FilesSource
 from dewey_embed.types import Unreadable
 
 if TYPE_CHECKING:
@@ -77,9 +77,11 @@ def find_files(source: FilesSource) -> Files:
             chosen.setdefault(reader, []).append(file)
     if not chosen:
         endings = (*(ending for group in TABLES.values() for ending in group), *DOCUMENT_ENDINGS)
+        root = f"the folder in place of {DATA} by --data FOLDER (teach, train), or "
         raise ReadError(
             f"{source.path}: no file here that ends in {', '.join(endings)} "
-            f"(paths are read from {Path.cwd()}); correct corpus.sources.path, or give it by "
+            f"(paths are read from {Path.cwd()}); correct corpus.sources.path, or give "
+            f"{root if source.path.startswith(DATA) else ''}the path by "
             "--set corpus.sources.0.path=PATH (sources count from 0)"
             + "".join(f"; {fault}" for fault in faults[:1])
         )

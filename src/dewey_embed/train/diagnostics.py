@@ -67,7 +67,7 @@ def alignment_figures(held: HeldOut) -> dict[str, float]:
     if len(pairs[0]) > 1:
         ours, theirs = (student @ student.T)[pairs], (teacher @ teacher.T)[pairs]
         figures["similarity_correlation"] = float(np.corrcoef(ours, theirs)[0, 1])
-    figures["own_target_first"] = float(
+    figures["target_recall_at_1"] = float(
         ((student @ teacher.T).argmax(1) == np.arange(len(student))).mean()
     )
     return figures

@@ -40,8 +40,8 @@ class Section(Settings):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-OLD_KEYS = {"recuts": "resplits"}
-"""Keys of recipes and runs that were written before, with the names that they have now."""
+OLD_KEYS = {"recuts": "resplits", "own_target_first": "target_recall_at_1"}
+"""Keys of recipes, runs and figures that were written before, with the names that they have now."""
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +50,10 @@ def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
         now if (now := OLD_KEYS.get(key, key)) == key or now not in values else key: value
         for key, value in values.items()
     }
+
+
+DATA = "data/"
+"""Where the recipes in recipes/ look for texts; `--data` names another folder."""
 
 
 class FilesSource(Section):

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, RunError
-from dewey_embed.train.recipe import Recipe, renamed
+from dewey_embed.train.recipe import DATA, FilesSource, Recipe, renamed
 
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -35,6 +35,28 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         faults = "; ".join(_fault(item, text, overrides) for item in error.errors())
         raise ConfigError(f"{path}: {faults}") from None
+
+
+def with_data(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe whose sources under `data/` are those under `folder`.
+
+    Raises:
+        ConfigError: no source of the recipe is under `data/`.
+
+    """
+    sources = [
+        source.model_copy(update={"path": str(folder / source.path.removeprefix(DATA))})
+        if isinstance(source, FilesSource) and source.path.startswith(DATA)
+        else source
+        for source in recipe.corpus.sources
+    ]
+    if sources == list(recipe.corpus.sources):
+        raise ConfigError(
+            f"--data {folder}: no source of the recipe is under {DATA}; give its path by "
+            "--set corpus.sources.0.path=PATH (sources count from 0)"
+        )
+    corpus = recipe.corpus.model_copy(update={"sources": tuple(sources)})
+    return recipe.model_copy(update={"corpus": corpus})
 
 
 def read_toml(path: Path) -> tuple[str, dict[str, Any]]:

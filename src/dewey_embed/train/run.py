@@ -43,7 +43,7 @@ from dewey_embed.train.card import card
 from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import HeldOutMeasure, warnings
 from dewey_embed.train.memory import kept_memory
-from dewey_embed.train.recipe import Recipe
+from dewey_embed.train.recipe import Recipe, renamed
 from dewey_embed.train.recipe_file import read_object, recipe_diff
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer, with_run
@@ -216,7 +216,7 @@ def finish(
     )
     step = step_of(Path(best))
     figures = next(
-        {k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")}
+        renamed({k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")})
         for entry in reversed(trainer.state.log_history)
         if entry["step"] == step and "eval_alignment" in entry
     )

@@ -355,7 +355,7 @@ def _size_table(alignments: Sequence[Alignment], notes: Sequence[str]) -> Table:
             (
                 each.size, len(each.cosines), *cosine, *angle,
                 float(np.quantile(degrees(each.cosines), 0.9)),
-                figures.get("similarity_correlation"), figures["own_target_first"],
+                figures.get("similarity_correlation"), figures["target_recall_at_1"],
             )
         )  # fmt: skip
     return Table(

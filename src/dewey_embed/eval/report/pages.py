@@ -21,6 +21,7 @@ from dewey_embed.errors import ConfigError, ResultsError
 from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
 from dewey_embed.train.ablate import Grid, Result
 from dewey_embed.train.card import FIGURES
+from dewey_embed.train.recipe import renamed
 
 KINDS = {
     "eval": "Evaluation",
@@ -37,7 +38,7 @@ MEASURES: dict[str, tuple[str, Literal["highest", "lowest"]]] = {
     "chunk_cosine": ("chunks", "highest"),
     "cls_cosine": ("CLS", "highest"),
     "similarity_correlation": ("similarities", "highest"),
-    "own_target_first": ("own target first", "highest"),
+    "target_recall_at_1": ("target recall at 1", "highest"),
     "extra_tightness": ("extra tightness", "lowest"),
 }
 """Figures of an ablation's runs: the column's name, and which is best."""
@@ -262,7 +263,7 @@ def _ablation_table(grid: Grid, runs: Sequence[Result]) -> Table:
 
 def _training_page(path: Path, values: Mapping[str, Any]) -> ResultPage:
     """The page of one training run: its figures on held-out texts, and its cost."""
-    figures = TypeAdapter(dict[str, float]).validate_python(values["figures"])
+    figures = TypeAdapter(dict[str, float]).validate_python(renamed(values["figures"]))
     hours, steps, tokens = float(values["train_hours"]), values["steps"], values["tokens"]
     summary = (
         f"{steps:,} steps, {tokens:,} tokens, {hours:.2f} hours; the best checkpoint is that "
