@@ -230,11 +230,12 @@ def test_recursive_places_repeated_text_where_it_stands(word_pieces):
 
 
 @pytest.mark.parametrize("splitter", SPLITTERS)
-def test_overlap_is_used(tokenizer, english, splitter):
+def test_an_overlap_is_kept_to_and_used_where_units_are_small(tokenizer, english, splitter):
     spans = cut(tokenizer, english[0], splitter=splitter, chunk_tokens=64, chunk_overlap=16)
     overlaps = [before.token_end - after.token_start for before, after in pairwise(spans)]
     assert max(overlaps) <= 16
-    assert np.mean(overlaps) > 12
+    if splitter in ("tokens", "words", "recursive"):  # a longer unit may not fit in the overlap
+        assert np.mean(overlaps) > 12
 
 
 def test_a_function_gives_ranges_in_its_own_order(word_pieces):
@@ -294,7 +295,7 @@ def test_sizes_that_cannot_advance_are_refused(chunk_tokens, chunk_overlap):
         split("x", plain_tokens(1), chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap)
 
 
-@pytest.mark.parametrize("splitter", ["sentences", None, 3])
+@pytest.mark.parametrize("splitter", ["no-such", None, 3])
 def test_an_unknown_splitter_is_refused(splitter):
     with pytest.raises(ConfigError, match=r"splitter is .* use 'tokens'"):
         split("x", plain_tokens(1), splitter=splitter, chunk_tokens=8)
