@@ -1,31 +1,101 @@
 """The command `dewey`, run as a process or within the test's own."""
 
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from dewey_embed.cli import console
 from dewey_embed.cli.app import app
 
+FORKS = multiprocessing.get_context("forkserver")
+STREAMS = ("stdin", "stdout", "stderr")
+FORKS.set_forkserver_preload(
+    # `lancedb` itself starts a thread; these two are most of what it imports.
+    ["dewey_embed.encoder", "dewey_embed.index.index", "pyarrow.dataset", "lance_namespace"]
+)
+
+
+class Dewey:
+    """A run of the command in a process of its own, which begins with torch imported.
+
+    Importing torch takes longer than what most tests wait for. The process is forked from one that
+    has imported it; its streams, environment and exit code are its own.
+    """
+
+    def __init__(self, *arguments, stdin=None, cwd=None, **environment):
+        self.args = [str(each) for each in arguments]
+        self._streams = tempfile.TemporaryDirectory()
+        for name, text in zip(STREAMS, (stdin or "", "", ""), strict=True):
+            Path(self._streams.name, name).write_text(text)
+        values = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment}
+        self._process = FORKS.Process(
+            target=_run, args=(self.args, self._streams.name, str(cwd or Path.cwd()), values)
+        )
+        self._process.start()
+        self.pid = self._process.pid
+
+    def poll(self):
+        return self._process.exitcode
+
+    def kill(self):
+        self._process.kill()
+
+    def communicate(self, timeout=None):
+        """Standard output and standard error of the run, at its end."""
+        self._process.join(timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        output, errors = (Path(self._streams.name, name).read_text() for name in STREAMS[1:])
+        return output, errors
+
+    @property
+    def returncode(self):
+        return self.poll()
+
+
+def _run(arguments, streams, cwd, environment):
+    """The command, in a fork that is made to look like a new process."""
+    for number, name in enumerate(STREAMS):
+        flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
+        os.dup2(os.open(Path(streams, name), flags), number)
+        setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = ["dewey", *arguments]
+
+    from dewey_embed.cli import main
+
+    main()
+
 
 def dewey(*arguments, stdin=None, cwd=None, timeout=120, **environment):
     """A finished run: its exit code, standard output and standard error."""
+    run = Dewey(*arguments, stdin=stdin, cwd=cwd, **environment)
+    try:
+        output, errors = run.communicate(timeout)
+    finally:
+        run.kill()
+    return subprocess.CompletedProcess(run.args, run.returncode, output, errors)
+
+
+def started_from_nothing(*arguments, **environment):
+    """A finished run of a new interpreter, as a shell would start it."""
     return subprocess.run(
         [sys.executable, "-m", "dewey_embed.cli", *map(str, arguments)],
-        input=stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=timeout,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment},
-        check=False,
-    )
+    )  # fmt: skip
 
 
-def done(*arguments, code=0, **options):
+def done(*arguments, code=0, run=dewey, **options):
     """Standard output of a run that must end with this exit code, without a traceback."""
-    result = dewey(*arguments, **options)
+    result = run(*arguments, **options)
     assert result.returncode == code, result.stderr
     assert "Traceback" not in result.stderr
     return result.stdout
