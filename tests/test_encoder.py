@@ -367,3 +367,41 @@ def test_loading_a_model_and_encoding_a_query_do_not_import_torchs_compiler():
         "sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ranges_may_come_from_generators(model):
+    pairs = [(0, 5), (6, 11)]
+    one = model.encode_document(TEXTS[0], spans=(pair for pair in pairs))
+    [listed] = model.encode_document(TEXTS[:1], spans=(iter(pairs) for _ in "x"))
+    assert one.spans == listed.spans == model.encode_document(TEXTS[0], spans=pairs).spans
+
+
+@pytest.mark.parametrize(
+    ("texts", "spans", "message"),
+    [
+        (TEXTS[0], 5, "spans is 5; pass a list of"),
+        (TEXTS[:1], 5, r"spans is 5; pass a list of .* for each text"),
+        (TEXTS[:1], [(0, 3)], "one list of ranges for a list of texts"),
+    ],
+)
+def test_spans_of_another_shape_are_named(model, texts, spans, message):
+    with pytest.raises(TypeError, match=message):
+        model.encode_document(texts, spans=spans)
+
+
+def test_a_range_past_every_text_is_named_as_it_was_given(model):
+    with pytest.raises(SpanError, match=str(10**30)):
+        model.encode_document(TEXTS[0], spans=[(0, 10**30)])
+
+
+@pytest.mark.parametrize("granularity", [2, -1, "first", 0.5, True])
+def test_an_unknown_granularity_is_refused(model, granularity):
+    document = model.encode_document(TEXTS[0], chunk_tokens=(8, 16))
+    with pytest.raises(ConfigError, match=r"granularity is .* from 0 to 1"):
+        document.at(granularity)
+
+
+def test_a_blank_text_has_no_chunks_of_any_granularity(model):
+    with pytest.warns(UserWarning, match="no token"):
+        document = model.encode_document("", chunk_tokens=(8, 16))
+    assert document.at(1)[0].shape == (0, 384)

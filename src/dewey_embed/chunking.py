@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, cast
 
 import numpy as np
@@ -16,6 +18,7 @@ from dewey_embed.config import DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.inference import KeptStates, Request
+from dewey_embed.printable import short_repr
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
@@ -56,15 +59,30 @@ def ranges_of(
 
     Raises:
         ConfigError: there are ranges for another number of texts, or a splitter beside them.
+        TypeError: spans is not a list of ranges, or of lists of them where there are several texts.
 
     """
     if spans is None:
         return [None] * num_texts
     if splitter != "tokens":
         raise ConfigError("splitter and spans are both given: spans are embedded as they are")
-    ranges = [spans] if single else spans
+    each_text = "" if single else " for each text"
+    try:
+        ranges = [
+            each if isinstance(each, np.ndarray) else list(each)
+            for each in ([spans] if single else spans)
+        ]
+    except TypeError:
+        raise TypeError(
+            f"spans is {short_repr(spans)}; pass a list of (char_start, char_end) pairs{each_text}"
+        ) from None
     if len(ranges) != num_texts:
         raise ConfigError(f"spans has ranges for {len(ranges)} texts, but there are {num_texts}")
+    if not single and any(isinstance(each, Integral) for each in itertools.chain(*ranges)):
+        raise TypeError(
+            f"spans is {short_repr(spans)}, one list of ranges for a list of texts; pass a list of "
+            "ranges for each text"
+        )
     return cast(Sequence[CharSpans], ranges)
 
 

@@ -36,6 +36,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 document`, `2 documents`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def short_repr(value: object) -> str:
     """The `repr` of a value, shortened: a text may have millions of characters.
 

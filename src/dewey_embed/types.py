@@ -17,8 +17,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.errors import StatesNotKeptError
-from dewey_embed.printable import short_repr
+from dewey_embed.errors import ConfigError, StatesNotKeptError
+from dewey_embed.printable import counted, short_repr
 
 SearchMode = Literal["multi", "single", "hybrid"]
 SimilarityMode = Literal["multi", "single"]
@@ -172,8 +172,8 @@ class DocumentVectors:
 
     def __repr__(self) -> str:
         return (
-            f"DocumentVectors({len(self.spans)} chunks, width {self.vector.shape[-1]}, "
-            f"{self.num_tokens} tokens, overflow={self.overflow!r})"
+            f"DocumentVectors({counted(len(self.spans), 'chunk')}, width {self.vector.shape[-1]}, "
+            f"{counted(self.num_tokens, 'token')}, overflow={self.overflow!r})"
         )
 
     def pool(self, char_spans: CharSpans) -> Floats:
@@ -208,7 +208,18 @@ class DocumentVectors:
         >>> large, _ = document.at(1)
         >>> len(small) == len(spans) > len(large)
         True
+
+        Raises:
+            ConfigError: the document has no such granularity.
+
         """
+        num = int(self.granularity.max(initial=0)) + 1
+        without_text = not len(self.spans) and isinstance(granularity, int)  # has chunks of no size
+        if isinstance(granularity, bool) or not (without_text or granularity in range(num)):
+            raise ConfigError(
+                f"granularity is {granularity!r}; the document has {counted(num, 'size')} of "
+                f"chunks: give a whole number from 0 to {num - 1}"
+            )
         rows = np.flatnonzero(self.granularity == granularity)
         return self.chunks[rows], [self.spans[row] for row in rows]
 

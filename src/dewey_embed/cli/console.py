@@ -69,11 +69,6 @@ def echo(text: str = "", *, bold: bool = False, end: str = "\n") -> None:
         typer.echo(shown + end, nl=False)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: `1 document`, `2 documents`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def print_json(value: Any) -> None:
     """Print one line of JSON, with null for NaN and infinity."""
     unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"

@@ -11,6 +11,7 @@ import typer
 
 from dewey_embed.cli import console, options
 from dewey_embed.errors import ReadError
+from dewey_embed.printable import counted
 from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
@@ -127,9 +128,9 @@ def _report(summary: Summary, *, chunks: bool, as_json: bool, verbose: bool) -> 
         facts = {name: value for name, value in vars(summary).items() if name != "faults"}
         console.print_json({**facts, "unreadable": [str(fault) for fault in unreadable]})
     else:
-        counts = [console.counted(summary.num_documents, "document")]
-        counts += [console.counted(summary.num_chunks, "chunk")] if chunks else []
-        counts += [console.counted(summary.embedding_dim, "dimension")]
+        counts = [counted(summary.num_documents, "document")]
+        counts += [counted(summary.num_chunks, "chunk")] if chunks else []
+        counts += [counted(summary.embedding_dim, "dimension")]
         console.echo(f"{summary.output}: {', '.join(counts)}")
     if unreadable:
         raise typer.Exit(options.EXIT_UNREADABLE)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dewey_embed.cli import console, options
+from dewey_embed.printable import counted
 from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
@@ -95,8 +96,8 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
         console.print_json({"index": str(opened.path), **asdict(report), **facts})
     else:
         console.echo(
-            f"{opened.path}: {console.counted(num_documents, 'document')}, "
-            f"{console.counted(num_chunks, 'chunk')} ({report.num_added:,} added, "
+            f"{opened.path}: {counted(num_documents, 'document')}, "
+            f"{counted(num_chunks, 'chunk')} ({report.num_added:,} added, "
             f"{report.num_changed:,} changed, {report.num_removed:,} removed, "
             f"{report.num_unchanged:,} unchanged)"
         )
@@ -107,7 +108,7 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
             )
     if report.num_missing and not as_json:
         console.say(
-            f"{console.counted(report.num_missing, 'document')} of files that are gone; "
+            f"{counted(report.num_missing, 'document')} of files that are gone; "
             "dewey index --prune removes them"
         )
     if report.unreadable:
@@ -142,7 +143,7 @@ def remove(
         facts = {"index": str(opened.path), **asdict(report), "num_documents": num_documents}
         console.print_json(facts)
     else:
-        left = console.counted(num_documents, "document")
+        left = counted(num_documents, "document")
         console.echo(f"{opened.path}: {report.num_removed:,} removed, {left} left")
     if report.unknown:
         raise typer.Exit(options.EXIT_UNREADABLE)

@@ -100,14 +100,16 @@ def spans_from_characters(
     ranges = _as_pairs(char_spans)
     bad = (ranges[:, 0] < 0) | (ranges[:, 0] >= ranges[:, 1]) | (ranges[:, 1] > num_chars)
     if bad.any():
-        _refuse(int(np.argmax(bad)), ranges, num_chars)
+        row = int(np.argmax(bad))
+        start, end = map(int, char_spans[row])  # as given: too large a number has been clipped
+        _refuse(row, start, end, num_chars)
     starts = np.searchsorted(tokens.offsets[:, 1], ranges[:, 0], side="right")
     ends = np.searchsorted(tokens.offsets[:, 0], ranges[:, 1], side="left")
     without = starts >= ends
     if without.any():
         row = int(np.argmax(without))
         raise SpanError(
-            f"range {row} is {_pair(ranges[row])}: it holds no token, only white space or "
+            f"range {row} is {tuple(ranges[row].tolist())}: it holds no token, only white space or "
             "characters that the tokenizer drops; leave it out or widen it"
         )
     return _spans(tokens, starts, ends)
@@ -139,21 +141,15 @@ def _as_pairs(char_spans: Sequence[tuple[int, int]]) -> _Numbers:
     return np.array([[min(max(n, -1), limit) for n in pair] for pair in char_spans], np.int64)
 
 
-def _refuse(row: int, ranges: _Numbers, num_chars: int) -> NoReturn:
+def _refuse(row: int, start: int, end: int, num_chars: int) -> NoReturn:
     """Raise what is wrong with a range."""
-    start, end = ranges[row].tolist()
     if start == end:
         fault = "it is empty; ranges are half-open, so one character is (n, n + 1)"
     elif start > end:
         fault = "it runs backwards; give the smaller number first"
     else:
         fault = f"the text has {num_chars} characters; keep within (0, {num_chars})"
-    raise SpanError(f"range {row} is {_pair(ranges[row])}: {fault}")
-
-
-def _pair(numbers: _Numbers) -> str:
-    """A range as a user writes it."""
-    return f"({numbers[0]}, {numbers[1]})"
+    raise SpanError(f"range {row} is ({start}, {end}): {fault}")
 
 
 def _spans(tokens: Tokens, starts: _Numbers, ends: _Numbers) -> list[Span]:
