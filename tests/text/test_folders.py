@@ -47,7 +47,12 @@ def test_a_link_without_an_extension_behind_it_is_what_its_name_says(tmp_path):
         "in a PDF": "report.pdf",
         "in a record": "",
     }
-    assert [each.metadata.get("extension") for each in found] == [".docx", ".html", None, ".pdf"]
+    assert [each.metadata.get("extension") for each in found] == [
+        ".docx",
+        ".html",
+        ".jsonl",
+        ".pdf",
+    ]
     assert found[0].id == (store / "3").as_posix()
     assert read(docs / "report.pdf")[0].text == "in a PDF"
 
