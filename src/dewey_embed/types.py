@@ -157,7 +157,7 @@ class DocumentVectors:
     >>> from dewey_embed import Dewey
     >>> document = Dewey.load().encode_document("The tenant pays the rent.")
     >>> document
-    DocumentVectors(1 chunks, width 384, 6 tokens, overflow=None)
+    DocumentVectors(1 chunk, width 384, 6 tokens, overflow=None)
     """
 
     vector: NDArray[Any]

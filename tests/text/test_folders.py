@@ -305,7 +305,7 @@ def test_metadata_that_no_filter_could_compare_is_left_out_and_counted(tmp_path)
     line = b'{"text": "a", "i": 1e999, "n": NaN, "m": -Infinity, "b": 1%s, "ok": 1.5, "k": 9}'
     (tmp_path / "a.jsonl").write_bytes(line % (b"0" * 30))
     (found,) = read(tmp_path)
-    assert found.metadata == {"ok": 1.5, "k": 9}
+    assert found.metadata == {"ok": 1.5, "k": 9, "extension": ".jsonl", "folder": ""}
     assert found.unread == {
         "metadata values that are not finite": 3,
         "metadata integers past 64 bits": 1,
