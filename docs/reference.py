@@ -289,12 +289,17 @@ def costs() -> str:
         r"^\| `dewey search` \| ([\d.]+)", (RESULTS / "start.md").read_text(), re.MULTILINE
     )
     assert start is not None
+    longest = json.loads((RESULTS / "encode_131072.json").read_text(encoding="utf-8"))["rows"]
+    seconds = next(row["seconds_median"] for row in longest if row["shape"] == "mini")
+    per_long_mb = seconds * TOKENS_PER_MB / 131_072
     return "\n".join(
         [
-            f"- **Time**: {tokens_per_second:,.0f} tokens a second on two cores, so "
-            f"{TOKENS_PER_MB / tokens_per_second:.0f} seconds for a megabyte of English "
-            f"(some {TOKENS_PER_MB:,} tokens). Without AVX512-BF16 it takes about twice as long. "
-            "(`dewey audit baseline`)",
+            f"- **Time**: {tokens_per_second:,.0f} tokens a second on two cores for articles of "
+            f"some 800 tokens, so {TOKENS_PER_MB / tokens_per_second:.0f} seconds for a megabyte "
+            f"of English (some {TOKENS_PER_MB:,} tokens). A longer document takes longer a token: "
+            f"one of 131,072 tokens, read in one pass, {per_long_mb:.0f} seconds a megabyte. "
+            "Without AVX512-BF16 it takes about twice as long. (`dewey audit baseline`, "
+            "`benchmarks/encode.py`)",
             f"- **Index**: {index_bytes / 1e6:.1f} MB for {TIME_MB} MB of text, "
             f"{index_bytes / 1e6 / TIME_MB:.1f} times the text, a copy of the text included. "
             "(`dewey audit baseline`)",

@@ -131,6 +131,16 @@ def test_a_filter_that_no_document_passes_says_which_values_there_are(index):
     )
 
 
+def test_values_that_a_filter_could_have_are_named_as_it_takes_them(tmp_path):
+    record = {"id": "whale", "text": "Whales sing.", "public": True}
+    (tmp_path / "records.jsonl").write_text(json.dumps(record))
+    done("index", tmp_path / "records.jsonl", "--index", tmp_path / "index")
+    result = dewey("search", tmp_path / "index", "whales", "--filter", "public=yes")
+    assert "the nearest have public=true\n" in result.stderr
+    found = done("search", tmp_path / "index", "whales", "--filter", "public=true")
+    assert found.startswith("1. whale")
+
+
 def test_a_filters_value_is_taken_as_text_and_as_what_it_says():
     assert parse_filters(["year=2020", "kind=pdf", "kind=", "ok=true", "x=[1]"]) == {
         "year": ["2020", 2020],

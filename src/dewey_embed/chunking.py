@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -78,7 +77,7 @@ def ranges_of(
         ) from None
     if len(ranges) != num_texts:
         raise ConfigError(f"spans has ranges for {len(ranges)} texts, but there are {num_texts}")
-    if not single and any(isinstance(each, Integral) for each in itertools.chain(*ranges)):
+    if not single and any(len(each) and isinstance(each[0], Integral) for each in ranges):
         raise TypeError(
             f"spans is {short_repr(spans)}, one list of ranges for a list of texts; pass a list of "
             "ranges for each text"

@@ -214,8 +214,8 @@ class DocumentVectors:
 
         """
         num = int(self.granularity.max(initial=0)) + 1
-        without_text = not len(self.spans) and isinstance(granularity, int)  # has chunks of no size
-        if isinstance(granularity, bool) or not (without_text or granularity in range(num)):
+        known = not isinstance(granularity, bool) and granularity in range(num)
+        if self.spans and not known:  # a blank text has no chunks of any size
             raise ConfigError(
                 f"granularity is {granularity!r}; the document has {counted(num, 'size')} of "
                 f"chunks: give a whole number from 0 to {num - 1}"

@@ -53,7 +53,7 @@ Model = Annotated[
     typer.Option(
         envvar="DEWEY_MODEL",
         metavar="MODEL",
-        help="A model folder or Hugging Face id. Default: the index's own, or the embedded mini.",
+        help="A model folder or Hugging Face id. Default: an index's own, else the embedded mini.",
     ),
 ]
 ModelArgument = Annotated[

@@ -116,7 +116,7 @@ def _say_what_there_is(
     """Say which values the nearest documents have, where no document passes the filter."""
     nearest = opened.search(query, k=_NEAREST, passages=0, vector=vector)
     held = [
-        f"{key}={value}"
+        f"{key}={value if isinstance(value, str) else jsonlib.dumps(value)}"
         for key in dict.fromkeys(pair.partition("=")[0] for pair in filters)
         for value in dict.fromkeys(hit.metadata.get(key) for hit in nearest)
         if value is not None
