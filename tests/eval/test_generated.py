@@ -12,8 +12,18 @@ from hypothesis import strategies as st
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError
-from dewey_embed.eval.generated import LENGTHS, SUITES, needle, passkey, position, suite
-from dewey_embed.eval.generated_texts import FORMS, TOWNS, essay, refrain
+from dewey_embed.eval.generated import (
+    FORMS,
+    LENGTHS,
+    SUITES,
+    TOWNS,
+    essay,
+    needle,
+    passkey,
+    position,
+    refrain,
+    suite,
+)
 
 PASS_KEY = re.compile(
     r"(\w+ \w+)'s pass key is (\d{5})\. Remember it\. \2 is the pass key for \1\."

@@ -10,7 +10,7 @@ from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError, ResultsError, TeacherError
-from dewey_embed.eval.model_meta import DEWEY_EN_BETA, MINI, model_meta
+from dewey_embed.eval.adapters import DEWEY_EN_BETA, MINI, model_meta
 from dewey_embed.eval.models import bm25_words, is_peer, open_peer
 from dewey_embed.eval.tasks import beir_task
 from dewey_embed.eval.vector_cache import VectorCache

@@ -10,9 +10,7 @@ import typer
 
 from dewey_embed.cli import console
 from dewey_embed.cli.options import Device, ModelArgument, register, require_eval, several
-
-CACHE = Path("~/.cache/dewey-embed/audits")
-LENGTHS = "1024,2048,4096,8192,16384,32768,65536,131072"
+from dewey_embed.eval.audits import CACHE, LENGTHS, MIN_DOCUMENTS
 
 Cache = Annotated[
     Path, typer.Option(help="Folder for what was measured; a killed run resumes from there.")
@@ -27,15 +25,18 @@ def length(
     *,
     data: Annotated[
         list[Path] | None,
-        typer.Option(help="A folder in BEIR's layout; give it again for another."),
+        typer.Option(
+            help=f"A folder in BEIR's layout; give it again for another. At least {MIN_DOCUMENTS} "
+            "documents must fit into a length and each be the only relevant one of a query."
+        ),
     ] = None,
     lengths: Annotated[
         str, typer.Option(help="Lengths in tokens, ascending, with commas between.")
-    ] = LENGTHS,
+    ] = ",".join(map(str, LENGTHS)),
     tokens_per_length: Annotated[
         int,
         typer.Option(min=1, help="Tokens of all documents at the longest length together; decides "
-                     "how many documents there are at every length, at least 8."),
+                     f"how many documents there are at every length, at least {MIN_DOCUMENTS}."),
     ] = 2**20,
     longest_passkey: Annotated[
         int | None,

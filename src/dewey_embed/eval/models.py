@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
-from dewey_embed.eval.model_meta import OWNER
 from dewey_embed.eval.vector_cache import finite_rows
 from dewey_embed.types import SearchMode
 
@@ -134,6 +133,8 @@ def _open_bm25(name: str, device: str | None, cache: Path | None) -> SearchProto
     """BM25 for English, by mteb's class over bm25s: no stop words, Snowball's stemmer."""
     import mteb
     from mteb.models.model_implementations.bm25 import BM25Search
+
+    from dewey_embed.eval.adapters import OWNER
 
     # By default mteb drops words that nine documents in ten have.
     model: Any = BM25Search(tokenizer=bm25_words, freq_threshold=0, k1=BM25_K1, b=BM25_B)

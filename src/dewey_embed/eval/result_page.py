@@ -9,16 +9,20 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
 from dewey_embed.config import Settings, fault
 from dewey_embed.errors import ResultsError
 from dewey_embed.files import write_text
+
+if TYPE_CHECKING:
+    from dewey_embed.encoder import Dewey
 
 Cell = float | int | str | None
 
@@ -32,6 +36,14 @@ class Column(Settings):
     unit: str = ""
     best: Literal["highest", "lowest"] | None = None
     digits: int = 4
+
+
+def interval_columns(
+    name: str, *, unit: str = "", best: Literal["highest", "lowest"], digits: int = 4
+) -> list[Column]:
+    """The columns of a mean and of the ends of its interval."""
+    ends = [Column(name=f"{name} {end}", unit=unit, digits=digits) for end in ("low", "high")]
+    return [Column(name=name, unit=unit, best=best, digits=digits), *ends]
 
 
 class Table(Settings):
@@ -66,6 +78,17 @@ class Series(Settings):
     low: tuple[float | None, ...] | None = None
     high: tuple[float | None, ...] | None = None
     labels: tuple[str, ...] | None = None
+
+    @classmethod
+    def of_intervals(
+        cls,
+        name: str,
+        x: Sequence[float | str],
+        intervals: Sequence[tuple[float, float, float] | None],
+    ) -> Self:
+        """A series of means with the ends of their intervals; None is a gap."""
+        ends = list(zip(*(each or (None,) * 3 for each in intervals), strict=True)) or [()] * 3
+        return cls(name=name, x=tuple(x), y=ends[0], low=ends[1], high=ends[2])
 
     @model_validator(mode="after")
     def _same_length(self) -> Self:
@@ -112,6 +135,11 @@ class Machine(Settings):
             device=device,
             dtype=dtype,
         )
+
+    @classmethod
+    def running(cls, model: Dewey) -> Machine:
+        """The machine at hand, with the device and the precision of a model."""
+        return cls.here(device=model.device.type, dtype=str(model.dtype).removeprefix("torch."))
 
 
 def this_command() -> str:

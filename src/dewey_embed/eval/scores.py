@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +18,7 @@ MEASURES = {"ndcg_cut_1": "ndcg_at_1", "ndcg_cut_10": "ndcg_at_10", "recall_10":
 RESAMPLES = 2000
 SEED = 20
 
+Doubles = NDArray[np.float64]
 Qrels = Mapping[str, Mapping[str, int]]
 Ranking = Mapping[str, Mapping[str, float]]
 QueryScores = dict[str, dict[str, float]]
@@ -59,7 +60,7 @@ class TaskScores:
         return float(np.mean([entry["main_score"] for entry in entries]))
 
     @property
-    def ndcg_by_query(self) -> NDArray[np.float64] | None:
+    def ndcg_by_query(self) -> Doubles | None:
         """nDCG@10 of every query, in one order for all models; `None` of other tasks."""
         if not self.queries:
             return None
@@ -85,7 +86,18 @@ def query_scores(qrels: Qrels, ranking: Ranking) -> QueryScores:
     }
 
 
-def interval(values: NDArray[np.float64]) -> Interval:
+def rank_documents(
+    queries: Iterable[str], documents: Sequence[str], scores: Iterable[Sequence[float]], top_k: int
+) -> dict[str, dict[str, float]]:
+    """The `top_k` best documents of each query, by scores (Q, N); of equal ones the first."""
+    ranking = {}
+    for query, row in zip(queries, np.asarray(scores), strict=True):
+        best = np.argsort(-row, kind="stable")[:top_k].tolist()
+        ranking[query] = {documents[place]: float(row[place]) for place in best}
+    return ranking
+
+
+def interval(values: Doubles) -> Interval:
     """The mean of queries' scores with its 95% interval, by the percentile bootstrap.
 
     Source: Efron and Tibshirani, "An introduction to the bootstrap", 1993, chapter 13.
@@ -102,7 +114,7 @@ def interval(values: NDArray[np.float64]) -> Interval:
     return Interval(mean, *(float(edge) for edge in result.confidence_interval))
 
 
-def paired_p_value(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:
+def paired_p_value(ours: Doubles, theirs: Doubles) -> float:
     """The probability of as large a mean difference by chance, from swapping pairs at random.
 
     `ours` and `theirs` are scores of the same queries in the same order.
@@ -119,8 +131,6 @@ def paired_p_value(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> fl
     return float(result.pvalue)
 
 
-def _mean_difference(
-    ours: NDArray[np.float64], theirs: NDArray[np.float64], axis: int
-) -> NDArray[np.float64]:
-    difference: NDArray[np.float64] = np.mean(ours - theirs, axis=axis)
+def _mean_difference(ours: Doubles, theirs: Doubles, axis: int) -> Doubles:
+    difference: Doubles = np.mean(ours - theirs, axis=axis)
     return difference

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dewey_embed.eval.locov1 import LOCOV1, LONGEMBED
 from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
-from dewey_embed.eval.scores import Failure, TaskScores, interval, paired_p_value
+from dewey_embed.eval.scores import Doubles, Failure, TaskScores, interval, paired_p_value
 
 Scores = dict[tuple[str, str], TaskScores]
 """Scores by task and model."""
@@ -205,20 +204,16 @@ def _means_plot(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> 
 
 
 def _means_series(name: str, scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Series:
-    labels, ys, lows, highs = [], [], [], []
+    means: dict[str, tuple[float, float, float]] = {}
     for model in models:
         known = [_ndcg(scores, task, model) for task in tasks]
         values = [each for each in known if each is not None]
-        if len(values) < len(tasks):
-            continue
-        # Each task has the same weight, however many queries it has.
-        deviation = np.sqrt(sum(each.var() / len(each) for each in values)) / len(values)
-        mean = float(np.mean([each.mean() for each in values]))
-        labels.append(model)
-        ys.append(mean)
-        lows.append(mean - 1.96 * float(deviation))
-        highs.append(mean + 1.96 * float(deviation))
-    return Series(name=name, x=tuple(labels), y=tuple(ys), low=tuple(lows), high=tuple(highs))
+        if len(values) == len(tasks):
+            # Each task has the same weight, however many queries it has.
+            deviation = np.sqrt(sum(each.var() / len(each) for each in values)) / len(values)
+            mean, reach = float(np.mean([each.mean() for each in values])), 1.96 * float(deviation)
+            means[model] = mean, mean - reach, mean + reach
+    return Series.of_intervals(name, list(means), list(means.values()))
 
 
 def _summary(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> str:
@@ -244,12 +239,12 @@ def _main_score(scores: Scores, task: str, model: str) -> float | None:
     return None if known is None else known.main_score
 
 
-def _ndcg(scores: Scores, task: str, model: str) -> NDArray[np.float64] | None:
+def _ndcg(scores: Scores, task: str, model: str) -> Doubles | None:
     known = scores.get((task, model))
     return None if known is None else known.ndcg_by_query
 
 
-def _range(values: NDArray[np.float64]) -> str:
+def _range(values: Doubles) -> str:
     _, low, high = interval(values)
     return f"{low:.4f} – {high:.4f}"
 

@@ -1,22 +1,36 @@
-"""Vectors by text, on disk: no run embeds a text that an earlier one has embedded."""
+"""Vectors on disk: no run encodes a text that an earlier one has encoded.
+
+`VectorCache` keeps one vector a text, in one file; `DocumentVectorCache` keeps a Dewey model's
+vectors of a document and of its chunks at several sizes, in a file for each document.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
-from dewey_embed.errors import ResultsError
-from dewey_embed.progress import progress_bar
-from dewey_embed.types import Floats
+from dewey_embed.encoder import Dewey
+from dewey_embed.errors import ConfigError, ResultsError
+from dewey_embed.files import atomic_file
+from dewey_embed.progress import Advance, progress_bar
+from dewey_embed.types import DocumentVectors, Floats, Span
 
 GROUP_TEXTS, GROUP_CHARS = 512, 4_000_000
 """Most texts and characters that are embedded before they are kept: what a kill can cost."""
+
+DOCUMENT_CHARS = 65_536
+"""Most characters of documents that are encoded before their vectors are kept; a longer document
+goes alone."""
+
+DEFAULT_OVERLAP = 0.25
 
 
 class VectorCache:
@@ -56,16 +70,13 @@ class VectorCache:
             ResultsError: the model makes NaN or infinity of a text, or the file is damaged.
 
         """
-        keys = [_key(text) for text in texts]
         with self._file_errors():
-            missing = {
-                key: text for key, text in zip(keys, texts, strict=True) if self._read(key) is None
-            }
+            missing = [text for text in dict.fromkeys(texts) if self._read(text) is None]
             with progress_bar(label, len(missing), "texts", show=bool(missing)) as advance:
-                for group in _groups(missing):
-                    self._add({key: missing[key] for key in group})
+                for group in _groups(missing, GROUP_CHARS, GROUP_TEXTS):
+                    self._add(group)
                     advance(len(group))
-            vectors = [np.frombuffer(self._read(key) or b"", np.float32) for key in keys]
+            vectors = [np.frombuffer(self._read(text) or b"", np.float32) for text in texts]
         if any(each.shape != vectors[0].shape or not np.isfinite(each).all() for each in vectors):
             raise ResultsError(
                 f"{self._path}: holds vectors of several widths, or with NaN; delete it, and they "
@@ -73,17 +84,17 @@ class VectorCache:
             )
         return np.stack(vectors)
 
-    def _add(self, texts: dict[bytes, str]) -> None:
-        """Embed texts by key, and keep their vectors in one transaction."""
-        given = list(texts.values())
-        vectors = finite_rows(self._embed_texts(given), given, self._name).astype(np.float32)
-        rows = [(key, vector.tobytes()) for key, vector in zip(texts, vectors, strict=True)]
+    def _add(self, texts: Sequence[str]) -> None:
+        """Embed texts, and keep their vectors in one transaction."""
+        vectors = finite_rows(self._embed_texts(texts), texts, self._name).astype(np.float32)
+        rows = [(_key(text), vector.tobytes()) for text, vector in zip(texts, vectors, strict=True)]
         self._file.execute("BEGIN")
         self._file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
         self._file.execute("COMMIT")
 
-    def _read(self, key: bytes) -> bytes | None:
-        row = self._file.execute("SELECT vector FROM vectors WHERE text = ?", (key,)).fetchone()
+    def _read(self, text: str) -> bytes | None:
+        select = "SELECT vector FROM vectors WHERE text = ?"
+        row = self._file.execute(select, (_key(text),)).fetchone()
         return None if row is None else bytes(row[0])
 
     @contextmanager
@@ -96,6 +107,88 @@ class VectorCache:
                 f"{self._path}: is not a cache of vectors, or damaged ({error}); delete it, or "
                 "name another folder"
             ) from None
+
+
+class ChunkSize(NamedTuple):
+    """A size of chunks in tokens, and the share of it that a chunk has in common with the next."""
+
+    tokens: int
+    overlap: float = DEFAULT_OVERLAP
+
+    @property
+    def overlap_tokens(self) -> int:
+        """The overlap in tokens."""
+        return int(self.tokens * self.overlap)
+
+
+class DocumentVectorCache:
+    """Vectors of documents by one model at several chunk sizes, in any order.
+
+    `DocumentVectors.at(i)` has those of `sizes[i]`, which are sorted. There is a file for each
+    text, named by a hash of the text and of all that changes its vectors. A killed run loses only
+    the texts that were being encoded together.
+
+    Raises:
+        ConfigError: no size, one below 1 token, or an overlap that is not from 0 to below 1.
+
+    """
+
+    def __init__(self, model: Dewey, folder: Path, sizes: Sequence[ChunkSize]) -> None:
+        for size in sizes:
+            if size.tokens < 1 or not 0 <= size.overlap < 1:
+                raise ConfigError(
+                    f"chunks of {size.tokens} tokens that overlap by {size.overlap:g} of their "
+                    "size; need at least 1 token and an overlap from 0 to below 1"
+                )
+        if not sizes:
+            raise ConfigError("no size of chunks is given; give at least one")
+        self.model = model
+        self.sizes = tuple(sorted(set(sizes)))
+        self.folder = folder.expanduser() / model.fingerprint
+
+    def encode(
+        self, texts: Sequence[str], advance: Advance = lambda _: None
+    ) -> list[DocumentVectors]:
+        """The vectors of the texts, in order, read where they are on disk.
+
+        `advance` receives numbers of tokens, those of vectors on disk at once.
+
+        Raises:
+            InputError: the model makes vectors with NaN or infinity.
+
+        """
+        vectors: dict[str, DocumentVectors] = {}
+        missing = []
+        for text in dict.fromkeys(texts):
+            if (known := _read_document(self.path(text))) is None:
+                missing.append(text)
+            else:
+                vectors[text] = known
+                advance(known.num_tokens)
+        for group in _groups(missing, DOCUMENT_CHARS):
+            encoded = self.model.encode_document(
+                group,
+                chunk_tokens=[size.tokens for size in self.sizes],
+                chunk_overlap=[size.overlap_tokens for size in self.sizes],
+                progress=advance,
+            )
+            for text, each in zip(group, encoded, strict=True):
+                _write_document(self.path(text), each)
+                vectors[text] = each
+        return [vectors[text] for text in texts]
+
+    def encode_with_progress(self, texts: Sequence[str], *, show: bool) -> list[DocumentVectors]:
+        """The vectors of the texts, with a bar that counts their tokens if `show`."""
+        total = sum(map(len, self.model.tokenizer.encode(texts))) if show else 0
+        with progress_bar("encoding", total, "tokens", show=show) as advance:
+            return self.encode(texts, advance)
+
+    def path(self, text: str) -> Path:
+        """Where the vectors of a text are, or will be."""
+        sizes = [(size.tokens, size.overlap_tokens) for size in self.sizes]
+        settings = json.dumps([str(self.model.dtype), sizes])
+        digest = hashlib.sha256(settings.encode() + text.encode("utf-8", "surrogatepass"))
+        return self.folder / f"{digest.hexdigest()}.npz"
 
 
 def finite_rows(vectors: Any, texts: Sequence[str], model: str) -> Any:
@@ -127,15 +220,49 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _groups(texts: dict[bytes, str]) -> Iterator[list[bytes]]:
-    """The keys in order, in groups of bounded texts and characters."""
-    group: list[bytes] = []
+def _groups(
+    texts: Iterable[str], max_chars: int, max_texts: float = float("inf")
+) -> Iterator[list[str]]:
+    """The texts in order, in groups of limited size; a text longer than the limit goes alone."""
+    group: list[str] = []
     num_chars = 0
-    for key, text in texts.items():
-        if group and (len(group) == GROUP_TEXTS or num_chars + len(text) > GROUP_CHARS):
+    for text in texts:
+        if group and (len(group) == max_texts or num_chars + len(text) > max_chars):
             yield group
             group, num_chars = [], 0
-        group.append(key)
+        group.append(text)
         num_chars += len(text)
     if group:
         yield group
+
+
+def _read_document(path: Path) -> DocumentVectors | None:
+    """The vectors in a file; `None` where there is none, or a damaged one."""
+    try:
+        with np.load(path) as arrays:
+            num_tokens, used_tokens = (int(number) for number in arrays["tokens"])
+            return DocumentVectors(
+                vector=arrays["vector"],
+                chunks=arrays["chunks"],
+                spans=[Span(*(int(place) for place in row)) for row in arrays["spans"]],
+                num_tokens=num_tokens,
+                used_tokens=used_tokens,
+                overflow="windows" if str(arrays["overflow"]) == "windows" else None,
+                granularity=arrays["granularity"],
+            )
+    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+        return None
+
+
+def _write_document(path: Path, vectors: DocumentVectors) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as draft, draft.open("wb") as file:
+        np.savez(
+            file,
+            vector=vectors.vector,
+            chunks=vectors.chunks,
+            spans=np.array(vectors.spans, np.int64).reshape(-1, 4),
+            tokens=np.array([vectors.num_tokens, vectors.used_tokens]),
+            overflow=np.array(vectors.overflow or ""),
+            granularity=vectors.granularity,
+        )

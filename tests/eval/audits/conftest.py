@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.eval.generated_texts import essay, facts
+from dewey_embed.eval.generated import essay, facts
 
 ANSWERS, OTHERS = 10, 10
 

@@ -19,7 +19,7 @@ from dewey_embed.eval.audits.angles import (
     row_cosines,
     tightness,
 )
-from dewey_embed.eval.generated_texts import essay
+from dewey_embed.eval.generated import essay
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.train.diagnostics import HeldOut
 from tests.eval.audits.commands import refused, start

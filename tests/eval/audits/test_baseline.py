@@ -7,6 +7,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from dewey_embed.errors import CheckpointError, ConfigError, ResultsError, TaskError
+from dewey_embed.eval.adapters import DEWEY
 from dewey_embed.eval.audits import baseline
 from dewey_embed.eval.audits.baseline import audit_baseline, mean_reciprocal_rank, measure
 from dewey_embed.eval.audits.rankers import (
@@ -17,7 +18,6 @@ from dewey_embed.eval.audits.rankers import (
     open_ranker,
 )
 from dewey_embed.eval.beir import read_beir
-from dewey_embed.eval.model_meta import DEWEY
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.index.index import Index
 from dewey_embed.types import Document

@@ -9,14 +9,15 @@ import torch
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, InputError, TaskError
-from dewey_embed.eval.audits import document_vectors, encode_time
+from dewey_embed.eval import vector_cache
+from dewey_embed.eval.audits import encode_time
 from dewey_embed.eval.audits.cost import audit_cost, measure
-from dewey_embed.eval.audits.document_vectors import ChunkSize, DocumentVectorCache
 from dewey_embed.eval.audits.encode_time import encode_times
 from dewey_embed.eval.audits.storage import StorageChoices
 from dewey_embed.eval.beir import read_beir
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import query_scores
+from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache
 from tests.eval.audits.commands import refused, start
 from tests.eval.audits.conftest import write_corpus
 
@@ -160,7 +161,7 @@ class TestCache:
             assert made.at(number)[1] == alone.spans
 
     def test_texts_come_back_in_their_order_and_equal_ones_twice(self, mini, tmp_path, monkeypatch):
-        monkeypatch.setattr(document_vectors, "GROUP_CHARS", 30)
+        monkeypatch.setattr(vector_cache, "DOCUMENT_CHARS", 30)
         vectors = DocumentVectorCache(mini, tmp_path, [ChunkSize(16, 0.0)])
         texts = ["The sky is blue today.", "Grass.", "The sky is blue today."]
         again = [vectors.encode(texts), vectors.encode(texts)]
@@ -211,7 +212,7 @@ class TestCommand:
         # Blanks make each document too long to be encoded together with another.
         corpus = write_corpus(tmp_path / "towns")
         path = corpus / "corpus.jsonl"
-        path.write_text(path.read_text().replace('"}', " " * document_vectors.GROUP_CHARS + '"}'))
+        path.write_text(path.read_text().replace('"}', " " * vector_cache.DOCUMENT_CHARS + '"}'))
         cache, output = tmp_path / "cache", tmp_path / "out" / "cost.json"
         words = ("cost", "--data", corpus, "--cache", cache, "-o", output, *OPTIONS)
         killed = start(*words)

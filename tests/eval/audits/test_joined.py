@@ -3,7 +3,7 @@
 import pytest
 
 from dewey_embed.errors import TaskError
-from dewey_embed.eval.audits.joined import JoinedTasks
+from dewey_embed.eval.audits.length import JoinedTasks
 from dewey_embed.eval.beir import RetrievalData, read_beir
 from tests.eval.audits.conftest import write_corpus
 

@@ -12,10 +12,10 @@ import torch
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, InputError, TaskError
-from dewey_embed.eval.audits.document_vectors import ChunkSize, DocumentVectorCache
 from dewey_embed.eval.audits.length import LengthScores, audit_length, first_fall
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import Interval
+from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache
 from tests.eval.audits.conftest import write_corpus
 
 LENGTHS = (64, 128, 256)

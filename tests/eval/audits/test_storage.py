@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.eval.audits.document_vectors import ChunkSize
 from dewey_embed.eval.audits.storage import (
     CorpusVectors,
     StorageChoices,
@@ -17,6 +16,7 @@ from dewey_embed.eval.audits.storage import (
     flat_index,
     pareto_front,
 )
+from dewey_embed.eval.vector_cache import ChunkSize
 from dewey_embed.quantization import to_precision, to_unit_float
 from dewey_embed.scoring import similarity
 from dewey_embed.types import DocumentVectors
@@ -78,9 +78,7 @@ class TestScores:
         theirs = converted(documents, precision, dim)
         ours = StoredVectors(corpus, precision, dim).scores(queries)
         assert np.allclose(ours, similarity(asked, theirs, dim, mode="multi"), atol=1e-5)
-        single = StoredVectors(
-            CorpusVectors.without_chunks(corpus.documents), precision, dim
-        ).scores(queries)
+        single = StoredVectors(CorpusVectors.of(corpus.documents), precision, dim).scores(queries)
         assert np.allclose(single, similarity(asked, theirs, dim, mode="single"), atol=1e-5)
 
     def test_as_many_clusters_as_chunks_are_exactly_the_chunks(self, queries, documents, corpus):
@@ -108,7 +106,7 @@ class TestBytes:
         stored = StoredVectors(corpus, precision, WIDTH)
         assert stored.num_vectors == 5 + 30 + 1 + 12 + 7 + 6
         assert stored.num_bytes == a_vector * stored.num_vectors
-        alone = StoredVectors(CorpusVectors.without_chunks(corpus.documents), precision, WIDTH)
+        alone = StoredVectors(CorpusVectors.of(corpus.documents), precision, WIDTH)
         assert alone.num_bytes == a_vector * 6
 
     def test_half_the_width_is_half_the_bytes(self, corpus):
@@ -168,7 +166,7 @@ class TestClusters:
 
 def point(num_bytes, ndcg):
     return StorageCost(
-        variant=StorageVariant(kind="single", precision="float32", dim=4),
+        variant=StorageVariant(precision="float32", dim=4),
         ndcg_scores=np.array([ndcg]), recall=ndcg, num_vectors=1, num_bytes=num_bytes, seconds=1.0,
     )  # fmt: skip
 
@@ -195,7 +193,7 @@ class TestVariants:
         assert {each.size.overlap for each in tried if each.precision == "int8" and each.size} == {
             0.25
         }
-        assert tried[0] == StorageVariant(kind="single", precision="float32", dim=384)
+        assert tried[0] == StorageVariant(precision="float32", dim=384)
 
     def test_clusters_are_of_the_usual_chunks_or_the_smallest(self):
         assert StorageChoices().base == ChunkSize(128, 0.25)
@@ -209,7 +207,7 @@ class TestVariants:
 
     def test_names_say_what_differs_from_the_usual_overlap(self):
         variants = [
-            StorageVariant(kind=kind, clusters=clusters, size=size, precision=precision, dim=64)
+            StorageVariant(clusters=clusters, size=size, precision=precision, dim=64)
             for kind, clusters, size, precision in (
                 ("single", None, None, "int8"),
                 ("clustered", 1, ChunkSize(64, 0.25), "int8"),

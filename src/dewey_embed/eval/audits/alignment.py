@@ -16,11 +16,11 @@ import numpy as np
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, TaskError
+from dewey_embed.eval.audits import CACHE
 from dewey_embed.eval.audits.angles import (
     DECILES,
     Alignment,
     Angles,
-    Doubles,
     Tightness,
     by_document,
     by_length,
@@ -30,13 +30,20 @@ from dewey_embed.eval.audits.angles import (
     pair_cosines,
     tightness,
 )
-from dewey_embed.eval.audits.document_vectors import CACHE, ChunkSize, DocumentVectorCache
 from dewey_embed.eval.beir import is_beir_folder
 from dewey_embed.eval.models import OPENAI, ST
-from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
-from dewey_embed.eval.scores import Interval
-from dewey_embed.eval.vector_cache import VectorCache
-from dewey_embed.progress import progress_bar
+from dewey_embed.eval.result_page import (
+    Cell,
+    Column,
+    Machine,
+    Plot,
+    ResultPage,
+    Series,
+    Table,
+    interval_columns,
+)
+from dewey_embed.eval.scores import Doubles, Interval
+from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache, VectorCache
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.diagnostics import alignment_figures, rank_figures
 from dewey_embed.train.recipe import (
@@ -113,9 +120,7 @@ def audit_alignment(
     corpus = _corpus(data, text_field=text_field, held_out=held_out, seed=seed)
     drawn = _drawn(corpus, num_documents, only=held_out is not None)
     texts = _beginnings(model, drawn, max_tokens)
-    total = sum(map(len, model.tokenizer.encode(texts))) if progress else 0
-    with progress_bar("encoding", total, "tokens", show=progress) as advance:
-        documents = student.encode(texts, advance)
+    documents = student.encode_with_progress(texts, show=progress)
     targets = _chunk_targets(
         teacher, _teacher_file(teacher, teacher_tokens, cache), texts, documents, len(sizes)
     )
@@ -262,9 +267,7 @@ def _page(
         name=f"alignment-{label}",
         title=f"Alignment of {label} with {Path(teacher_name).name}",
         summary=_summary(alignments, places, tight),
-        machine=Machine.here(
-            device=model.device.type, dtype=str(model.dtype).removeprefix("torch.")
-        ),
+        machine=Machine.running(model),
         tables=(
             _size_table(alignments, notes),
             _place_table(alignments, places),
@@ -272,7 +275,11 @@ def _page(
             _tightness_table(alignments, tight),
         ),
         plots=(
-            _cosine_histogram(alignments),
+            _histogram(
+                "Cosine of student and teacher",
+                {name: each.cosines for name, each in zip(names, alignments, strict=True)},
+                "share of the chunks",
+            ),
             _angle_plot(
                 "Angle by place in the document", "middle of the chunk (% of the document)",
                 [100 * (place + 0.5) / DECILES for place in range(DECILES)],
@@ -363,12 +370,8 @@ def _size_table(alignments: Sequence[Alignment], notes: Sequence[str]) -> Table:
         columns=(
             Column(name="chunk", unit="tokens", digits=0),
             Column(name="chunks", digits=0),
-            Column(name="cosine", best="highest", digits=3),
-            Column(name="cosine low", digits=3),
-            Column(name="cosine high", digits=3),
-            Column(name="angle", unit="°", best="lowest", digits=1),
-            Column(name="angle low", unit="°", digits=1),
-            Column(name="angle high", unit="°", digits=1),
+            *interval_columns("cosine", best="highest", digits=3),
+            *interval_columns("angle", unit="°", best="lowest", digits=1),
             Column(name="90th percentile", unit="°", best="lowest", digits=1),
             Column(name="correlation of similarities", best="highest", digits=3),
             Column(name="own target nearest", best="highest", digits=3),
@@ -388,8 +391,7 @@ def _place_table(alignments: Sequence[Alignment], places: Angles) -> Table:
         title="By place in the document",
         columns=(Column(name="place in the document"), *_angle_columns(alignments)),
         rows=tuple(
-            (f"{10 * place}–{10 * place + 10}%", *(_mean(angles[place]) for angles in places))
-            for place in range(DECILES)
+            (f"{10 * place}–{10 * place + 10}%", *_means(places, place)) for place in range(DECILES)
         ),
         notes=("Over documents with at least ten chunks of the size.",),
     )
@@ -409,17 +411,14 @@ def _length_table(
             Column(name="the document's vector", unit="°", best="lowest", digits=1),
         ),
         rows=tuple(
-            (
-                low, high, int(((tokens > low) & (tokens <= high)).sum()),
-                *(_mean(angles[row]) for angles in lengths),
-            )
+            (low, high, int(((tokens > low) & (tokens <= high)).sum()), *_means(lengths, row))
             for row, (low, high, _) in enumerate(bins)
         ),
         notes=(
             "The document's vector is compared with the mean of the teacher's vectors of its "
             "chunks, weighted by length; that of a short document with the teacher's vector of it.",
         ),
-    )  # fmt: skip
+    )
 
 
 def _angle_columns(alignments: Sequence[Alignment]) -> list[Column]:
@@ -429,8 +428,8 @@ def _angle_columns(alignments: Sequence[Alignment]) -> list[Column]:
     ]
 
 
-def _mean(angle: Interval | None) -> float | None:
-    return None if angle is None else angle.mean
+def _means(angles: Angles, row: int) -> list[float | None]:
+    return [None if (angle := line[row]) is None else angle.mean for line in angles]
 
 
 def _tightness_table(alignments: Sequence[Alignment], tight: Sequence[TightnessPair]) -> Table:
@@ -468,15 +467,6 @@ def _tightness_table(alignments: Sequence[Alignment], tight: Sequence[TightnessP
     )
 
 
-def _cosine_histogram(alignments: Sequence[Alignment]) -> Plot:
-    """Cosines of student and teacher, for each size of chunks."""
-    return _histogram(
-        "Cosine of student and teacher",
-        {f"chunks of {each.size}": each.cosines for each in alignments},
-        "share of the chunks",
-    )
-
-
 def _pair_histogram(alignments: Sequence[Alignment]) -> Plot:
     """Cosines of two chunks of one document and of two, to the student and to the teacher."""
     chosen = alignments[len(alignments) // 2]
@@ -499,13 +489,8 @@ def _histogram(title: str, values: Mapping[str, Doubles], y_label: str) -> Plot:
     series = []
     for name, each in known.items():
         counts, _ = np.histogram(np.clip(each, edges[0], 1.0), edges)
-        series.append(
-            Series(
-                name=name,
-                x=tuple(edges[:-1].tolist()),
-                y=tuple((counts / len(each)).tolist()),
-            )
-        )
+        shares = tuple((counts / len(each)).tolist())
+        series.append(Series(name=name, x=tuple(edges[:-1].tolist()), y=shares))
     return Plot(
         title=title, kind="histogram", x_label="cosine", y_label=y_label, series=tuple(series)
     )
@@ -527,15 +512,7 @@ def _angle_plot(
         y_label="angle to the teacher (°)",
         log_x=log_x,
         series=tuple(
-            Series(
-                name=name,
-                x=tuple(x),
-                y=tuple(None if each is None else each.mean for each in angles),
-                low=tuple(None if each is None else each.low for each in angles),
-                high=tuple(None if each is None else each.high for each in angles),
-            )
-            for name, angles in lines.items()
-            if any(angles)
+            Series.of_intervals(name, x, angles) for name, angles in lines.items() if any(angles)
         ),
     )
 

@@ -9,9 +9,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from dewey_embed.eval.scores import Interval, interval
+from dewey_embed.eval.scores import Doubles, Interval, interval
 from dewey_embed.train.diagnostics import HeldOut, mean_pairwise_cosine
 from dewey_embed.types import DocumentVectors, Floats, Mask, Rows
 
@@ -21,7 +20,6 @@ MIN_CHUNKS = 10
 
 LENGTH_EDGES = (0, 512, 1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 
-Doubles = NDArray[np.float64]
 Angles = list[list[Interval | None]]
 """A list for each chunk size, along an axis; None where there is no chunk."""
 

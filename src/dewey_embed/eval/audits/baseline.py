@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from dewey_embed.config import Settings
 from dewey_embed.errors import ConfigError
-from dewey_embed.eval.audits.document_vectors import CACHE
+from dewey_embed.eval.audits import CACHE
 from dewey_embed.eval.audits.rankers import TOP_K, Ranker, finite, open_ranker
 from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.models import is_peer
@@ -217,12 +217,8 @@ def _page(
                 x_label="model",
                 y_label="nDCG@10",
                 series=(
-                    Series(
-                        name="nDCG@10",
-                        x=tuple(each.label for each in figures),
-                        y=tuple(each.ndcg[0] for each in figures),
-                        low=tuple(each.ndcg[1] for each in figures),
-                        high=tuple(each.ndcg[2] for each in figures),
+                    Series.of_intervals(
+                        "nDCG@10", [each.label for each in figures], [each.ndcg for each in figures]
                     ),
                 ),
             ),

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.eval.audits.document_vectors import CACHE, ChunkSize, DocumentVectorCache
+from dewey_embed.eval.audits import CACHE
 from dewey_embed.eval.audits.encode_time import EncodeTime, encode_table, encode_times
 from dewey_embed.eval.audits.storage import (
     CorpusVectors,
@@ -29,7 +29,8 @@ from dewey_embed.eval.audits.storage import (
 )
 from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
-from dewey_embed.eval.scores import interval, paired_p_value, query_scores
+from dewey_embed.eval.scores import interval, paired_p_value, query_scores, rank_documents
+from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache
 from dewey_embed.progress import progress_bar
 from dewey_embed.types import DocumentVectors, Floats
 
@@ -85,10 +86,7 @@ def measure(
     """
     variants = choices.variants(model.embedding_dim)
     vectors = DocumentVectorCache(model, cache, choices.sizes())
-    texts = list(data.documents.values())
-    total = sum(map(len, model.tokenizer.encode(texts))) if progress else 0
-    with progress_bar("encoding", total, "tokens", show=progress) as advance:
-        documents = vectors.encode(texts, advance)
+    documents = vectors.encode_with_progress(list(data.documents.values()), show=progress)
     queries = model.encode_query(list(data.queries.values()))
     own = np.stack([each.vector for each in documents])
     corpora: dict[tuple[ChunkSize | None, int | None], CorpusVectors] = {}
@@ -112,7 +110,7 @@ def _corpus_vectors(
 ) -> CorpusVectors:
     """The vectors that a variant stores, at full precision and width."""
     if variant.size is None:
-        return CorpusVectors.without_chunks(own)
+        return CorpusVectors.of(own)
     chunks = [each.at(sizes.index(variant.size))[0] for each in documents]
     if variant.clusters is not None:
         chunks = [cluster_centres(each, variant.clusters) for each in chunks]
@@ -123,12 +121,7 @@ def _cost(
     variant: StorageVariant, stored: StoredVectors, data: RetrievalData, queries: Floats
 ) -> StorageCost:
     scores = stored.scores(queries)
-    names = list(data.documents)
-    best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP_K]
-    ranking = {
-        query: {names[place]: float(row[place]) for place in places.tolist()}
-        for query, row, places in zip(data.queries, scores, best, strict=True)
-    }
+    ranking = rank_documents(data.queries, list(data.documents), scores, TOP_K)
     by_query = query_scores(data.qrels, ranking).values()
     timed = queries[:: max(1, len(queries) // TIMED_QUERIES)][:TIMED_QUERIES]
     return StorageCost(
@@ -161,9 +154,7 @@ def _page(
         name=f"cost-{label}-{task.name}",
         title=f"What many vectors buy and cost: {label} on {task.name}",
         summary=_summary(costs, front, default, times),
-        machine=Machine.here(
-            device=model.device.type, dtype=str(model.dtype).removeprefix("torch.")
-        ),
+        machine=Machine.running(model),
         tables=(
             _costs_table("Pareto front", front, front, notes),
             _one_change_table(costs, default),
@@ -318,7 +309,7 @@ def _one_change(
     assert base.size is not None
     for cost in costs:
         other = cost.variant
-        alike = replace(other, size=base.size, clusters=None, kind="multi") == base
+        alike = replace(other, size=base.size, clusters=None) == base
         if other.kind != "multi":
             if alike:
                 changes.append(("vectors", cost))

@@ -9,9 +9,9 @@ from random import Random
 from typing import Any
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.eval.audits.document_vectors import ChunkSize
 from dewey_embed.eval.beir import RetrievalData
 from dewey_embed.eval.result_page import Column, Table
+from dewey_embed.eval.vector_cache import ChunkSize
 from dewey_embed.progress import progress_bar
 from dewey_embed.types import DocumentVectors
 

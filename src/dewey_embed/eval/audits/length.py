@@ -9,26 +9,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
+from random import Random
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
-from dewey_embed.errors import ConfigError
-from dewey_embed.eval.audits.document_vectors import CACHE, ChunkSize, DocumentVectorCache
-from dewey_embed.eval.audits.joined import MIN_DOCUMENTS, JoinedTasks
+from dewey_embed.errors import ConfigError, TaskError
+from dewey_embed.eval.audits import CACHE, LENGTHS, MIN_DOCUMENTS
 from dewey_embed.eval.beir import RetrievalData, read_beir
 from dewey_embed.eval.generated import passkey
-from dewey_embed.eval.result_page import Column, Machine, Plot, ResultPage, Series, Table
-from dewey_embed.eval.scores import Interval, interval, query_scores
+from dewey_embed.eval.result_page import (
+    Column,
+    Machine,
+    Plot,
+    ResultPage,
+    Series,
+    Table,
+    interval_columns,
+)
+from dewey_embed.eval.scores import Interval, interval, query_scores, rank_documents
+from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache
 from dewey_embed.progress import Advance, progress_bar
+from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.types import SimilarityMode
 
-LENGTHS = (1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072)
 MIN_LENGTH = 64
+SEPARATOR = "\n\n"
 TOKENS_PER_LENGTH = 2**20
 FALL = 0.05
 MODES: tuple[SimilarityMode, ...] = ("single", "multi")
@@ -130,15 +140,13 @@ def _measure(
 ) -> list[LengthScores]:
     """The scores of each mode at one length."""
     data = task.at(length)
+    names = list(data.documents)
     documents = vectors.encode(list(data.documents.values()), advance)
     queries = vectors.model.encode_query(list(data.queries.values()))
     scores = []
     for mode in MODES:
         similarities = vectors.model.similarity(queries, documents, mode=mode)
-        ranking = {
-            query: dict(zip(data.documents, map(float, row), strict=True))
-            for query, row in zip(data.queries, similarities, strict=True)
-        }
+        ranking = rank_documents(data.queries, names, similarities, len(names))
         by_query = query_scores(data.qrels, ranking).values()
         scores.append(
             LengthScores(
@@ -201,6 +209,113 @@ def _passkey_task(lengths: Sequence[int], num_documents: int, seed: int) -> Leng
     )
 
 
+class JoinedTasks:
+    """A corpus → one task for each length, with the same answering documents and queries.
+
+    An answering document is the only relevant one of a query and fits into the shortest of
+    `lengths`, which are the requested lengths into which at least eight documents fit. The
+    documents around it are relevant to none of the queries. Its id and the seed decide their order
+    and its depth, for all lengths alike.
+    """
+
+    def __init__(
+        self,
+        data: RetrievalData,
+        tokenizer: Tokenizer,
+        *,
+        lengths: Sequence[int],
+        num_documents: int,
+        seed: int,
+    ) -> None:
+        """Choose the documents; lengths are in tokens of the texts themselves.
+
+        Raises:
+            TaskError: too few documents answer a query and fit, or there are no others to join.
+
+        """
+        self.data, self.tokenizer, self.seed = data, tokenizer, seed
+        self._sizes: dict[str, int] = {}
+        alone = {next(iter(gains)) for gains in data.qrels.values() if len(gains) == 1}
+        names = sorted(name for name in alone if self._size(name))
+        fitting = {
+            length: [name for name in names if self._size(name) <= length]
+            for length in sorted(lengths)
+        }
+        self.lengths = [length for length in fitting if len(fitting[length]) >= MIN_DOCUMENTS]
+        if not self.lengths:
+            raise TaskError(
+                f"{data.name}: {len(fitting[max(lengths)])} documents are the only relevant one of "
+                f"a query and have at most {max(lengths):,} tokens; {MIN_DOCUMENTS} are needed"
+            )
+        shortest = fitting[self.lengths[0]]
+        kept = Random(seed).sample(shortest, min(num_documents, len(shortest)))
+        self.answers = kept
+        self.qrels = {
+            query: dict(gains)
+            for query, gains in data.qrels.items()
+            if len(gains) == 1 and set(kept).issuperset(gains)
+        }
+        self.others = sorted(set(data.documents) - set(kept))
+        if not self.others:
+            raise TaskError(
+                f"{data.name}: all {len(kept)} documents answer a query; there is none to join "
+                "them with. Take fewer (--tokens-per-length), or take a larger corpus"
+            )
+
+    def at(self, length: int) -> RetrievalData:
+        """The task whose documents all have `length` tokens, or a few less."""
+        return RetrievalData(
+            name=f"{self.data.name}-{length}",
+            documents={name: self._join(name, length) for name in self.answers},
+            queries={query: self.data.queries[query] for query in self.qrels},
+            qrels=self.qrels,
+        )
+
+    @property
+    def num_other_tokens(self) -> int:
+        """Tokens of all documents that the answering ones are joined with."""
+        return sum(self._size(name) for name in self.others)
+
+    def _join(self, answer: str, length: int) -> str:
+        """The answering document among others."""
+        rng = Random(f"{self.seed} {answer}")
+        order = rng.sample(self.others, len(self.others))
+        depth = rng.random()
+        room = length - self._size(answer)
+        while True:
+            parts = self._fill(order, room)
+            parts.insert(round(depth * len(parts)), self.data.documents[answer])
+            text = SEPARATOR.join(parts)
+            # Tokenizers may count joined texts a little differently from single ones.
+            surplus = self._count(text) - length
+            if surplus <= 0:
+                return text
+            room -= surplus
+
+    def _fill(self, order: Sequence[str], room: int) -> list[str]:
+        """Documents of `room` tokens together, the last one cut."""
+        parts: list[str] = []
+        for name in cycle(order):
+            if room <= 0:
+                break
+            text = self.data.documents[name]
+            if self._size(name) > room:
+                tokens = self.tokenizer.encode([text])[0]
+                text = text[: int(tokens.offsets[room - 1, 1])]
+            parts.append(text)
+            room -= max(self._size(name), 1)
+        return parts
+
+    def _size(self, name: str) -> int:
+        """Tokens of a document."""
+        if name not in self._sizes:
+            self._sizes[name] = self._count(self.data.documents[name])
+        return self._sizes[name]
+
+    def _count(self, text: str) -> int:
+        return len(self.tokenizer.encode([text])[0])
+
+
 def _page(
     model: Dewey, scores: Sequence[LengthScores], task_notes: Sequence[str], *, chunk_tokens: int
 ) -> ResultPage:
@@ -226,9 +341,7 @@ def _page(
         name=f"length-{label}",
         title=f"Retrieval by document length: {label}",
         summary=" ".join(_fall_in_words(*key, line) for key, line in lines.items()),
-        machine=Machine.here(
-            device=model.device.type, dtype=str(model.dtype).removeprefix("torch.")
-        ),
+        machine=Machine.running(model),
         tables=(_falls_table(lines), _scores_table(scores, notes)),
         plots=(
             _plot("Accuracy@1", "accuracy", lines, notes),
@@ -276,11 +389,6 @@ def _falls_table(lines: Lines) -> Table:
 
 def _scores_table(scores: Sequence[LengthScores], notes: Sequence[str]) -> Table:
     """Every figure with its interval."""
-    figures = [
-        Column(name=f"{name}{end}", best=None if end else "highest")
-        for name in ("nDCG@10", "accuracy@1")
-        for end in ("", " low", " high")
-    ]
     return Table(
         title="By length",
         columns=(
@@ -290,7 +398,8 @@ def _scores_table(scores: Sequence[LengthScores], notes: Sequence[str]) -> Table
             Column(name="mean of documents", unit="tokens", digits=0),
             Column(name="documents", digits=0),
             Column(name="queries", digits=0),
-            *figures,
+            *interval_columns("nDCG@10", best="highest"),
+            *interval_columns("accuracy@1", best="highest"),
         ),
         rows=tuple(
             (
@@ -307,18 +416,14 @@ def _plot(
     title: str, measure: Literal["accuracy", "ndcg"], lines: Lines, notes: Sequence[str]
 ) -> Plot:
     """A line for each task and mode over the length."""
-    series = []
-    for (task, mode), line in lines.items():
-        values: list[Interval] = [getattr(scores, measure) for scores in line]
-        series.append(
-            Series(
-                name=f"{task}, {mode}",
-                x=tuple(float(scores.length) for scores in line),
-                y=tuple(value.mean for value in values),
-                low=tuple(value.low for value in values),
-                high=tuple(value.high for value in values),
-            )
+    series = [
+        Series.of_intervals(
+            f"{task}, {mode}",
+            [float(scores.length) for scores in line],
+            [getattr(scores, measure) for scores in line],
         )
+        for (task, mode), line in lines.items()
+    ]
     return Plot(
         title=f"{title} by document length",
         kind="line",

@@ -8,20 +8,18 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stderr
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ResultsError
 from dewey_embed.eval.models import is_peer, open_peer
 from dewey_embed.eval.tasks import SPLIT, retrieval_metadata
 from dewey_embed.index.index import Index
-from dewey_embed.types import Document, SearchMode
+from dewey_embed.types import Document, Floats, SearchMode
 
 if TYPE_CHECKING:
-    from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
     from mteb.types import PromptType
 
 TOP_K = 10
@@ -59,24 +57,25 @@ class Texts:
         return (self[row] for row in range(len(self)))
 
 
-class Ranker(Protocol):
+class Ranker:
     """A model that indexes documents and ranks them for one query at a time, in its modes."""
 
-    name: str
-    identity: str
-    modes: Sequence[str]
+    modes: Sequence[str] = ("",)
+
+    def __init__(self, name: str, identity: str) -> None:
+        self.name, self.identity = name, identity
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
         """Index documents by id; `folder` is for its files."""
-        ...
+        raise NotImplementedError
 
     def rank(self, query: str, mode: str) -> dict[str, float]:
         """Scores of the ten best documents."""
-        ...
+        raise NotImplementedError
 
     def num_bytes(self) -> int | None:
         """Bytes of the index on disk; `None` if unknown."""
-        ...
+        raise NotImplementedError
 
 
 def open_ranker(name: str, *, device: str | None = None) -> Ranker:
@@ -95,19 +94,17 @@ def open_ranker(name: str, *, device: str | None = None) -> Ranker:
 
     # Without a cache, so that each encoding is timed.
     peer = open_peer(name, device=device)
-    if isinstance(peer, SearchProtocol):
-        return SearchRanker(name, peer)
-    return EncoderRanker(name, cast("EncoderProtocol", peer))
+    kind = SearchRanker if isinstance(peer, SearchProtocol) else EncoderRanker
+    return kind(name, peer)
 
 
-class DeweyRanker:
+class DeweyRanker(Ranker):
     """A Dewey model through `Index`, as its users search; one index for all modes."""
 
     modes: Sequence[str] = ("single", "multi", "hybrid")
 
     def __init__(self, name: str, model: Dewey) -> None:
-        self.name = Path(name).name
-        self.identity = model.fingerprint
+        super().__init__(Path(name).name, model.fingerprint)
         self._model = model
         self._index: Index | None = None
 
@@ -129,16 +126,20 @@ class DeweyRanker:
         return folder_bytes(self._index.path)
 
 
-class SearchRanker:
-    """A peer that searches by itself, such as BM25."""
+class PeerRanker(Ranker):
+    """A peer under mteb's protocols, with the arguments by which mteb names a task to it."""
 
-    modes: Sequence[str] = ("",)
-
-    def __init__(self, name: str, peer: SearchProtocol) -> None:
-        self.name = name
-        self.identity = f"{name}-{peer.mteb_model_meta.revision}"
+    def __init__(self, name: str, peer: Any) -> None:
+        super().__init__(name, f"{name}-{peer.mteb_model_meta.revision}")
         self._peer = peer
-        self._arguments = _task_arguments(name)
+        about = retrieval_metadata(
+            "Baseline", path=name, revision="1", description="A corpus of the user's own."
+        )
+        self._arguments = {"task_metadata": about, "hf_split": SPLIT, "hf_subset": "default"}
+
+
+class SearchRanker(PeerRanker):
+    """A peer that searches by itself, such as BM25."""
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
         """Give the documents to the peer."""
@@ -167,18 +168,11 @@ class SearchRanker:
             return folder_bytes(Path(folder))
 
 
-class EncoderRanker:
+class EncoderRanker(PeerRanker):
     """A peer that encodes texts; a query is compared with every document."""
 
-    modes: Sequence[str] = ("",)
-    _vectors: NDArray[Any]
+    _vectors: Floats
     _ids: list[str]
-
-    def __init__(self, name: str, peer: EncoderProtocol) -> None:
-        self.name = name
-        self.identity = f"{name}-{peer.mteb_model_meta.revision}"
-        self._peer = peer
-        self._arguments = _task_arguments(name)
 
     def index(self, documents: Mapping[str, str], folder: Path, *, progress: bool) -> None:
         """Encode the documents.
@@ -211,7 +205,7 @@ class EncoderRanker:
         """Bytes of the vectors."""
         return int(self._vectors.nbytes)
 
-    def _encode(self, texts: Sequence[str], kind: PromptType) -> NDArray[Any]:
+    def _encode(self, texts: Sequence[str], kind: PromptType) -> Floats:
         """(N, D) of texts, which are all queries or all documents."""
         import torch
         from torch.utils.data import DataLoader
@@ -248,14 +242,6 @@ def finite(scores: dict[str, float], name: str, query: str) -> dict[str, float]:
 def folder_bytes(folder: Path) -> int:
     """Bytes of all files under a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _task_arguments(name: str) -> dict[str, Any]:
-    """The arguments by which mteb names the task to a model."""
-    about = retrieval_metadata(
-        "Baseline", path=name, revision="1", description="A corpus of the user's own."
-    )
-    return {"task_metadata": about, "hf_split": SPLIT, "hf_subset": "default"}
 
 
 def _texts(texts: Mapping[str, str]) -> Any:

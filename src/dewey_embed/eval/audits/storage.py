@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.errors import ConfigError
-from dewey_embed.eval.audits.document_vectors import ChunkSize
+from dewey_embed.eval.scores import Doubles
+from dewey_embed.eval.vector_cache import ChunkSize
 from dewey_embed.quantization import to_precision, to_unit_float, truncate
 from dewey_embed.scoring import multi_scores
 from dewey_embed.types import Floats, Precision, Rows
@@ -34,11 +35,17 @@ VectorKind = Literal["single", "clustered", "multi"]
 class StorageVariant:
     """A way to store a corpus: a vector a document, or also those of clusters or of chunks."""
 
-    kind: VectorKind
     size: ChunkSize | None = None
     clusters: int | None = None
     precision: Precision
     dim: int
+
+    @property
+    def kind(self) -> VectorKind:
+        """Whether a document's only vector is its own, or the others are clusters or chunks."""
+        if self.size is None:
+            return "single"
+        return "multi" if self.clusters is None else "clustered"
 
     @property
     def name(self) -> str:
@@ -62,7 +69,7 @@ class StorageCost:
     """
 
     variant: StorageVariant
-    ndcg_scores: NDArray[np.float64]
+    ndcg_scores: Doubles
     recall: float
     num_vectors: int
     num_bytes: int
@@ -142,14 +149,11 @@ class StorageChoices:
         for dim in widths:
             for precision in self.precisions:
                 variant = partial(StorageVariant, precision=precision, dim=dim)
-                variants.append(variant(kind="single"))
-                variants += [
-                    variant(kind="clustered", clusters=num, size=self.base)
-                    for num in sorted(self.clusters)
-                ]
+                variants.append(variant())
+                variants += [variant(clusters=num, size=self.base) for num in sorted(self.clusters)]
                 full = precision == self.precisions[0] and dim == widths[0]
                 variants += [
-                    variant(kind="multi", size=size)
+                    variant(size=size)
                     for size in self.sizes()
                     if full or size.overlap == self.overlaps[0]
                 ]
@@ -159,8 +163,7 @@ class StorageChoices:
 class CorpusVectors(NamedTuple):
     """Vectors of N documents (N, D) and of their chunks or clusters (C, D), document by document.
 
-    `counts` (N,) are each document's number of chunks. All float32, unit length. A corpus with one
-    vector a document has no chunks.
+    `counts` (N,) are each document's number of chunks. All float32, unit length.
     """
 
     documents: Floats
@@ -168,15 +171,11 @@ class CorpusVectors(NamedTuple):
     counts: Rows
 
     @classmethod
-    def of(cls, documents: Floats, chunks: Sequence[Floats]) -> CorpusVectors:
-        """The vectors of documents with those of their chunks, (C, D) for each document."""
+    def of(cls, documents: Floats, chunks: Sequence[Floats] | None = None) -> CorpusVectors:
+        """The vectors of documents with those of their chunks, (C, D) for each, or with none."""
+        chunks = [documents[:0]] * len(documents) if chunks is None else chunks
         counts = np.array([len(each) for each in chunks], np.int64)
         return cls(documents, np.concatenate([documents[:0], *chunks]), counts)
-
-    @classmethod
-    def without_chunks(cls, documents: Floats) -> CorpusVectors:
-        """Documents that have one vector each."""
-        return cls(documents, documents[:0], np.zeros(len(documents), np.int64))
 
 
 class StoredVectors:
