@@ -20,6 +20,7 @@ from mteb.abstasks import AbsTaskRetrieval
 from dewey_embed.errors import TaskError
 from dewey_embed.eval.beir import RetrievalData, numbered_lines
 from dewey_embed.eval.tasks import SPLIT, retrieval_metadata, retrieval_task
+from dewey_embed.files import sha256
 
 
 class PaperFigures(NamedTuple):
@@ -221,8 +222,7 @@ def _digest(paths: Sequence[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         try:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(sha256(path))
         except OSError as error:
             raise TaskError(f"{path}: cannot be read: {error.strerror}") from None
     return digest.hexdigest()[:16]

@@ -20,6 +20,7 @@ from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.eval.vector_cache import finite_rows
+from dewey_embed.files import sha256
 from dewey_embed.types import SearchMode
 
 if TYPE_CHECKING:
@@ -267,8 +268,7 @@ def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(sha256(path))
     return digest.hexdigest()[:16]
 
 

@@ -21,14 +21,12 @@ from dewey_embed.eval.audits.angles import (
     DECILES,
     Alignment,
     Angles,
-    Tightness,
     by_document,
     by_length,
     by_place,
     degrees,
     length_bins,
     pair_cosines,
-    tightness,
 )
 from dewey_embed.eval.beir import is_beir_folder
 from dewey_embed.eval.models import OPENAI, ST
@@ -69,9 +67,6 @@ TEACHER_TOKENS = 256
 BARS = 40
 PAIR_CHUNKS = 1500
 """Chunks of which all pairs are counted."""
-
-TightnessPair = tuple[Tightness, Tightness]
-"""The student's and the teacher's."""
 
 
 def audit_alignment(
@@ -138,10 +133,9 @@ def audit_alignment(
         model,
         [Alignment.of(size, documents, place, targets[place], document_targets)
          for place, size in enumerate(sizes)],
+        notes=_notes(documents, data, max_tokens, sizes,
+                     teacher_name=teacher.name, teacher_tokens=teacher_tokens),
         teacher_name=teacher.name,
-        teacher_tokens=teacher_tokens,
-        max_tokens=max_tokens,
-        sources=[str(path) for path in data],
     )  # fmt: skip
 
 
@@ -244,35 +238,25 @@ def _page(
     model: Dewey,
     alignments: Sequence[Alignment],
     *,
+    notes: Sequence[str],
     teacher_name: str,
-    teacher_tokens: int,
-    max_tokens: int,
-    sources: Sequence[str],
 ) -> ResultPage:
     """The page of a student and a teacher; the smallest chunk size comes first."""
     places, lengths = by_place(alignments), by_length(alignments)
     bins = length_bins(alignments[0])
-    tight = [
-        (
-            tightness(each.held.chunks, each.held.texts),
-            tightness(each.held.chunk_targets, each.held.texts),
-        )
-        for each in alignments
-    ]
-    notes = _notes(alignments, teacher_name, teacher_tokens, max_tokens, sources)
     label = Path(model.name).name
     names = [f"chunks of {each.size}" for each in alignments]
     return ResultPage(
         kind="alignment",
         name=f"alignment-{label}",
         title=f"Alignment of {label} with {Path(teacher_name).name}",
-        summary=_summary(alignments, places, tight),
+        summary=_summary(alignments, places),
         machine=Machine.running(model),
         tables=(
             _size_table(alignments, notes),
             _place_table(alignments, places),
             _length_table(alignments, bins, lengths),
-            _tightness_table(alignments, tight),
+            _tightness_table(alignments),
         ),
         plots=(
             _histogram(
@@ -290,43 +274,41 @@ def _page(
                 [float(middle) for _, _, middle in bins],
                 dict(zip([*names, "the document's vector"], lengths, strict=True)), log_x=True,
             ),
-            _tightness_plot(alignments, tight),
+            _tightness_plot(alignments),
             _pair_histogram(alignments),
         ),
     )  # fmt: skip
 
 
 def _notes(
-    alignments: Sequence[Alignment],
+    documents: Sequence[DocumentVectors],
+    data: Sequence[Path],
+    max_tokens: int,
+    sizes: Sequence[int],
+    *,
     teacher_name: str,
     teacher_tokens: int,
-    max_tokens: int,
-    sources: Sequence[str],
 ) -> list[str]:
-    lengths = alignments[0].held.text_tokens
+    num_tokens = sum(each.num_tokens for each in documents)
     notes = [
-        f"{len(lengths):,} documents with {int(lengths.sum()):,} tokens from {', '.join(sources)}, "
-        f"cut at {max_tokens:,} tokens. The student reads complete documents; {teacher_name} "
-        "reads the text of each chunk alone. Chunks do not overlap.",
+        f"{len(documents):,} documents with {num_tokens:,} tokens from "
+        f"{', '.join(map(str, data))}, cut at {max_tokens:,} tokens. The student reads complete "
+        f"documents; {teacher_name} reads the text of each chunk alone. Chunks do not overlap.",
         "Means over documents of the means of their chunks, with 95% bootstrap intervals over "
         "documents.",
     ]
-    cut = [str(each.size) for each in alignments if each.size > teacher_tokens]
+    cut = [str(size) for size in sizes if size > teacher_tokens]
     if cut:
         notes.append(
             f"The teacher reads {teacher_tokens} tokens: of chunks of {', '.join(cut)} tokens it "
             "sees the beginning only."
         )
-    if len(lengths) == 1:
+    if len(documents) == 1:
         notes.append("One document: no chunks of two documents can be compared.")
     return notes
 
 
-def _summary(
-    alignments: Sequence[Alignment],
-    places: Angles,
-    tight: Sequence[TightnessPair],
-) -> str:
+def _summary(alignments: Sequence[Alignment], places: Angles) -> str:
     angles = [
         f"{angle.mean:.1f}° at {each.size} tokens"
         for each in alignments
@@ -340,7 +322,7 @@ def _summary(
             f" Along documents (chunks of {alignments[middle].size}) it lies between "
             f"{min(known):.1f}° and {max(known):.1f}°."
         )
-    ours, theirs = tight[middle]
+    ours, theirs = alignments[middle].tightness
     if ours.difference is not None and theirs.difference is not None:
         summary += (
             f" The cosine of two chunks of one document is higher than that of two documents by "
@@ -432,10 +414,11 @@ def _means(angles: Angles, row: int) -> list[float | None]:
     return [None if (angle := line[row]) is None else angle.mean for line in angles]
 
 
-def _tightness_table(alignments: Sequence[Alignment], tight: Sequence[TightnessPair]) -> Table:
+def _tightness_table(alignments: Sequence[Alignment]) -> Table:
     """How chunks of one document cluster, to the student and to the teacher."""
     rows: list[tuple[Cell, ...]] = []
-    for each, (ours, theirs) in zip(alignments, tight, strict=True):
+    for each in alignments:
+        ours, theirs = each.tightness
         excess = None
         if ours.difference is not None and theirs.difference is not None:
             excess = ours.difference - theirs.difference
@@ -517,7 +500,7 @@ def _angle_plot(
     )
 
 
-def _tightness_plot(alignments: Sequence[Alignment], tight: Sequence[TightnessPair]) -> Plot:
+def _tightness_plot(alignments: Sequence[Alignment]) -> Plot:
     """How much more alike a document's chunks are, by their size, to each of the two."""
     return Plot(
         title="How tightly a document's chunks cluster",
@@ -529,7 +512,7 @@ def _tightness_plot(alignments: Sequence[Alignment], tight: Sequence[TightnessPa
             Series(
                 name=who,
                 x=tuple(float(each.size) for each in alignments),
-                y=tuple(pair[number].difference for pair in tight),
+                y=tuple(each.tightness[number].difference for each in alignments),
             )
             for number, who in enumerate(("student", "teacher"))
         ),

@@ -68,6 +68,12 @@ class Alignment:
         """(B,) chunks of each document."""
         return np.bincount(self.held.texts, minlength=len(self.held.text_tokens))
 
+    @cached_property
+    def tightness(self) -> tuple[Tightness, Tightness]:
+        """How documents' chunks cluster to the student, and to the teacher."""
+        held = self.held
+        return tightness(held.chunks, held.texts), tightness(held.chunk_targets, held.texts)
+
     def angle(self, mask: Mask | slice = slice(None)) -> Interval | None:
         """The mean angle of all chunks, or of those in a mask."""
         return by_document(degrees(self.cosines[mask]), self.held.texts[mask])
