@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/python_reference.py
 
-# Not reordered: the files with few tests, which would come last, hold the longest one.
+# Not reordered: tests/conftest.py begins with the files that take longest.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		-m "not slow"
@@ -73,6 +73,12 @@ RESULTS := benchmarks/results
 measure: $(READY)
 	$(BIN)/dewey eval mini bm25 minilm minilm-windows minilm-chunks --suite $(DATA)/eval \
 		--results runs/eval --cache runs/eval-cache -o $(RESULTS)/eval.json
+	mkdir -p runs/passages
+	ln -sfn $(addprefix $(abspath $(DATA))/,eval/chroma_chunks context/factbook_fields_dev \
+		context/medquad_sections_dev context/fairytaleqa_sections) runs/passages
+	$(BIN)/dewey eval mini bm25 --mode hybrid --suite runs/passages --passages \
+		--results runs/eval --cache runs/eval-cache -o $(RESULTS)/passages.json
+	$(BIN)/python benchmarks/passages.py $(DATA)/eval/chroma_chunks --cache runs/splitters
 	$(BIN)/dewey eval mini minilm --suite mteb-offline --data $(DATA) --mode single \
 		--results runs/short_texts --cache runs/eval-cache -o $(RESULTS)/short_texts.json
 	$(BIN)/dewey audit alignment --held-out 0.01 -o $(RESULTS)/audits/alignment.json $(addprefix \

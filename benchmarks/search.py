@@ -71,41 +71,26 @@ def parse() -> argparse.Namespace:
 
 
 class Truth:
-    """Queries (Q, D) and the tenth best score of each, among chunks and among documents."""
+    """Queries (Q, D) and the tenth best score of each among the chunks."""
 
     def __init__(self, chunks: Chunks, queries: np.ndarray) -> None:
         self.chunks, self.queries = chunks, queries
-        best, documents = [], []
+        best = []
         for part in np.array_split(queries, -(-len(queries) // 50)):
             scores = np.empty((len(part), len(chunks.vectors)), np.float32)
             for start in range(0, len(chunks.vectors), 65_536):
                 block = chunks.vectors[start : start + 65_536].astype(np.float32)
                 scores[:, start : start + len(block)] = part @ block.T
-            documents.append(tenth(np.maximum.reduceat(scores, chunks.starts[:-1], axis=1)))
-            best.append(tenth(scores))
-        self.best, self.best_documents = np.concatenate(best), np.concatenate(documents)
+            best.append(np.partition(scores, -NUM, axis=1)[:, -NUM])
+        self.best = np.concatenate(best)
 
-    def recall(self, first: int, found: list[np.ndarray], documents: bool) -> float:
+    def recall(self, first: int, found: list[np.ndarray]) -> float:
         """Share of the ten nearest of the queries from the `first` on that were found."""
         hits = 0
         for i, rows in enumerate(found, start=first):
-            query, distinct = self.queries[i], np.unique(rows[:NUM])
-            if documents:
-                bounds = [slice(*self.chunks.starts[row : row + 2]) for row in distinct]
-                scores = [self._scores(bound, query).max() for bound in bounds]
-            else:
-                scores = self._scores(distinct, query)
-            least = self.best_documents[i] if documents else self.best[i]
-            hits += int((np.asarray(scores) >= least - TOLERANCE).sum())
+            distinct = self.chunks.vectors[np.unique(rows[:NUM])].astype(np.float32)
+            hits += int((distinct @ self.queries[i] >= self.best[i] - TOLERANCE).sum())
         return hits / (NUM * len(found))
-
-    def _scores(self, rows: slice | np.ndarray, query: np.ndarray) -> np.ndarray:
-        return self.chunks.vectors[rows].astype(np.float32) @ query
-
-
-def tenth(scores: np.ndarray) -> np.ndarray:
-    """(Q,): the tenth largest of each row."""
-    return np.partition(scores, -NUM, axis=1)[:, -NUM]
 
 
 class Contender:
@@ -116,7 +101,7 @@ class Contender:
         self.engine = ENGINES[name]
         self.folder = path.parent / name.replace(" ", "_")
         self.folder.mkdir()
-        self._start = lambda: Process(name, path, chunks.starts, self.folder)
+        self._start = lambda: Process(name, path, self.folder)
         self._vectors, self._rounds, self._found = path, [], []
         say(f"{len(chunks.vectors):,} {name}: building")
         builder = self._start()
@@ -129,7 +114,7 @@ class Contender:
         """The first setting that is good enough, or the most thorough."""
         for setting in self.engine.settings:
             found, _, _ = self.process("search", self.truth.queries[:TUNING_QUERIES], setting)
-            recall = self.truth.recall(0, found, self.engine.documents)
+            recall = self.truth.recall(0, found)
             say(f"{self.name}, {setting}: recall {recall:.4f}")
             if recall >= GOOD_ENOUGH:
                 break
@@ -153,7 +138,7 @@ class Contender:
             "rows": len(self.truth.chunks.vectors),
             "engine": self.name,
             "setting": self.setting,
-            "recall_at_10": self.truth.recall(TUNING_QUERIES, self._found, self.engine.documents),
+            "recall_at_10": self.truth.recall(TUNING_QUERIES, self._found),
             "p50_ms": float(np.median(times)),
             "p95_ms": float(np.percentile(times, 95)),
             "p50_ms_of_rounds": [float(np.median(each)) for each in rounds],

@@ -28,19 +28,11 @@ def build_dewey(vectors: np.ndarray, folder: Path) -> None:
     build_ivf(vectors, folder / "chunks.faiss")
 
 
-def open_dewey(vectors: np.ndarray, _: np.ndarray, folder: Path) -> Search:
+def open_dewey(vectors: np.ndarray, folder: Path) -> Search:
     from dewey_embed.index.vectors import read_neighbours
 
     neighbours = read_neighbours(vectors, folder / "chunks.faiss")
     return lambda query, _: neighbours.nearest(query, NUM)[0]
-
-
-def open_dewey_documents(vectors: np.ndarray, starts: np.ndarray, folder: Path) -> Search:
-    """Ours, as `dewey search` asks: the documents of the best chunks, in place of chunks."""
-    from dewey_embed.index.vectors import best_documents, read_neighbours
-
-    neighbours = read_neighbours(vectors, folder / "chunks.faiss")
-    return lambda query, _: best_documents(neighbours, starts, query, NUM)[0]
 
 
 def build_faiss(factory: str, vectors: np.ndarray, folder: Path) -> None:
@@ -57,7 +49,7 @@ def build_faiss(factory: str, vectors: np.ndarray, folder: Path) -> None:
     faiss.write_index(index, str(folder / "index.faiss"))
 
 
-def open_faiss(_: np.ndarray, __: np.ndarray, folder: Path) -> Search:
+def open_faiss(_: np.ndarray, folder: Path) -> Search:
     import faiss
 
     index = faiss.read_index(str(folder / "index.faiss"), faiss.IO_FLAG_MMAP)
@@ -86,7 +78,7 @@ def build_usearch(vectors: np.ndarray, folder: Path) -> None:
     index.save(str(folder / "index.usearch"))
 
 
-def open_usearch(_: np.ndarray, __: np.ndarray, folder: Path) -> Search:
+def open_usearch(_: np.ndarray, folder: Path) -> Search:
     from usearch.index import Index
 
     index = Index.restore(str(folder / "index.usearch"), view=True)
@@ -112,7 +104,7 @@ def build_lancedb(kind: str, vectors: np.ndarray, folder: Path) -> None:
     table.create_index("dot", index_type=kind, **parts)
 
 
-def open_lancedb(_: np.ndarray, __: np.ndarray, folder: Path) -> Search:
+def open_lancedb(_: np.ndarray, folder: Path) -> Search:
     import lancedb
 
     table = lancedb.connect(folder).open_table("chunks")
@@ -130,10 +122,9 @@ class Engine:
     """How to build, how to open, settings from quick to thorough, and up to how many rows."""
 
     build: Callable[[np.ndarray, Path], None]
-    open: Callable[[np.ndarray, np.ndarray, Path], Search]
+    open: Callable[[np.ndarray, Path], Search]
     settings: tuple = (None,)
     max_rows: int = 100_000_000
-    documents: bool = False
 
 
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
@@ -141,7 +132,6 @@ EFFORTS = (64, 128, 256, 512, 1024)
 PROBES = (10, 20, 40, 80, 160)
 ENGINES: dict[str, Engine] = {
     "dewey": Engine(build_dewey, open_dewey),
-    "dewey, documents": Engine(build_dewey, open_dewey_documents, documents=True),
     "faiss Flat": Engine(lambda v, f: build_faiss("Flat", v, f), open_faiss),
     "faiss IVF,SQ8": Engine(lambda v, f: build_faiss("IVF{lists},SQ8", v, f), open_faiss, SHARES),
     "faiss HNSW32,SQ8": Engine(
@@ -160,10 +150,10 @@ ENGINES: dict[str, Engine] = {
 class Process:
     """An engine in a process of its own, over vectors in a file."""
 
-    def __init__(self, name: str, vectors: Path, starts: np.ndarray, folder: Path) -> None:
+    def __init__(self, name: str, vectors: Path, folder: Path) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, other = context.Pipe()
-        arguments = (name, vectors, starts, folder, other)
+        arguments = (name, vectors, folder, other)
         self._process = context.Process(target=_serve, args=arguments, daemon=True)
         self._process.start()
 
@@ -186,7 +176,7 @@ class Process:
         self._process.join()
 
 
-def _serve(name: str, path: Path, starts: np.ndarray, folder: Path, pipe: Connection) -> None:
+def _serve(name: str, path: Path, folder: Path, pipe: Connection) -> None:
     engine, vectors, search = ENGINES[name], np.load(path, "r"), None
     while (request := pipe.recv()) is not None:
         started, used = time.perf_counter(), os.times()
@@ -199,7 +189,7 @@ def _serve(name: str, path: Path, starts: np.ndarray, folder: Path, pipe: Connec
             pipe.send((seconds, cpu, _memory()["peak_mb"]))
         else:
             _, queries, setting = request
-            search = search or engine.open(vectors, starts, folder)
+            search = search or engine.open(vectors, folder)
             rows, times = [], []
             for query in queries:
                 asked = time.perf_counter()

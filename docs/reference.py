@@ -31,6 +31,7 @@ NARROW = 88
 
 BESIDE_OPTIONS = {
     "DEWEY_NATIVE": "`0` encodes and trains in plain PyTorch, without the compiled kernels.",
+    "DEWEY_SERVE_KEYS": "Keys of `dewey serve`, with commas between, as in the file of --key-file.",
     "DEWEY_TRACEBACK": "`1` shows the traceback of an error in place of its one line.",
     "NO_COLOR": "Set to anything: no bold text on the terminal.",
     "OMP_NUM_THREADS": "Threads of one process; default: the cores that the container grants.",
@@ -41,8 +42,6 @@ BESIDE_OPTIONS = {
 
 TOKENS_PER_MB = 220_000
 """Tokens of mini in a megabyte of English text."""
-TIME_MB = 1.5
-"""Text of the corpus `time`, which `dewey audit baseline` measured, in megabytes."""
 CLONE_MB, INSTALLED_GB, TORCH_GB = 81, 1.6, 0.75
 """Measured on 28 November 2026: Linux, Python 3.11, `pip install .` after torch for CPUs."""
 
@@ -54,7 +53,7 @@ MODELS = {
     "mini single": "Dewey, `single`",
     "minilm": "MiniLM, the first 256 tokens",
 }
-"""Rows of README's table of results: a model's column in eval.json, and its label."""
+"""Rows of README's table of results: a model's column in the results of eval, and its label."""
 
 COLUMN = 28
 """Width of the column of names in the tree."""
@@ -64,8 +63,9 @@ OTHER_FOLDERS = {
 }
 BESIDE_PACKAGE = {
     "benchmarks/": "Speed and accuracy beside other packages; benchmarks/results/ has a file each.",
+    "deploy/": "A systemd unit and a Containerfile for `dewey serve`.",
     "docs/": "These pages; reference.py writes those that come from the code.",
-    "examples/": "python_reference.py: `make demo`.",
+    "examples/": "python_reference.py: `make demo`; contracts in each framework.",
     "recipes/": "Training runs as TOML, and scripts that write the texts for them.",
     "tests/": "Mirrors the package; a file for each module, and for what users rely on.",
     "CHANGELOG.md": "What changed, by version.",
@@ -279,12 +279,9 @@ def tables(name: str) -> dict[str, dict[str, Any]]:
 
 def costs() -> str:
     """What installing, indexing and searching cost, as a list."""
-    mini = next(
-        row
-        for row in tables("audits/baseline.json")["Side by side"]["rows"]
-        if row[:2] == ["mini", "hybrid"]
-    )
-    query_ms, tokens_per_second, index_bytes = mini[7], mini[10], mini[11]
+    cost = tables("index_cost.json")
+    ours, chunks_254, *_ = cost["Indexing and searching"]["rows"]
+    [large] = cost["From query to answer in a running process"]["rows"]
     start = re.search(
         r"^\| `dewey search` \| ([\d.]+)", (RESULTS / "start.md").read_text(), re.MULTILINE
     )
@@ -294,17 +291,17 @@ def costs() -> str:
     per_long_mb = seconds * TOKENS_PER_MB / 131_072
     return "\n".join(
         [
-            f"- **Time**: {tokens_per_second:,.0f} tokens a second on two cores for articles of "
-            f"some 800 tokens, so {TOKENS_PER_MB / tokens_per_second:.0f} seconds for a megabyte "
-            f"of English (some {TOKENS_PER_MB:,} tokens). A longer document takes longer a token: "
-            f"one of 131,072 tokens, read in one pass, {per_long_mb:.0f} seconds a megabyte. "
-            "Without AVX512-BF16 it takes about twice as long. (`dewey audit baseline`, "
-            "`benchmarks/encode.py`)",
-            f"- **Index**: {index_bytes / 1e6:.1f} MB for {TIME_MB} MB of text, "
-            f"{index_bytes / 1e6 / TIME_MB:.1f} times the text, a copy of the text included. "
-            "(`dewey audit baseline`)",
-            f"- **Search**: {query_ms:.0f} ms in an open index, {float(start[1]):.1f} seconds for "
-            "`dewey search` from the shell. (`dewey audit baseline`, `benchmarks/start.py`)",
+            f"- **Time**: {ours[2]:.0f} seconds for a megabyte of English on two cores, in five "
+            "long documents; Sentence Transformers with all-MiniLM-L6-v2 and LanceDB take "
+            f"{chunks_254[2]:.0f} for chunks of 254 tokens. Read in one pass over 131,072 tokens "
+            f"(`--window`) it is {per_long_mb:.0f}. Without AVX512-BF16 it takes about twice as "
+            "long. (`benchmarks/index.py`, `benchmarks/encode.py`)",
+            f"- **Index**: {ours[4] / 1e3:.1f} MB for a megabyte of text, a copy of the text and a "
+            f"vector for every sentence included; {chunks_254[4] / 1e3:.1f} there. "
+            "(`benchmarks/index.py`)",
+            f"- **Search**: {large[3]:.0f} ms from question to answer in a running process, with "
+            f"{large[2]:,} passages; {float(start[1]):.1f} seconds for `dewey search` from the "
+            "shell. (`benchmarks/index.py`, `benchmarks/start.py`)",
             f"- **Installation**: {CLONE_MB} MB for the shallow clone, {INSTALLED_GB} GB for the "
             f"environment, of which torch for CPUs takes {TORCH_GB}. (`du -sm`)",
         ]
@@ -313,9 +310,13 @@ def costs() -> str:
 
 def results() -> str:
     """Mean scores over development tasks and other tasks, as a table."""
-    table = tables("eval.json")["Main scores"]
-    models = [column["name"] for column in table["columns"]]
-    scores = {row[0]: row for row in table["rows"] if row[1] == "nDCG@10"}
+    scores: dict[str, dict[str, float]] = {}
+    for file in ("eval_minilm.json", "eval.json"):
+        table = tables(file)["Main scores"]
+        models = [column["name"] for column in table["columns"]]
+        for row in table["rows"]:
+            if row[1] == "nDCG@10":
+                scores.setdefault(row[0], {}).update(zip(models, row, strict=True))
     groups = {
         "development": [task for task in scores if task in DEVELOPMENT_TASKS],
         "other": [task for task in scores if task not in DEVELOPMENT_TASKS],
@@ -326,9 +327,8 @@ def results() -> str:
     ]
     rows = [f"| | {' | '.join(heads)} |", "|---|---:|---:|"]
     for model, label in MODELS.items():
-        column = models.index(model)
         means = [
-            f"{sum(scores[task][column] for task in tasks) / len(tasks):.3f}"
+            f"{sum(scores[task][model] for task in tasks) / len(tasks):.3f}"
             for tasks in groups.values()
         ]
         rows.append(f"| {label} | {' | '.join(means)} |")

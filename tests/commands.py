@@ -6,33 +6,56 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
+from unittest.mock import patch
 
 from dewey_embed.cli import console
 from dewey_embed.cli.app import app
 
-FORKS = multiprocessing.get_context("forkserver")
 STREAMS = ("stdin", "stdout", "stderr")
-FORKS.set_forkserver_preload(
-    # `lancedb` itself starts a thread; these two are most of what it imports.
-    ["dewey_embed.encoder", "dewey_embed.index.index", "pyarrow.dataset", "lance_namespace"]
-)
+PRELOADED = [
+    *("dewey_embed.encoder", "dewey_embed.index.index", "dewey_embed.cli.app"),
+    *("pyarrow.dataset", "lance_namespace"),  # most of `lancedb`, which itself starts a thread
+    *("dewey_embed.eval.run", "dewey_embed.train.run"),
+]
+
+
+@cache
+def forks():
+    """The context of processes that are forked from one that has imported most packages.
+
+    That one has no network and a cache of Hugging Face's of its own, because the libraries read
+    both settings when they are imported.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    home = tempfile.TemporaryDirectory()
+    context.hugging_face_home = home  # it is there as long as the context
+    with patch.dict(os.environ, {"HF_HUB_OFFLINE": "1", "HF_HOME": home.name}):
+        forkserver.ensure_running()
+    return context
 
 
 class Dewey:
     """A run of the command in a process of its own, which begins with torch imported.
 
     Importing torch takes longer than what most tests wait for. The process is forked from one that
-    has imported it; its streams, environment and exit code are its own.
+    has imported it; its streams, environment and exit code are its own. Streams may be those of
+    the `terminal` with a descriptor.
     """
 
-    def __init__(self, *arguments, stdin=None, cwd=None, **environment):
+    def __init__(self, *arguments, stdin=None, cwd=None, terminal=None, on=STREAMS, **environment):
         self.args = [str(each) for each in arguments]
         self._streams = tempfile.TemporaryDirectory()
         for name, text in zip(STREAMS, (stdin or "", "", ""), strict=True):
-            Path(self._streams.name, name).write_text(text)
+            if terminal is not None and name in on:
+                Path(self._streams.name, name).symlink_to(os.ttyname(terminal))
+            else:
+                Path(self._streams.name, name).write_text(text)
         values = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment}
-        self._process = FORKS.Process(
+        self._process = forks().Process(
             target=_run, args=(self.args, self._streams.name, str(cwd or Path.cwd()), values)
         )
         self._process.start()
@@ -44,13 +67,17 @@ class Dewey:
     def kill(self):
         self._process.kill()
 
+    def printed(self, stream):
+        """What the run has written to `"stdout"` or `"stderr"` so far."""
+        path = Path(self._streams.name, stream)
+        return "" if path.is_symlink() else path.read_text()  # a terminal is read by the test
+
     def communicate(self, timeout=None):
         """Standard output and standard error of the run, at its end."""
         self._process.join(timeout)
         if self.poll() is None:
             raise subprocess.TimeoutExpired(self.args, timeout)
-        output, errors = (Path(self._streams.name, name).read_text() for name in STREAMS[1:])
-        return output, errors
+        return self.printed("stdout"), self.printed("stderr")
 
     @property
     def returncode(self):

@@ -17,7 +17,7 @@ import pytest
 from dewey_embed.cli.outputs import write_vectors
 from dewey_embed.cli.search import parse_filters
 from dewey_embed.types import Document, DocumentVectors, Span
-from tests.commands import dewey, done, started_from_nothing
+from tests.commands import Dewey, dewey, done, started_from_nothing
 
 TEXTS = {
     "patents.txt": "The patents are owned by the company. They expire in twenty years. " * 8,
@@ -96,12 +96,12 @@ def test_an_option_without_a_variable_of_its_own_has_one_after_its_command(tmp_p
 
 def test_search_prints_documents_and_passages_with_their_characters(docs, index):
     words = ("search", index, QUESTION, "-k", "2", "--passages", "1")
-    output = done(*words, run=started_from_nothing)
+    output = done(*words)
     assert output.startswith("1. Zebras")
     text = (docs / "zebra.md").read_text()
-    line = output.splitlines()[1]
-    start, end = line[line.index("[") + 1 : line.index("]")].split(":")
-    assert line.endswith(" ".join(text[int(start) : int(end)].split()))
+    _, place, shown, *_ = output.splitlines()
+    start, end = place[place.index("[") + 1 : place.index("]")].split(":")
+    assert shown.strip() == " ".join(text[int(start) : int(end)].split())
     assert "\n2. " in output
 
 
@@ -127,26 +127,76 @@ def test_a_filter_that_no_document_passes_says_which_values_there_are(index):
     assert result.returncode == 0
     assert result.stderr == (
         "dewey: no document has extension=pdf and folder=; "
-        "the nearest have extension=.md, extension=.txt, folder=\n"
+        "there are extension=.txt (2), extension=.md (1), folder= (3)\n"
     )
 
 
-def test_values_that_a_filter_could_have_are_named_as_it_takes_them(tmp_path):
-    record = {"id": "whale", "text": "Whales sing.", "public": True}
-    (tmp_path / "records.jsonl").write_text(json.dumps(record))
-    done("index", tmp_path / "records.jsonl", "--index", tmp_path / "index")
-    result = dewey("search", tmp_path / "index", "whales", "--filter", "public=yes")
-    assert "the nearest have public=true\n" in result.stderr
-    found = done("search", tmp_path / "index", "whales", "--filter", "public=true")
+@pytest.fixture(scope="module")
+def whales(tmp_path_factory):
+    """An index of records with years as numbers, days as text, and something true."""
+    folder = tmp_path_factory.mktemp("whales")
+    records = [
+        {"id": f"whale{n}", "text": "Whales sing.", "public": True, "year": 2000 + n}
+        | ({"day": f"2024-{n + 1:02}-15"} if n < 12 else {})
+        for n in range(20)
+    ]
+    (folder / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    done("index", folder / "records.jsonl", "--index", folder / "index")
+    return folder / "index"
+
+
+def test_values_that_a_filter_could_have_are_named_as_it_takes_them(whales):
+    result = dewey("search", whales, "whales", "--filter", "public=yes")
+    assert "there are public=true (20)\n" in result.stderr
+    found = done("search", whales, "whales", "--filter", "public=true")
     assert found.startswith("1. whale")
 
 
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        (["year>=2017"], {17, 18, 19}),
+        (["year>2003", "year<2006"], {4, 5}),
+        (["year<=2000.5", "year=2007"], {0, 7}),
+        (["day>=2024-12"], {11}),
+        (["day>2024-01-15", "day<2024-03", "year<2002"], {1}),
+        (["year>=2030"], set()),
+        (["day>=2025"], set()),
+    ],
+)
+def test_search_filters_by_ranges_of_numbers_and_of_text(whales, filters, found):
+    options = [word for each in filters for word in ("--filter", each)]
+    [line] = done("search", whales, "whales", "-k", "20", "--json", *options).splitlines()
+    assert {int(hit["document_id"][5:]) for hit in json.loads(line)["hits"]} == found
+
+
+def test_a_range_that_holds_nothing_says_what_the_key_ranges_over(whales):
+    said = {
+        "year>=2030": "there are year from 2000 to 2019",
+        "day>2030": "there are day from 2024-01-15 to 2024-12-15",
+        "day=monday": "day=2024-10-15 (1) and 2 more of day",
+    }
+    for pair, words in said.items():
+        result = dewey("search", whales, "whales", "--filter", pair)
+        assert (result.returncode, result.stderr.count("\n")) == (0, 1)
+        assert f"dewey: no document has {pair}; " in result.stderr
+        assert words in result.stderr
+    result = dewey("search", whales, "whales", "--filter", "yaer>=2000")
+    assert "no document has metadata 'yaer'" in result.stderr
+    assert "known: day, extension, folder, public, year" in result.stderr
+
+
 def test_a_filters_value_is_taken_as_text_and_as_what_it_says():
-    assert parse_filters(["year=2020", "kind=pdf", "kind=", "ok=true", "x=[1]"]) == {
+    assert parse_filters(["year=2020", "kind=pdf", "kind=", "ok=true", "x=[1]", "n=1e999"]) == {
         "year": ["2020", 2020],
         "kind": ["pdf", ""],
         "ok": ["true", True],
         "x": ["[1]"],
+        "n": ["1e999"],
+    }
+    assert parse_filters(["year>=2020", "year<2024", "day>2024-01", "day=x"]) == {
+        "year": [{">=": 2020, "<": 2024}, {">=": "2020", "<": "2024"}],
+        "day": ["x", {">": "2024-01"}],
     }
 
 
@@ -157,6 +207,8 @@ def test_a_filters_value_is_taken_as_text_and_as_what_it_says():
         ("search", "my.index", "x", "--mode", "fuzzy"),
         ("search", "my.index", "x", "-k", "0"),
         ("search", "my.index", "x", "--filter", "novalue"),
+        ("search", "my.index", "x", "--filter", ">=3"),
+        ("search", "my.index", "x", "--filter", "year>1", "--filter", "year>2"),
         ("index", "docs"),
         ("index", "docs", "--index", "i", "--colour"),
         ("fly",),
@@ -344,15 +396,14 @@ def test_ctrl_c_ends_with_130_and_leaves_an_index_that_goes_on(tmp_path):
     for number in range(40):
         (folder / f"{number}.txt").write_text(f"a text, number {number}. " * 120)
     arguments = ["index", folder, "--index", tmp_path / "i", "--group-chars", "1"]
-    command = [sys.executable, "-m", "dewey_embed.cli", *map(str, arguments)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        versions = tmp_path / "i" / "documents.lance" / "_versions"
-        while len(list(versions.glob("*.manifest"))) < 5:
-            time.sleep(0.02)
-            assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    run = Dewey(*arguments)
+    versions = tmp_path / "i" / "documents.lance" / "_versions"
+    while len(list(versions.glob("*.manifest"))) < 5:
+        time.sleep(0.02)
+        assert run.poll() is None
+    os.kill(run.pid, signal.SIGINT)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
     assert "Traceback" not in errors
     report = json.loads(done(*arguments, "--json"))
     assert report["num_unchanged"] > 0
@@ -380,17 +431,13 @@ def test_a_pipe_that_breaks_while_help_is_written_is_no_error(place, code):
 def test_a_terminal_gets_a_bar_and_a_pipe_does_not(docs, tmp_path):
     assert "indexing" not in dewey("index", docs, "--index", tmp_path / "a").stderr
     parent, child = pty.openpty()
-    arguments = ["index", str(docs), "--index", str(tmp_path / "b")]
-    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    with subprocess.Popen(
-        [sys.executable, "-m", "dewey_embed.cli", *arguments],
-        stdout=subprocess.PIPE, stderr=child, env=environment,
-    ) as process:  # fmt: skip
-        output, _ = process.communicate(timeout=120)
+    arguments = ("index", docs, "--index", tmp_path / "b")
+    run = Dewey(*arguments, terminal=child, on=["stderr"], TERM="xterm", COLUMNS="120")
+    run.communicate(timeout=120)
     os.close(child)
     seen = os.read(parent, 100_000).decode()
     os.close(parent)
-    assert process.returncode == 0
-    assert b"3 documents" in output
+    assert run.returncode == 0
+    assert "3 documents" in run.printed("stdout")
     assert "indexing" in seen
     assert "bytes" in seen

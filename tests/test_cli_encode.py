@@ -175,3 +175,46 @@ def test_names_with_lone_surrogates_are_in_every_format(tmp_path):
 def test_any_name_of_a_file_is_written(kind, name, tmp_path):
     write_vectors(tmp_path / f"{name}.{kind}", [(DOCUMENT, vectors())], chunks=True)
     assert names(tmp_path) == [f"{name}.{kind}"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_titles_metadata_and_places_stand_beside_vectors(kind, tmp_path):
+    (tmp_path / "a.md").write_text("# Bees\n\nBees make honey.\n\n# Moths\n\nMoths eat wool.\n")
+    (tmp_path / "r.jsonl").write_text('{"_id": "r", "title": "T", "text": "Ünï.", "year": 1898}\n')
+    path = tmp_path / "out" / f"v.{kind}"
+    path.parent.mkdir()
+    files = (tmp_path / "a.md", tmp_path / "r.jsonl")
+    options = ("--chunks", "--with-texts", "--chunk-tokens", "6", "--splitter", "sentences")
+    assert ended("encode", *files, "-o", path, *options) == 0
+    whole, chunks = read(path)
+    note = "# Bees\n\nBees make honey.\n\n# Moths\n\nMoths eat wool."
+    assert [row["text"].strip() for row in whole] == [note, "Ünï."]
+    assert [row["title"] for row in whole][1:] == ["T"]
+    assert whole[1]["metadata"]["year"] == 1898
+    places = {row["text"].split()[-2]: row["location"] for row in chunks if "eat" in row["text"]}
+    assert places == {"eat": {"headings": ["Moths"], "line": 5, "last_line": 7}}
+    assert "".join(chunk["text"] for chunk in chunks if "Bees" in chunk["text"]) in note
+
+
+def read(path):
+    """The rows of documents and those of chunks, from any kind of file."""
+    if path.suffix == ".npz":
+        arrays = np.load(path)
+        columns = zip(arrays["titles"], arrays["metadata"], arrays["texts"], strict=True)
+        whole = [
+            {"title": title, "metadata": json.loads(metadata), "text": text}
+            for title, metadata, text in columns
+        ]
+        columns = zip(arrays["chunk_texts"], arrays["chunk_locations"], strict=True)
+        return whole, [{"text": text, "location": json.loads(where)} for text, where in columns]
+    if path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    else:
+        rows = [
+            {
+                name: json.loads(v) if name in ("metadata", "location") else v
+                for name, v in r.items()
+            }
+            for r in pq.read_table(path).to_pylist()
+        ]
+    return [r for r in rows if r["chunk"] is None], [r for r in rows if r["chunk"] is not None]

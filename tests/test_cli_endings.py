@@ -104,7 +104,7 @@ def test_a_signal_ends_the_run_in_one_line_and_leaves_no_draft(number, code, tmp
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        while not list(tmp_path.iterdir()):
+        while not list(tmp_path.glob(".*.draft")):
             time.sleep(0.02)
             assert process.poll() is None
         process.send_signal(number)

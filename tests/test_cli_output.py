@@ -199,4 +199,4 @@ def test_all_that_the_commands_print_goes_through_the_console(repository):
     for path in (repository / "src" / "dewey_embed" / "cli").glob("*.py"):
         if path.name != "console.py":
             text = path.read_text(encoding="utf-8")
-            assert not re.search(r"typer\.s?echo|\bprint\(|std(out|err)\.write", text), path
+            assert not re.search(r"typer\.s?echo|(?<![.\w])print\(|std(out|err)\.write", text), path

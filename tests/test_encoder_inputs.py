@@ -162,7 +162,9 @@ def test_reprs_are_short(model):
     assert len(repr(model)) < 200
     assert "mini" in repr(model)
     text = "The tenant pays the rent. " * 10_000
-    passage = Passage(score=0.7, char_start=0, char_end=len(text), text=text)
+    passage = Passage(
+        document_id="a", number=0, score=0.7, char_start=0, char_end=len(text), text=text
+    )
     hit = Hit(
         document_id="lease", score=0.7, title="", source="", metadata={}, passages=[passage] * 9
     )

@@ -7,11 +7,9 @@ date after documents were changed, removed and added.
 """
 
 import json
-import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,31 +20,24 @@ import numpy as np
 import pytest
 
 from dewey_embed.index.index import Index
-from dewey_embed.index.store import Store
+from dewey_embed.index.store import HOLDER_NAME, Store
 from dewey_embed.index.writer import COMPACT_FRAGMENTS
+from tests.commands import Dewey
 
 KILLS = 10  # in each series
 GROUP_CHARS = 1200
 QUESTIONS = ("how do I make an object work in a with statement?", "operators", "what is a slice?")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
-def start(docs: Path, index: Path) -> subprocess.Popen:
-    command = [sys.executable, "-m", "dewey_embed.cli", "index", str(docs), "--index", str(index)]
+def start(docs: Path, index: Path) -> Dewey:
     options = ["--group-chars", str(GROUP_CHARS), "--chunk-tokens", "32", "--json"]
-    return subprocess.Popen(
-        command + options,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Dewey("index", docs, "--index", index, *options)
 
 
-def wait_for_lock(process: subprocess.Popen, index: Path) -> None:
-    lock = index / "dewey.lock"
+def wait_for_lock(process: Dewey, index: Path) -> None:
+    holder = index / HOLDER_NAME
     while process.poll() is None:
-        if lock.exists() and lock.read_text().strip() == str(process.pid):
+        if holder.exists() and holder.read_text().strip() == str(process.pid):
             return
         time.sleep(0.005)
 
@@ -73,7 +64,8 @@ def contents(index: Path) -> dict:
         vectors = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
         tables[name] = table.drop_columns("vector").to_pylist(), vectors.tobytes()
     [derived] = (index / "derived").iterdir()
-    arrays = {path.name: np.load(path) for path in derived.glob("*.npy")}
+    arrays = {path.stem: np.load(path) for path in derived.glob("*.npy")}
+    arrays.pop("chunk_rows")  # LanceDB numbers rows by the commits they came in
     return {**tables, "settings": (index / "dewey.json").read_text(), "arrays": arrays}
 
 
@@ -127,7 +119,7 @@ def num_versions(index: Path) -> int:
     return sum(1 for _ in index.glob("*.lance/_versions/*.manifest"))
 
 
-def let_it_run(process: subprocess.Popen, index: Path, kill: int, moment: float) -> None:
+def let_it_run(process: Dewey, index: Path, kill: int, moment: float) -> None:
     """Wait for the moment to kill: of each two, one by the clock and one by the tables.
 
     `moment` is a share of the whole.

@@ -29,6 +29,8 @@ def test_the_public_names_are_these():
         "Hit",
         "Index",
         "IndexReport",
+        "Landmark",
+        "Location",
         "Passage",
         "ReadLimits",
         "SearchMode",

@@ -1,17 +1,9 @@
 """What `dewey index` says of what it could not read, did not read, or guessed."""
 
 import json
-import subprocess
-import sys
 
+from tests.commands import dewey
 from tests.text.test_formats import annotated_pdf
-
-
-def dewey(*arguments, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dewey_embed.cli", *map(str, arguments)]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, **options
-    )
 
 
 def test_what_is_left_out_is_counted_named_on_demand_and_complete_in_json(tmp_path):
@@ -19,7 +11,7 @@ def test_what_is_left_out_is_counted_named_on_demand_and_complete_in_json(tmp_pa
     docs.mkdir()
     (docs / "a.pdf").write_bytes(annotated_pdf())
     (docs / "b.txt").write_bytes("Größe und Übermut".encode("cp1252"))
-    for name in ("c.pptx", "d.pptx", "e.csv"):
+    for name in ("c.mobi", "d.mobi", "e.msg"):
         (docs / name).write_bytes(b"x")
     (docs / "empty.txt").touch()
     index = ["index", docs, "--index", tmp_path / "i"]
@@ -27,7 +19,7 @@ def test_what_is_left_out_is_counted_named_on_demand_and_complete_in_json(tmp_pa
     brief = dewey(*index)
     assert brief.returncode == 0
     assert brief.stderr.splitlines() == [
-        "dewey: passed over 4: .pptx (2), .csv (1), empty (1); --verbose names them",
+        "dewey: passed over 4: .mobi (2), .msg (1), empty (1); --verbose names them",
         "dewey: left out of 2 files, or guessed: pages without text (2), attachments (1), "
         "guessed encoding cp1252 (1); --verbose names them",
     ]
@@ -35,7 +27,7 @@ def test_what_is_left_out_is_counted_named_on_demand_and_complete_in_json(tmp_pa
 
     done = dewey(*index, "--verbose", "--json")
     full = done.stderr
-    assert f"{docs / 'c.pptx'}: a .pptx file in a folder: not a kind of file" in full
+    assert f"{docs / 'c.mobi'}: a .mobi file in a folder: not a kind of file" in full
     assert f"{docs / 'a.pdf'}: pages without text (2), attachments (1)" in full
 
     facts = json.loads(done.stdout)
@@ -43,7 +35,7 @@ def test_what_is_left_out_is_counted_named_on_demand_and_complete_in_json(tmp_pa
         str(docs / "a.pdf"): {"pages without text": 2, "attachments": 1},
         str(docs / "b.txt"): {"guessed encoding cp1252": 1},
     }
-    assert [each["kind"] for each in facts["skipped"]] == [".pptx", ".pptx", ".csv", "empty"]
+    assert [each["kind"] for each in facts["skipped"]] == [".mobi", ".mobi", ".msg", "empty"]
     assert facts["unreadable"] == []
 
 
@@ -57,7 +49,8 @@ def test_hostile_and_missing_files_cost_only_themselves(tmp_path):
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
     done = dewey(
         *("index", docs, tmp_path / "gone.txt", "--index", tmp_path / "i", "--json"),
-        env={"DEWEY_MAX_TEXT_MB": "2", "PATH": "", "PYTHONPATH": ":".join(sys.path)},
+        PATH="",
+        DEWEY_MAX_TEXT_MB="2",
     )
     assert done.returncode == 3
     facts = json.loads(done.stdout)

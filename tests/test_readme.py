@@ -21,7 +21,7 @@ def blocks(repository: Path, language: str) -> list[str]:
 def test_the_python_snippets_run_and_print_what_they_say(repository, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    snippets = blocks(repository, "python")
+    snippets = [each for each in blocks(repository, "python") if "base_url" not in each]
     assert len(snippets) >= 3
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), namespace)
@@ -41,7 +41,8 @@ def test_the_answer_in_the_readme_is_what_the_command_prints(repository, tmp_pat
     monkeypatch.chdir(tmp_path)
     index = Index.open("demo.index/topics")
     index.add(
-        Document(id=name, title=name, text=text.strip()) for name, text in sorted(topics.items())
+        Document(id=name, title=text.strip().partition("\n")[0], text=text.strip())
+        for name, text in sorted(topics.items())
     )
     [session] = [block for block in blocks(repository, "console") if "dewey search" in block]
     command, _, answer = session.partition("\n")

@@ -4,44 +4,45 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.scoring import ZScores, hybrid_scores, multi_scores, similarity
+from dewey_embed.scoring import Scales, multi_scores, passage_scores, similarity
 from dewey_embed.types import DocumentVectors, Span
-
-SAMPLES = arrays(np.float32, st.integers(2, 20), elements=st.floats(-4, 4, width=16))
 
 
 def floats(*values: float) -> np.ndarray:
     return np.array(values, np.float32)
 
 
-def test_z_scores_of_their_own_sample_have_mean_zero_and_deviation_one():
-    sample = floats(1, 2, 6)
-    expected = (np.array([1, 2, 6]) - 3) / np.sqrt(14 / 3)
-    np.testing.assert_allclose(ZScores(sample)(sample), expected, rtol=1e-6)
-
-
-@pytest.mark.parametrize("sample", [floats(), floats(0.7), floats(0.7, 0.7, 0.7)])
-def test_a_constant_or_empty_sample_gives_zeros(sample):
-    assert ZScores(sample)(floats(1, -2)).tolist() == [0, 0]
-
-
-@given(SAMPLES)
-def test_z_scores_keep_the_order_of_scores(sample):
-    scores = ZScores(sample)(sample)
-    order = np.argsort(sample, kind="stable")
-    assert (np.diff(scores[order]) >= 0).all()
+SHARES = st.floats(0, 1, width=16)
 
 
 def test_weights_of_multi_and_hybrid():
     assert multi_scores(floats(1, 0, 0.8), floats(0, 1, 0.8)).tolist() == pytest.approx(
         [0.75, 0.25, 0.8]
     )
-    assert hybrid_scores(floats(1, 0, -2), floats(0, 1, -2)).tolist() == pytest.approx(
-        [0.25, 0.75, -2]
-    )
+    meaning = Scales(floats(1, 0.4), floats(0, 0.8), floats(0, 0.4), floats(0, 0.2))
+    words = Scales(floats(0, 0.6), floats(0, 0.2), floats(1, 0.4))
+    own, around = np.array([1, 0.4 + 0.4 + 0.3 + 0.1]), np.array([0.75, 0.6 + 0.1 + 0.3])
+    np.testing.assert_allclose(passage_scores(meaning, None), own / 2.75, rtol=1e-6)
+    hybrid = (0.35 * own + 0.65 * around) / (0.35 * 2.75 + 0.65 * 2.25)
+    np.testing.assert_allclose(passage_scores(meaning, words), hybrid, rtol=1e-6)
+
+
+@given(
+    st.lists(st.floats(-1, 1, width=16), min_size=4, max_size=4),
+    st.lists(SHARES, min_size=3, max_size=3),
+)
+def test_scores_are_from_zero_to_one(cosines, shares):
+    meaning, words = Scales(*map(floats, cosines)), Scales(*map(floats, shares))
+    for scores in (passage_scores(meaning, None), passage_scores(meaning, words)):
+        assert 0 <= scores[0] <= 1 + 1e-6
+
+
+def test_what_matches_perfectly_scores_one():
+    one = floats(1)
+    scores = passage_scores(Scales(one, one, one, one), Scales(one, one, one))
+    assert scores.tolist() == pytest.approx([1])
 
 
 def document(*rows: list[float]) -> DocumentVectors:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -81,15 +82,15 @@ def untitled():
     return [dataclasses.replace(document, title="") for document in documents()]
 
 
-def test_scores_are_the_models_own_similarities(tmp_path, mini):
+def test_single_scores_are_the_models_own_similarities(tmp_path, mini):
     index = Index.open(tmp_path / "i", mini, **SMALL)
     index.add(untitled())
     question = "what has four strings?"
-    encoded = mini.encode_document(list(TEXTS.values()), **SMALL)
-    for mode in ("multi", "single"):
-        expected = mini.similarity(mini.encode_query([question]), encoded, mode=mode)[0]
-        found = {hit.document_id: hit.score for hit in index.search(question, k=9, mode=mode)}
-        assert found == pytest.approx(dict(zip(TEXTS, expected.tolist(), strict=True)), abs=2e-3)
+    encoded = mini.encode_document(list(TEXTS.values()))
+    scores = mini.similarity(mini.encode_query([question]), encoded, mode="single")[0]
+    expected = np.maximum(scores, 0).tolist()
+    found = {hit.document_id: hit.score for hit in index.search(question, k=9, mode="single")}
+    assert found == pytest.approx(dict(zip(TEXTS, expected, strict=True)), abs=1e-5)
 
 
 def test_a_vector_that_is_known_is_searched_with_and_no_model_is_loaded(built, index, mini):
@@ -136,17 +137,24 @@ def test_hybrid_finds_a_rare_word_that_vectors_miss(mini, tmp_path):
     assert index.search("qx7731b", k=1, mode="hybrid")[0].document_id == "code"
 
 
-def test_multi_is_three_quarters_the_best_chunk_and_one_the_whole(mini, tmp_path):
+def test_multi_is_what_one_pass_gives_a_passage_its_surroundings_and_its_document(mini, tmp_path):
     index = Index.open(tmp_path / "i", mini, **SMALL)
     index.add(untitled())
     [query] = mini.encode_query(["zebra"])
-    for hit in index.search("zebra", k=4, mode="multi", passages=1):
-        vectors = mini.encode_document(index.document(hit.document_id).text, **SMALL)
-        expected = 0.75 * (vectors.chunks @ query).max() + 0.25 * vectors.vector @ query
-        assert hit.score == pytest.approx(expected, abs=2e-3)
-        assert hit.score == pytest.approx(
-            mini.similarity(query, [vectors], mode="multi")[0, 0], abs=2e-3
-        )
+    for hit in index.search("zebra", k=4, mode="multi", passages=99):
+        passages = sorted(hit.passages, key=lambda each: each.number)
+        spans = [(each.char_start, each.char_end) for each in passages]
+        around = [
+            (spans[max(0, n - 2)][0], spans[min(len(spans), n + 3) - 1][1])
+            for n in range(len(spans))
+        ]
+        text = index.document(hit.document_id).text
+        vectors = mini.encode_document(text, spans=[*spans, *around])
+        own, near = np.split(np.maximum(vectors.chunks @ query, 0), 2)
+        document = max(0, vectors.vector @ query)
+        expected = (own + near / 2 + document * (3 / 4 + 1 / 2)) / 2.75
+        assert [each.score for each in passages] == pytest.approx(expected.tolist(), abs=3e-3)
+        assert hit.score == max(each.score for each in passages)
 
 
 @pytest.mark.parametrize("mode", ["single", "multi", "hybrid"])
@@ -202,9 +210,11 @@ def test_a_blank_document_is_kept_and_said(mini, tmp_path):
     index = Index.open(tmp_path / "i", mini)
     with pytest.warns(UserWarning, match="no token"):
         index.add([Document(id="blank", text=" \n"), *documents()[:1]])
-    assert (len(index), index.num_chunks) == (2, 1)
-    assert len(index.search("patents", k=5)) == 1
-    assert len(index.search("patents", k=5, mode="single")) == 2
+    assert len(index) == 2
+    for mode in ("hybrid", "multi", "single"):
+        hits = index.search("patents", k=5, mode=mode)
+        assert hits[-1].document_id == "blank"
+        assert not hits[-1].passages
 
 
 def test_lone_surrogates_in_a_text_do_not_stop_it(mini, tmp_path):
@@ -333,7 +343,7 @@ def test_other_chunk_options_are_refused_and_the_same_are_not(built, mini):
     assert Index.open(built, mini, chunk_tokens=32).options.chunk_overlap == (8,)
     with pytest.raises(IndexMismatchError, match=r"chunk_tokens=\(32,\).*not with.*\(64,\)"):
         Index.open(built, mini, chunk_tokens=64)
-    with pytest.raises(IndexMismatchError, match="splitter='tokens'"):
+    with pytest.raises(IndexMismatchError, match="splitter='sentences'"):
         Index.open(built, mini, splitter="words")
     with pytest.raises(ConfigError, match="chunk_overlap"):
         Index.open(built, mini, chunk_tokens=[16, 64], chunk_overlap=20)
@@ -394,11 +404,59 @@ def test_stored_vectors_are_the_models_bit_for_bit(built, mini):
         np.testing.assert_array_equal(np.array(stored[name], np.float32), vectors.vector)
 
 
-def test_the_one_document_of_an_index_has_its_multi_score_in_hybrid(mini, tmp_path):
+def test_a_score_is_the_same_beside_documents_that_share_no_word_with_the_query(mini, tmp_path):
+    scores = []
+    for others in (0, 2):
+        index = Index.open(tmp_path / str(others), mini)
+        index.add(Document(id="music", text=TEXTS["music"]))
+        index.add(Document(id=str(n), text=f"q{n}q z{n}z") for n in range(others))
+        scores += [index.search("violin", k=1, mode=mode)[0].score for mode in ("hybrid", "multi")]
+    assert min(scores) > 0.2
+    assert max(scores) < 1
+    assert scores[1] == scores[3]
+    assert scores[0] == pytest.approx(scores[2], abs=0.1)  # a word is rarer among more
+
+
+def test_passages_of_one_document_do_not_overlap_and_a_text_is_shown_once(mini, tmp_path):
+    same = "The violin has four strings and a bow. " * 3
+    text = f"{TEXTS['music']}\n\n{same}\n\n{TEXTS['zebra']}\n\n{same}"
+    index = Index.open(tmp_path / "i", mini, chunk_tokens=32)
+    index.add(Document(id="a", text=text))
+    [hit] = index.search("violin strings", k=1, passages=99)
+    shown = sorted((p.char_start, p.char_end) for p in hit.passages)
+    assert all(end <= start for (_, end), (start, _) in pairwise(shown))
+    texts = [" ".join(p.text.split()) for p in hit.passages]
+    assert len(set(texts)) == len(texts)
+    assert max(p.num_similar for p in hit.passages) > 0
+    best = index.passages("violin strings", k=99)
+    assert [hit.passages[0].text for hit in best] == [p.text for p in hit.passages]
+
+
+def test_a_passage_begins_and_ends_with_a_sentence_and_marks_the_one_that_answers(mini, tmp_path):
+    text = "Rent is due on Monday. The owner mends the roof. " + "Ships carry timber. " * 40
     index = Index.open(tmp_path / "i", mini)
-    index.add(Document(id="music", text=TEXTS["music"]))
-    [hybrid], [multi] = (index.search("a song", mode=mode) for mode in ("hybrid", "multi"))
-    assert hybrid.score == multi.score != 0
+    index.add(Document(id="a", text=text))
+    [hit] = index.search("who repairs the roof?", k=1, passages=1)
+    [passage] = hit.passages
+    assert passage.text.startswith("Rent is due")
+    assert passage.text.endswith(".")
+    start, end = passage.highlight
+    assert text[start:end] == "The owner mends the roof."
+
+
+def test_more_sentences_around_a_passage_are_read_from_the_index(mini, tmp_path):
+    text = " ".join(f"Sentence number {n} says {n}." for n in range(60))
+    index = Index.open(tmp_path / "i", mini)
+    index.add(Document(id="a", text=text))
+    [hit] = index.passages("sentence number 30 says 30", k=1)
+    [passage] = hit.passages
+    wide = index.around(passage, sentences=1)
+    before, _, after = wide.text.partition(passage.text)
+    assert before.count(".") == after.count(".") == 1
+    assert (wide.score, wide.highlight) == (passage.score, passage.highlight)
+    index.add(Document(id="a", text="Another text."))
+    with pytest.raises(InputError, match="'a' has changed since"):
+        index.around(passage)
 
 
 def test_an_update_without_changes_loads_no_model(mini, tmp_path):
@@ -417,3 +475,50 @@ def test_an_update_without_changes_loads_no_model(mini, tmp_path):
         check=False,
     )
     assert run.returncode == 0, run.stderr
+
+
+def test_several_indexes_are_searched_as_one(index, built, mini, tmp_path):
+    other = Index.open(tmp_path / "other", mini, **SMALL)
+    other.add(
+        [
+            Document(
+                id="patents", text="Copyright and patents lapse after the author's death. " * 4
+            ),
+            Document(id="oxen", text="Oxen pull ploughs over the fields in spring. " * 4),
+        ]
+    )
+    query = "who owns the patents?"
+    hits = index.search(query, k=3, also=[other])
+    assert hits[0].document_id == "patents"
+    assert {hit.index for hit in hits} == {str(index.path), str(other.path)}
+    assert [hit.score for hit in hits] == sorted([hit.score for hit in hits], reverse=True)
+    every = index.search(query, k=100, also=[other, Index.open(built, mini), other])
+    assert every[:3] == hits
+    alone = [*index.search(query, k=9), *other.search(query, k=9)]
+    assert sorted(h.score for h in every) == sorted(h.score for h in alone)
+    assert all(hit.index == "" for hit in alone)
+    passages = index.passages(query, k=4, also=[other])
+    assert passages[0].passages[0] == hits[0].passages[0]
+    with_letters = index.search(query, filter={"letters": 5}, also=[other])  # the other has none
+    assert {hit.document_id for hit in with_letters} == {"zebra", "music"}
+    with pytest.raises(InputError, match="colour"):
+        index.search(query, filter={"colour": "red"}, also=[other])
+
+
+def test_a_file_that_several_indexes_hold_is_shown_once(mini, tmp_path):
+    (tmp_path / "docs").mkdir()
+    for number in range(9):
+        (tmp_path / "docs" / f"{number}.txt").write_text(f"House {number} has a tenant.")
+    indexes = [Index.open(tmp_path / name, mini) for name in ("one", "two")]
+    for each in indexes:
+        each.add_files(tmp_path / "docs")
+    for call in (indexes[0].search, indexes[0].passages):
+        ids = [hit.document_id for hit in call("a house with a tenant", k=9, also=indexes[1:])]
+        assert len(set(ids)) == len(ids) == 9
+
+
+def test_an_index_of_another_model_is_not_searched_beside(index, mini, tmp_path):
+    smaller = Index.open(tmp_path / "other", Dewey.load(dtype="float32", truncate_dim=128))
+    smaller.add([Document(id="oxen", text="Oxen pull ploughs.")])
+    with pytest.raises(IndexMismatchError, match="was made by model"):
+        index.search("oxen", also=[smaller])

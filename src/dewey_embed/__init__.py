@@ -10,6 +10,7 @@ neither torch nor a database.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
         DocumentVectors,
         Filter,
         Hit,
+        Landmark,
+        Location,
         Passage,
         SearchMode,
         Span,
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+
+# NumPy's threads wait for more work by spinning, and slow torch's down meanwhile: a query took four
+# times as long to encode after a search as before one. Read when NumPy is first imported.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 
 __all__ = [
     "Dewey",
@@ -42,6 +49,8 @@ __all__ = [
     "Hit",
     "Index",
     "IndexReport",
+    "Landmark",
+    "Location",
     "Passage",
     "ReadLimits",
     "SearchMode",
@@ -60,6 +69,8 @@ _HOMES = {
     "Hit": "types",
     "Index": "index.index",
     "IndexReport": "index.sync",
+    "Landmark": "types",
+    "Location": "types",
     "Passage": "types",
     "ReadLimits": "text.inputs",
     "SearchMode": "types",

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dewey_embed.config import DeweyConfig, EncodeOptions
+from dewey_embed.config import MIN_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.inference import KeptStates, Request
@@ -21,20 +21,37 @@ from dewey_embed.printable import short_repr
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.types import CharSpans, Document, Floats, Overflow, Rows, Span, Tokens
+from dewey_embed.types import (
+    CharSpans,
+    Document,
+    Floats,
+    Landmark,
+    Overflow,
+    Rows,
+    Span,
+    Tokens,
+)
 
 
-def texts_of(texts: str | Document | Iterable[str | Document]) -> tuple[list[str], bool]:
-    """The texts as a list, and whether there was one alone.
+class Texts(NamedTuple):
+    """Texts, the landmarks of each, and whether there was one alone."""
+
+    texts: list[str]
+    landmarks: list[Sequence[Landmark]]
+    single: bool
+
+
+def texts_of(texts: str | Document | Iterable[str | Document]) -> Texts:
+    """The texts as a list, with what is known of each.
 
     Raises:
         TypeError: an item is not a text; names its position.
 
     """
     if isinstance(texts, str):
-        return [texts], True
+        return Texts([texts], [()], True)
     if isinstance(texts, Document):
-        return [texts.text], True
+        return Texts([texts.text], [texts.landmarks], True)
     if isinstance(texts, Mapping | Set | bytes | bytearray) or hasattr(texts, "columns"):
         raise TypeError(
             f"texts is a {type(texts).__name__}; pass a list of strings: of a dict "
@@ -42,13 +59,16 @@ def texts_of(texts: str | Document | Iterable[str | Document]) -> tuple[list[str
         )
     if not isinstance(texts, Iterable):
         raise TypeError(f"texts is {type(texts).__name__}; pass a string or a list of strings")
-    many = [text.text if isinstance(text, Document) else text for text in texts]
+    given = list(texts)
+    many = [text.text if isinstance(text, Document) else text for text in given]
     for position, text in enumerate(many):
         if not isinstance(text, str):
             raise TypeError(
                 f"texts[{position}] is {type(text).__name__}, not str; decode or convert it first"
             )
-    return many, False
+    return Texts(
+        many, [text.landmarks if isinstance(text, Document) else () for text in given], False
+    )
 
 
 def ranges_of(
@@ -116,15 +136,26 @@ def fit_texts(
     *,
     prompt: str,
     overflow: Overflow,
+    window: int | None = None,
+    depth: int = 1,
 ) -> list[FittedText]:
     """The texts with their tokens, as far as the model reads them; warns of blank ones.
 
+    The model reads at most `window` tokens at once, special ones and the prompt among them. A
+    warning names the line that called the function `depth` calls above this one.
+
     Raises:
+        ConfigError: `window` is less than the smallest of windows, or more than the model takes.
         TextTooLongError: a text does not fit and `overflow` is `"error"`, or the prompt leaves
             no room for any text.
         InputError: a text has no token at all to make a vector of.
 
     """
+    if window is not None and not MIN_TOKENS <= window <= config.max_tokens:
+        raise ConfigError(
+            f"window is {window}; the model reads from {MIN_TOKENS} to {config.max_tokens:,} "
+            "tokens at once"
+        )
     tokens = tokenizer.encode(texts, prompt=prompt)
     if blank := [position for position, each in enumerate(tokens) if not len(each)]:
         own = config.pooled_over == "text"
@@ -132,19 +163,23 @@ def fit_texts(
             f"{len(blank)} of {len(texts)} texts hold no token (positions {blank[:8]}): their "
             f"vectors come from {'CLS' if own else 'special tokens and the prompt'} alone, "
             "without chunks",
-            stacklevel=3,
+            stacklevel=depth + 2,
         )
     fitted = []
     for position, text in enumerate(texts):
         with _naming_text(position):
-            fitted.append(_fit(text, tokens[position], config, overflow))
+            fitted.append(_fit(text, tokens[position], config, overflow, window))
     return fitted
 
 
-def _fit(text: str, tokens: Tokens, config: DeweyConfig, overflow: Overflow) -> FittedText:
+def _fit(
+    text: str, tokens: Tokens, config: DeweyConfig, overflow: Overflow, window: int | None
+) -> FittedText:
     """A text within the model's limit, which counts special tokens and the prompt, too."""
     num_special = sum(map(len, config.special_ids))
-    room = config.max_tokens - num_special - len(tokens.prompt_ids)
+    around = num_special + len(tokens.prompt_ids)
+    room = config.max_tokens - around
+    window_room = max(2, (window or config.max_tokens) - around)
     if room < 2:
         raise TextTooLongError(
             f"the prompt has {len(tokens.prompt_ids)} tokens and the model takes "
@@ -158,7 +193,7 @@ def _fit(text: str, tokens: Tokens, config: DeweyConfig, overflow: Overflow) -> 
             "nothing to make a vector of; leave it out"
         )
     if num_tokens <= room:
-        return FittedText(text, tokens, room, num_tokens, None)
+        return FittedText(text, tokens, min(room, window_room), num_tokens, None)
     if overflow == "error":
         raise TextTooLongError(
             f"a text has {num_tokens:,} tokens, the limit is {room:,}; "
@@ -169,11 +204,14 @@ def _fit(text: str, tokens: Tokens, config: DeweyConfig, overflow: Overflow) -> 
         offsets = tokens.offsets[:room]
         text = text[: offsets[-1, 1]]
         tokens = Tokens(ids=tokens.ids[:room], offsets=offsets, prompt_ids=tokens.prompt_ids)
-    return FittedText(text, tokens, room, num_tokens, overflow)
+    return FittedText(text, tokens, min(room, window_room), num_tokens, overflow)
 
 
 def chunk_texts(
-    texts: Sequence[FittedText], options: EncodeOptions, ranges: Sequence[CharSpans | None]
+    texts: Sequence[FittedText],
+    options: EncodeOptions,
+    ranges: Sequence[CharSpans | None],
+    landmarks: Sequence[Sequence[Landmark]],
 ) -> list[ChunkedText]:
     """The texts with their spans: one for each of their ranges, or else the splitter's.
 
@@ -185,17 +223,29 @@ def chunk_texts(
     chunked = []
     for position, fitted in enumerate(texts):
         with _naming_text(position):
-            chunked.append(_chunk(fitted, options, ranges[position]))
+            chunked.append(_chunk(fitted, options, ranges[position], landmarks[position]))
     return chunked
 
 
-def _chunk(fitted: FittedText, options: EncodeOptions, ranges: CharSpans | None) -> ChunkedText:
+def _chunk(
+    fitted: FittedText,
+    options: EncodeOptions,
+    ranges: CharSpans | None,
+    landmarks: Sequence[Landmark],
+) -> ChunkedText:
     text, tokens = fitted.text, fitted.tokens
     if ranges is not None:
         levels = [spans_from_characters(tokens, ranges, num_chars=len(text))]
     else:
         levels = [
-            split(text, tokens, splitter=options.splitter, chunk_tokens=size, chunk_overlap=overlap)
+            split(
+                text,
+                tokens,
+                splitter=options.splitter,
+                chunk_tokens=size,
+                chunk_overlap=overlap,
+                landmarks=landmarks,
+            )
             for size, overlap in zip(options.chunk_tokens, options.chunk_overlap, strict=True)
         ]
     spans = [span for level in levels for span in level]

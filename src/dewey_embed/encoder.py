@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self, TypedDict, Unpack, overload
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dewey_embed import scoring
 from dewey_embed.chunking import (
+    ChunkedText,
     chunk_texts,
     document_request,
     fit_texts,
@@ -51,26 +52,60 @@ from dewey_embed.types import (
 )
 
 
-class DocumentOptions(TypedDict, total=False):
-    """Options of `Dewey.encode_document`, which explains them."""
+class ReadingOptions(TypedDict, total=False):
+    """Options of `Dewey.encode_document` that say what is read of texts, and what comes back."""
 
     chunk_tokens: int | Sequence[int]
     chunk_overlap: int | Sequence[int] | None
     splitter: Splitter
     spans: CharSpans | Sequence[CharSpans] | None
     overflow: Overflow
+    window: int | None
     prompt_name: str | None
     prompt: str | None
-    batch_tokens: int | None
     precision: Precision
+
+
+class DocumentOptions(ReadingOptions, total=False):
+    """Options of `Dewey.encode_document`, which explains them."""
+
+    batch_tokens: int | None
     keep_states: bool
     progress: bool | Advance
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTexts:
+    """Texts in tokens and spans, ready for the model: `requests` and the ids to `skip`.
+
+    `documents` makes the texts' `DocumentVectors` of what the model gave for the requests.
+    """
+
+    requests: list[Request]
+    skip: int
+    documents: Callable[[Sequence[Embedded]], list[DocumentVectors]]
+
+
+def joined(several: Sequence[PreparedTexts]) -> PreparedTexts:
+    """Texts that were prepared with the same options, one after the other, as one."""
+    ends = np.cumsum([0, *(len(each.requests) for each in several)]).tolist()
+
+    def documents(embedded: Sequence[Embedded]) -> list[DocumentVectors]:
+        return [
+            document
+            for each, start, end in zip(several, ends[:-1], ends[1:], strict=True)
+            for document in each.documents(embedded[start:end])
+        ]
+
+    requests = [request for each in several for request in each.requests]
+    return PreparedTexts(requests, several[0].skip, documents)
 
 
 class Dewey:
     """A model with its tokenizer: encodes queries and documents, and compares them.
 
-    Load one with `Dewey.load`. Names follow Sentence Transformers where it has one.
+    Load one with `Dewey.load`. Names follow Sentence Transformers where it has one. Threads may
+    share it.
 
     >>> model = Dewey.load()
     >>> documents = model.encode_document(["The tenant pays the rent.", "Ships carry timber."])
@@ -149,6 +184,7 @@ class Dewey:
         splitter: Splitter = "tokens",
         spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
+        window: int | None = None,
         prompt_name: str | None = "document",
         prompt: str | None = None,
         batch_tokens: int | None = None,
@@ -158,16 +194,19 @@ class Dewey:
     ) -> DocumentVectors | list[DocumentVectors]:
         """A `DocumentVectors` for each text, in order: its vector and one for each chunk.
 
-        A `Document` stands for its text; one text or `Document` alone gives one `DocumentVectors`.
+        A `Document` stands for its text, and its headings, slides and rows begin sentences; one
+        text or `Document` alone gives one `DocumentVectors`.
 
         - `chunk_tokens`, `chunk_overlap`: sizes in tokens; several sizes give several
           granularities from the same pass. The default overlap is a quarter of the size.
-        - `splitter`: `"tokens"`, `"recursive"`, `"words"`, or a function from a text to ranges of
-          its characters.
+        - `splitter`: `"tokens"`, `"recursive"`, `"words"`, `"sentences"` (as many whole ones as
+          fit), `"sentence"` (each alone), or a function from a text to ranges of its characters.
         - `spans`: ranges of characters to embed in place of a splitter's chunks: for one text its
           ranges, for several texts a list of ranges each.
         - `overflow`: how to read a text longer than the model takes: in overlapping `"windows"`,
           without its end (`"truncate"`), or not at all (`"error"`). The result says which.
+        - `window`: the most tokens read at once; a longer text is read in overlapping windows,
+          faster and with less context, though it would fit. The default is the model's maximum.
         - `prompt_name`, `prompt`: one of the model's prompts, or a text in its place.
         - `batch_tokens`: tokens of one forward pass; longer texts have a pass of their own.
         - `precision`: `"float32"`, `"float16"`, `"int8"` or `"binary"` vectors.
@@ -191,35 +230,69 @@ class Dewey:
             ConfigError: an option has an impossible value.
 
         """
-        many, single = texts_of(texts)
+        prepared = self._prepared(
+            texts, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, splitter=splitter,
+            spans=spans, overflow=overflow, window=window, prompt_name=prompt_name, prompt=prompt,
+            precision=precision,
+        )  # fmt: skip
+        embedded = self._embed(
+            prepared.requests, prepared.skip,
+            batch_tokens=batch_tokens, progress=progress, keep_states=keep_states,
+        )  # fmt: skip
+        documents = prepared.documents(embedded)
+        return documents[0] if isinstance(texts, str | Document) else documents
+
+    def prepare(
+        self, texts: Iterable[str | Document], **options: Unpack[ReadingOptions]
+    ) -> PreparedTexts:
+        """What `encode_document` does before the forward pass, for servers that join texts.
+
+        >>> prepared = Dewey.load().prepare(["The tenant pays the rent."], splitter="sentence")
+        >>> len(prepared.requests[0].tokens)
+        6
+
+        Raises:
+            TypeError: as `encode_document`.
+            TextTooLongError: as `encode_document`.
+            SpanError: as `encode_document`.
+            InputError: a text has no token at all.
+            ConfigError: an option has an impossible value.
+
+        """
+        return self._prepared(texts, **options)
+
+    def _prepared(
+        self,
+        texts: str | Document | Iterable[str | Document],
+        *,
+        chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
+        chunk_overlap: int | Sequence[int] | None = None,
+        splitter: Splitter = "tokens",
+        spans: CharSpans | Sequence[CharSpans] | None = None,
+        overflow: Overflow = "windows",
+        window: int | None = None,
+        prompt_name: str | None = "document",
+        prompt: str | None = None,
+        precision: Precision = "float32",
+    ) -> PreparedTexts:
+        """The texts in tokens and spans."""
+        many, landmarks, single = texts_of(texts)
         options = EncodeOptions.of(
             chunk_tokens, chunk_overlap,
             splitter=splitter, overflow=overflow, precision=precision,
         )  # fmt: skip
         ranges = ranges_of(spans, len(many), single=single, splitter=splitter)
         prompt = self._prompt(prompt_name, prompt)
-        fitted = fit_texts(self.tokenizer, self.config, many, prompt=prompt, overflow=overflow)
-        chunked = chunk_texts(fitted, options, ranges)
-        embedded = self._embed(
-            [each.request for each in chunked], prompt,
-            batch_tokens=batch_tokens, progress=progress, keep_states=keep_states,
+        fitted = fit_texts(
+            self.tokenizer, self.config, many,
+            prompt=prompt, overflow=overflow, window=window, depth=2,
         )  # fmt: skip
-        documents = [
-            DocumentVectors(
-                vector=self._stored(vectors.vector, precision),
-                chunks=self._stored(vectors.chunks, precision),
-                spans=each.spans,
-                num_tokens=each.fitted.num_tokens,
-                used_tokens=len(each.fitted.tokens),
-                overflow=each.fitted.overflow,
-                granularity=each.granularity,
-                states=None
-                if (kept := vectors.states) is None
-                else partial(pool_spans, self.model, each.fitted, kept, self.truncate_dim),
-            )
-            for each, vectors in zip(chunked, embedded, strict=True)
-        ]
-        return documents[0] if single else documents
+        chunked = chunk_texts(fitted, options, ranges, landmarks)
+        return PreparedTexts(
+            [each.request for each in chunked],
+            self._skip(prompt),
+            partial(self._documents, chunked, precision),
+        )
 
     def encode_query(
         self,
@@ -271,14 +344,16 @@ class Dewey:
             ConfigError: an option has an impossible value.
 
         """
-        many, single = texts_of(texts)
+        many, _, single = texts_of(texts)
         EncodeOptions.parse({"overflow": overflow, "precision": precision}, source="encode options")
         if prompt_name is None and prompt is None:
             prompt_name = self.config.default_prompt_name
         prompt = self._prompt(prompt_name, prompt)
         fitted = fit_texts(self.tokenizer, self.config, many, prompt=prompt, overflow=overflow)
         requests = [document_request(each) for each in fitted]
-        embedded = self._embed(requests, prompt, batch_tokens=batch_tokens, progress=progress)
+        embedded = self._embed(
+            requests, self._skip(prompt), batch_tokens=batch_tokens, progress=progress
+        )
         rows = np.array([each.vector for each in embedded], np.float32)
         vectors = self._stored(rows.reshape(len(many), self.config.embedding_dim), precision)
         return vectors[0] if single else vectors
@@ -431,7 +506,7 @@ class Dewey:
     def _embed(
         self,
         requests: Sequence[Request],
-        prompt: str,
+        skip: int,
         *,
         batch_tokens: int | None,
         progress: bool | Advance,
@@ -444,15 +519,12 @@ class Dewey:
             return []
         total = sum(int(np.diff(request.windows).sum()) for request in requests)
         with progress_bar("encoding", total, "tokens", show=progress is True) as bar:
-            embedded = embed(
-                self.model,
-                requests,
-                skip=self._skip(prompt),
-                single_vector=self.config.single_vector,
+            embedded = self._run(
+                requests, skip,
                 batch_tokens=batch_tokens or sizes_of(self.device).batch_tokens,
                 keep_states=keep_states,
                 on_tokens=progress if callable(progress) else bar,
-            )
+            )  # fmt: skip
         for position, vectors in enumerate(embedded):
             if not (np.isfinite(vectors.vector).all() and np.isfinite(vectors.chunks).all()):
                 raise InputError(
@@ -461,6 +533,48 @@ class Dewey:
                     'dtype="float32", or fetch its files again'
                 )
         return embedded
+
+    def _run(
+        self,
+        requests: Sequence[Request],
+        skip: int,
+        *,
+        batch_tokens: int,
+        keep_states: bool,
+        on_tokens: Advance,
+    ) -> list[Embedded]:
+        """The requests' vectors, by forward passes; a server puts them into a queue."""
+        return embed(
+            self.model, requests, skip=skip, single_vector=self.config.single_vector,
+            batch_tokens=batch_tokens, keep_states=keep_states, on_tokens=on_tokens,
+        )  # fmt: skip
+
+    def _documents(
+        self, chunked: Sequence[ChunkedText], precision: Precision, embedded: Sequence[Embedded]
+    ) -> list[DocumentVectors]:
+        """The vectors of texts with their spans."""
+        return [
+            DocumentVectors(
+                vector=self._stored(vectors.vector, precision),
+                chunks=self._stored(vectors.chunks, precision),
+                spans=each.spans,
+                num_tokens=each.fitted.num_tokens,
+                used_tokens=len(each.fitted.tokens),
+                overflow=each.fitted.overflow,
+                granularity=each.granularity,
+                norms=self._kept_norms(vectors),
+                states=None
+                if (kept := vectors.states) is None
+                else partial(pool_spans, self.model, each.fitted, kept, self.truncate_dim),
+            )
+            for each, vectors in zip(chunked, embedded, strict=True)
+        ]
+
+    def _kept_norms(self, vectors: Embedded) -> Floats:
+        """Lengths (C,) of the chunks' vectors in the kept dimensions, before they were unit."""
+        kept = np.linalg.norm(vectors.chunks[:, : self.truncate_dim], axis=1)
+        norms: Floats = (vectors.norms * kept).astype(np.float32)
+        return norms
 
     def _stored(self, vectors: Floats, precision: Precision) -> NDArray[Any]:
         """Vectors in the kept dimensions, at a precision."""

@@ -62,6 +62,10 @@ class TeacherError(DeweyError):
     """A teacher cannot be reached, or returns too few vectors, another width, or NaN."""
 
 
+class EndpointError(DeweyError):
+    """A server of embeddings cannot be reached, or speaks none of the APIs that are known."""
+
+
 class RunError(DeweyError):
     """A training run cannot start or resume: its folder, checkpoint or step does not fit."""
 

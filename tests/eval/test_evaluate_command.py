@@ -1,15 +1,15 @@
 """`dewey eval` as it is typed: scores, resumption, caches, and what it refuses."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
+import time
 
 import pytest
 
-DEWEY = [sys.executable, "-m", "dewey_embed.cli"]
-ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+from tests.commands import Dewey
+from tests.commands import dewey as finished
+
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "COLUMNS": "200"}
 
 
 def write_task(folder, num_documents=12, words=40):
@@ -28,9 +28,7 @@ def write_task(folder, num_documents=12, words=40):
 
 
 def dewey(*arguments, check=True):
-    done = subprocess.run(
-        [*DEWEY, *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True, check=False
-    )
+    done = finished(*arguments, timeout=600, **ENVIRONMENT)
     assert not check or done.returncode == 0, done.stderr
     return done
 
@@ -75,17 +73,18 @@ def test_a_finished_run_measures_nothing_again_and_some_tasks_can_be_asked_for(w
 
 
 def test_a_killed_run_goes_on_with_the_task_it_was_in(work):
-    command = [
-        *DEWEY, "eval", "mini", "--mode", "multi", "--suite", str(work / "data"),
-        "--results", str(work / "killed"), "--cache", str(work / "other-cache"),
+    words = [
+        "eval", "mini", "--mode", "multi", "--suite", work / "data",
+        "--results", work / "killed", "--cache", work / "other-cache",
     ]  # fmt: skip
-    with subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:
-            if "two" in line:
-                process.send_signal(signal.SIGKILL)
-                break
-    assert process.wait() == -signal.SIGKILL
-    done = dewey(*command[3:])
+    run = Dewey(*words, **ENVIRONMENT)
+    while "two" not in run.printed("stderr"):
+        assert run.poll() is None, run.printed("stderr")
+        time.sleep(0.01)
+    run.kill()
+    run.communicate(timeout=60)
+    assert run.returncode == -signal.SIGKILL
+    done = dewey(*words)
     assert "one: mini multi" not in done.stderr
     assert "two: mini multi" in done.stderr
 

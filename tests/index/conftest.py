@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dewey_embed.index.ranking import Query, ranked
 from dewey_embed.index.settings import IndexSettings
 from dewey_embed.index.store import Store
 from dewey_embed.index.tables import Record, content_hash, storable
@@ -29,13 +30,23 @@ def record(document_id, text="some words", *, num_chunks=3, seed=0, **fields):
         spans=spans,
         num_tokens=num_chunks,
         used_tokens=num_chunks,
+        norms=rng.uniform(0.5, 2, num_chunks).astype(np.float32),
     )
-    return Record(document=document, hash=content_hash(document), vectors=vectors)
+    passages = np.arange(num_chunks) // 2  # two sentences in each
+    return Record(
+        document=document, hash=content_hash(document), vectors=vectors, passages=passages
+    )
 
 
 def settings(**changes):
     values = {"model": "test", "fingerprint": "f00d", "embedding_dim": WIDTH}
     return IndexSettings(**{**values, **changes})
+
+
+def ranking(layout, vector, *, text="some words", mode="hybrid", where=None):
+    """What answers a query in a layout."""
+    query = Query(text=text, vector=vector, k=5, mode=mode, passages=3, filter=where)
+    return ranked(query, layout)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_after_any_commit_the_rest_are_the_same_groups(sizes, limit, data):
     changes = Changes(hashes)
     assert list(changes.groups(documents(sizes), limit)) == whole[committed:]
     assert changes.num_unchanged == len(hashes)
-    assert changes.num_unchanged + changes.num_added == len(sizes)
+    assert changes.num_unchanged + len(changes.added) == len(sizes)
 
 
 def test_a_group_is_full_or_one_large_document():
@@ -50,7 +50,7 @@ def test_new_changed_unchanged_and_repeated_are_told_apart():
     again = [*documents([1, 9, 3, 4]), Document(id="d3", text="xxxx"), Document(id="d3", text="!")]
     changes = Changes(held(Changes({}).groups(old)))
     assert ids(changes.groups(again)) == [["d1", "d3"]]
-    assert (changes.num_added, changes.num_changed, changes.num_unchanged) == (1, 1, 2)
+    assert (changes.added, changes.changed, changes.num_unchanged) == (["d3"], ["d1"], 2)
     assert [refused.document.text for refused in changes.refused] == ["!"]
     assert "d2" in changes.seen
     assert "d4" not in changes.seen

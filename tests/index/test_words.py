@@ -1,6 +1,8 @@
 """Words: any script is found by what people type, and BM25 is the textbook's."""
 
 import unicodedata
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from dewey_embed.index.words import (
     WordIndex,
     count_words,
     query_words,
+    word_signatures,
     write_word_index,
 )
 
@@ -22,8 +25,8 @@ def index_of(texts, folder):
     counted = [count_words(text) for text in texts]
     rows = np.repeat(np.arange(len(texts)), [len(numbers) for numbers, _ in counted])
     numbers, counts = (np.concatenate(each) for each in zip(*counted, strict=True))
-    write_word_index(folder, rows, numbers, counts)
-    return WordIndex(folder, len(texts), np.load)
+    write_word_index(folder, "document", len(texts), (rows, numbers, counts))
+    return WordIndex(folder, "document", np.load)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +83,11 @@ def test_scores_are_those_of_the_formula(tmp_path):
     scores = index_of(texts, tmp_path).scores("zebra patent")
     lengths, mean = np.array([3, 1, 5]), 3.0
 
-    def part(count, length, holders, num=3):
-        rarity = np.log(1 + (num - holders + 0.5) / (holders + 0.5))
-        return rarity * count * (K1 + 1) / (count + K1 * (1 - B + B * length / mean))
+    def rarity(holders, num=3):
+        return np.log(1 + (num - holders + 0.5) / (holders + 0.5))
+
+    def part(count, length, holders):
+        return rarity(holders) * count / (count + K1 * (1 - B + B * length / mean))
 
     expected = [
         part(2, lengths[0], 2),
@@ -90,7 +95,39 @@ def test_scores_are_those_of_the_formula(tmp_path):
         part(1, lengths[2], 2) + part(1, lengths[2], 1),
         0,
     ]
-    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+    most = rarity(2) + rarity(1)
+    np.testing.assert_allclose(scores, np.array(expected) / most, rtol=1e-6)
+
+
+def test_a_word_that_stands_nowhere_lowers_every_score_alike(tmp_path):
+    index = index_of(["zebra grass", "grass", "lion"], tmp_path)
+    known, beside = index.scores("zebra grass"), index.scores("zebra grass quagga")
+    assert (beside[:2] < known[:2]).all()
+    np.testing.assert_allclose(beside / beside[0], known / known[0], rtol=1e-6)
+
+
+@given(st.lists(st.text("ab ", max_size=12), min_size=1, max_size=6), st.text("ab ", max_size=6))
+def test_scores_are_from_zero_to_one(texts, query):
+    with TemporaryDirectory() as folder:
+        scores = index_of(texts, Path(folder)).scores(query)
+    assert ((scores >= 0) & (scores < 1)).all()
+
+
+def test_texts_of_the_same_words_have_the_same_signature():
+    texts = [
+        "The tenant pays.",
+        "PAYS the tenant",
+        "The tenants pay!",
+        "The tenant pays 2",
+        "",
+        "?",
+    ]
+    counted = [count_words(text) for text in texts]
+    rows = np.repeat(np.arange(len(texts)), [len(numbers) for numbers, _ in counted])
+    numbers, counts = (np.concatenate(each) for each in zip(*counted, strict=True))
+    one, two, three, other, empty, marks = word_signatures(len(texts), (rows, numbers, counts))
+    assert one == two == three != other
+    assert empty == marks == 0
 
 
 def test_scores_equal_another_implementations(tmp_path):
@@ -102,9 +139,9 @@ def test_scores_equal_another_implementations(tmp_path):
     peer.index([text.split() for text in texts], show_progress=False)
     ours = index_of(texts, tmp_path)
     for query in (["w1x", "w2x"], ["w39x"], ["w5x", "w6x", "w7x"]):
-        # Lucene leaves out the factor K1 + 1, which is the same for all words.
+        _, most = ours.postings(" ".join(query))
         np.testing.assert_allclose(
-            ours.scores(" ".join(query)), (K1 + 1) * peer.get_scores(query), rtol=1e-4
+            most * ours.scores(" ".join(query)), peer.get_scores(query), rtol=1e-4
         )
 
 

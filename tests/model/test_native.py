@@ -283,8 +283,8 @@ def start(home, **environment):
 
 
 @needs_float32
-def test_processes_that_build_at_once_leave_one_complete_library(tmp_path):
-    running = [start(tmp_path) for _ in range(2)]
+def test_processes_that_build_at_once_leave_one_complete_library(tmp_path, path_of_copier):
+    running = [start(tmp_path, PATH=path_of_copier) for _ in range(2)]
     for process in running:
         out, err = process.communicate(timeout=300)
         assert out.strip() == "kernels", err

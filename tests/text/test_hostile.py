@@ -22,6 +22,12 @@ from dewey_embed.text.markup import read_markdown, read_restructured
 from dewey_embed.text.reader import read_documents
 from dewey_embed.types import Document, Unreadable
 
+
+@pytest.fixture(autouse=True)
+def started_as_by_users(monkeypatch):
+    monkeypatch.setattr(child, "subprocess", subprocess)
+
+
 DRAWN_BY_ITSELF = """%PDF-1.4
 1 0 obj <</Type/Catalog/Pages 2 0 R>> endobj
 2 0 obj <</Type/Pages/Kids[3 0 R]/Count 1>> endobj
@@ -211,8 +217,21 @@ LONG = {
     "blank lines": (read_markdown, "a" + " " * 99 + "\n"),
     "fences": (read_markdown, "```\nx\n~~~\n"),
     "hashes": (read_markdown, "#" * 100),
+    "links": (read_markdown, "# [a](" * 20 + "\n"),
+    "quotations": (read_markdown, "> " * 50),
+    "items": (read_markdown, "- " * 20 + "```\n"),
+    "closing hashes": (read_markdown, "# a" + " #" * 50),
+    "paragraphs": (read_markdown, "a\n"),
+    "html": (read_markdown, "<div\n\n"),
+    "headings in html": (read_markdown, "<h1>a"),
+    "open tags": (read_markdown, "<h1 "),
+    "cells": (read_html, "<table><tr><td><h2>a</h2></td> <td>b</td></tr></table>"),
+    "cells of one row": (read_html, "<td> <!-- a -->"),
+    "sections": (read_html, "<section><h2>a</h2>"),
+    "headings": (read_html, "<h1>a<h2>"),
     "front matter": (read_markdown, "---\ntitle:\n"),
     "underlines": (read_restructured, "a" + " " * 50 + "\n" + "=" * 50 + "x\n"),
+    "marks": (read_restructured, "`a <b" * 20 + "\n" + "=" * 100 + "\n\n"),
     "rules": (read_restructured, "=" * 100 + "\n"),
     "attributes": (read_html, "<a b='"),
     "many attributes": (read_html, "".join(f" a{number}=1" for number in range(10_000))),
@@ -235,14 +254,13 @@ def test_time_grows_no_faster_than_a_text(kind):
     def seconds(size: int) -> float:
         start = "<p>a<a" if kind == "many attributes" else ""
         data = (start + piece * (size // len(piece))).encode()
-        taken = []
-        for _ in range(2):
-            start = time.process_time()
-            with contextlib.suppress(ReadError):
-                read(data)
-            taken.append(time.process_time() - start)
-        return min(taken)
+        begun = time.process_time()
+        with contextlib.suppress(ReadError):
+            read(data)
+        return time.process_time() - begun
 
-    small, large = seconds(100_000), seconds(400_000)
-    assert large < 0.5 or large < 8 * small  # four times the text
-    assert large < 4
+    def grows_too_fast() -> bool:
+        large = seconds(400_000)
+        return large >= 4 or (large >= 0.5 and large >= 8 * seconds(100_000))  # four times the text
+
+    assert not grows_too_fast() or not grows_too_fast()  # once more: other work slows the machine

@@ -12,9 +12,9 @@ from tests.commands import ended
 
 @pytest.fixture
 def halves(monkeypatch):
-    def cut(text, tokens, size, overlap):
-        middle = len(tokens) // 2
-        return np.array([0, middle]), np.array([middle, len(tokens)])
+    def cut(text, size, overlap):
+        middle = len(text.tokens) // 2
+        return np.array([0, middle]), np.array([middle, len(text.tokens)])
 
     monkeypatch.setitem(SPLITTERS, "halves", cut)
 

@@ -14,7 +14,7 @@ from dewey_embed.errors import ReadError
 from dewey_embed.text.encodings import MAX_WESTERN_SHARE, decode
 from dewey_embed.text.formats import FORMATS
 from dewey_embed.text.reader import check_inputs, read_documents
-from dewey_embed.types import Document, Unreadable
+from dewey_embed.types import Document, Landmark, Unreadable
 
 
 def read(*inputs: Path | str, **options) -> list[Document | Unreadable]:
@@ -73,6 +73,7 @@ def test_a_files_document_knows_where_it_is_from(tmp_path, monkeypatch):
         source=file.resolve().as_posix(),
         root=(tmp_path / "docs").resolve().as_posix(),
         metadata={"extension": ".txt", "folder": "guide"},
+        landmarks=(Landmark(0, "line", 1),),
     )
     monkeypatch.chdir(tmp_path / "docs")
     assert read("../docs") == [found]
@@ -141,7 +142,7 @@ def test_a_parser_that_breaks_is_a_reason_not_a_crash(tmp_path, monkeypatch):
     def broken(*_):
         raise RecursionError("too deep")
 
-    broken_format = FORMATS["markdown"]._replace(read=broken)
+    broken_format = FORMATS["markdown"]._replace(read=broken, in_child=False)
     monkeypatch.setitem(FORMATS, "markdown", broken_format)
     (tmp_path / "a.md").write_text("x")
     (tmp_path / "b.txt").write_text("y")
@@ -250,7 +251,7 @@ def test_standard_input_is_a_file_of_the_kind_that_is_said():
 @pytest.mark.parametrize(
     ("name", "text", "title"),
     [
-        ("a.md", "intro\n\n## The *title* ##\r\n\n# Later", "The *title*"),
+        ("a.md", "intro\n\n## The *title* ##\r\n\n# Later", "The title"),
         ("a.md", "```sh\n# a comment\n```\n\nReal\n====\n", "Real"),
         ("a.markdown", "no heading\n#hashtag", "a.markdown"),
         ("a.rst", ".. comment\n\nName\r\n~~~~\r\ntext", "Name"),

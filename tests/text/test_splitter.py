@@ -303,13 +303,13 @@ def test_an_unknown_splitter_is_refused(splitter):
 
 @pytest.mark.parametrize("splitter", SPLITTERS)
 @pytest.mark.parametrize(
-    "text", ["a" * 500_000, " " * 500_000 + "x", "\n \r\n" * 100_000 + "x", "a\n\n" * 200_000]
+    "text", ["a" * 200_000, " " * 200_000 + "x", "\n \r\n" * 40_000 + "x", "a\n\n" * 80_000]
 )
 def test_huge_dull_texts_are_cut_in_moments(tokenizer, splitter, text):
     (tokens,) = tokenizer.encode([text])
-    start = time.perf_counter()
+    start = time.process_time()
     spans = split(text, tokens, splitter=splitter, chunk_tokens=256, chunk_overlap=64)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 4
     assert spans[-1].token_end == len(tokens)
 
 

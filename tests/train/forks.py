@@ -58,7 +58,7 @@ def main(recipe_path: str, root: str, kills: int, seed: int) -> None:
     Every other broken run begins with the targets of the whole one, so that half of the kills fall
     into training.
     """
-    recipe = read_recipe(Path(recipe_path))
+    recipe = read_recipe(Path(recipe_path), ["corpus.max_texts=40", "targets.shard_texts=4"])
     moments = random.Random(seed)
     started = time.monotonic()
     end(begin(recipe, Path(root) / "whole"), None)

@@ -1,9 +1,7 @@
 """Progressive depth: which layers run when, that later ones change nothing before, and resuming."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -26,15 +24,16 @@ from dewey_embed.train.start import STAMP, build_warm_start
 from dewey_embed.train.student import build_student
 
 from .conftest import MINI
+from .groups import launched
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*the limit:UserWarning")
 
 MODEL = """
 [model]
 vocab_size = 30522
-hidden_size = 384
+hidden_size = 64
 num_hidden_layers = 3
-num_attention_heads = 6
+num_attention_heads = 2
 intermediate_size = 64
 max_position_embeddings = 4096
 global_rope_theta = 73780400.0
@@ -62,7 +61,7 @@ def path(tiny, tmp_path_factory):
 def write_start(recipe, folder):
     """The recipe's start, its table drawn: asking the teacher for 30,522 rows takes a while."""
     config = recipe.model.to_config(cls_token_id=101, sep_token_id=102, pad_token_id=0)
-    rows = torch.randn(30522, 384, generator=torch.Generator().manual_seed(0))
+    rows = torch.randn(30522, 64, generator=torch.Generator().manual_seed(0))
     with atomic_model_folder(folder) as draft:
         write_model(
             build_warm_start(config, recipe.warm_start, rows, torch.full((30522,), 1 / 30522)),
@@ -173,11 +172,9 @@ def test_two_processes_deepen_as_one_does(path, finished, tmp_path):
     shutil.copytree(finished.start, run / "start")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = ["-m", "dewey_embed.cli", "train", str(path), "-o", str(run), "--set", DEPTH]
-    done = subprocess.run(
-        [*launch, *command, "--targets", str(finished.targets)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = launched(
+        [*launch, *command, "--targets", str(finished.targets)], ACCELERATE_USE_CPU="true"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert (run / "checkpoints" / "checkpoint-12" / "rng_state_1.pth").exists()  # there were two
     expected = load_file(finished.model / "model.safetensors")

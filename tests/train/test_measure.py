@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.distributed.fsdp import fully_shard
 
 from dewey_embed.model.device import default_dtype
@@ -15,6 +13,7 @@ from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.start import start_folder, start_tokenizer
 from dewey_embed.train.student import build_student
 from dewey_embed.train.teach import teach
+from tests.train.groups import run_in_two
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +62,8 @@ def test_passkeys_are_looked_for_first_now_and_then_and_last(measured) -> None:
     assert found == [True, False, False, False, True, False, True]
 
 
-def one_of_two(rank: int, meeting: str, recipe, start: Path, measure, results: str) -> None:
+def one_of_two(rank: int, recipe, start: Path, measure, results: str) -> None:
     """One of two processes that share a student's weights out, and measure it together."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=2)
     student = build_student(recipe, start)
     for layer in student.model.backbone.layers:
         fully_shard(layer)
@@ -74,8 +71,6 @@ def one_of_two(rank: int, meeting: str, recipe, start: Path, measure, results: s
     figures = measure(student, last=True)
     if rank == 0:
         torch.save(figures, results)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def test_a_student_shared_out_over_processes_is_measured_as_a_whole_one(
@@ -84,9 +79,9 @@ def test_a_student_shared_out_over_processes_is_measured_as_a_whole_one(
     model, measure = measured
     recipe = read_recipe(tiny.recipe)
     start = start_folder(recipe, tmp_path / "start")
-    files = [str(tmp_path / name) for name in ("meeting", "figures.pt")]
-    mp.spawn(one_of_two, args=(files[0], recipe, start, measure, files[1]), nprocs=2)
-    together, alone = torch.load(files[1]), measure(model, last=True)
+    results = tmp_path / "figures.pt"
+    run_in_two(one_of_two, recipe, start, measure, str(results))
+    together, alone = torch.load(results), measure(model, last=True)
     wanted = {name for name in alone if not name.startswith("passkey/")}
     assert together.keys() == wanted  # pass keys need the backbone alone, which nobody has
     for name in ("chunk_cosine", "cls_cosine", "tightness"):

@@ -1,9 +1,6 @@
 """recipes/dewey_en.toml: the paper's values, and the whole run on local stand-ins."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +8,7 @@ import pytest
 from dewey_embed import Dewey
 from dewey_embed.config import PAPER_PROMPTS
 from dewey_embed.train.recipe_file import read_recipe
+from tests.commands import done
 from tests.train.conftest import write_student, write_teacher
 
 # Source: arXiv 2503.20376, technical report, model card and released config.
@@ -99,16 +97,7 @@ def stand_ins(tmp_path, tiny) -> Path:
 
 
 def dewey(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "dewey_embed.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(cwd / "hf")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    return done(*arguments, cwd=cwd, HF_HUB_OFFLINE="1")
 
 
 def test_the_paper_s_run_goes_end_to_end_on_local_stand_ins(recipe_path, stand_ins) -> None:

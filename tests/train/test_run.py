@@ -1,9 +1,7 @@
 """A whole run from the tiny recipe: what it leaves, what it refuses, when it stops."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +17,8 @@ from dewey_embed.train.run import RunFolder, spread, train
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_tokenizer, with_run
 from dewey_embed.train.teach import teach
 from dewey_embed.train.trainer import last_complete_checkpoint
+from tests.commands import dewey
+from tests.train.groups import launched
 
 from .conftest import MINI
 
@@ -223,11 +223,7 @@ def test_parts_need_a_teacher_that_has_them(tiny, tmp_path: Path) -> None:
 
 
 def test_the_command_line_says_what_is_wrong_in_one_line(tiny, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "dewey_embed.cli", "train", str(tiny.recipe)]
-    done = subprocess.run(
-        [*command, "--set", "training.learning_rat=1"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = dewey("train", tiny.recipe, "--set", "training.learning_rat=1", cwd=tmp_path)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
     assert "training.learning_rat: unknown key; accepted: learning_rate" in line
@@ -240,11 +236,7 @@ def test_two_processes_train_what_one_does(tiny, finished, tmp_path: Path) -> No
     # Not by `accelerate launch --cpu`, which starts one process, whatever --num_processes says.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     run = ["-m", "dewey_embed.cli", "train", str(tiny.recipe), "-o", str(tmp_path / "run")]
-    done = subprocess.run(
-        [*launch, *run],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = launched([*launch, *run], ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stderr[-3000:]
     last = tmp_path / "run" / "checkpoints" / "checkpoint-12"
     assert (last / "rng_state_1.pth").exists()  # there were two
@@ -253,11 +245,8 @@ def test_two_processes_train_what_one_does(tiny, finished, tmp_path: Path) -> No
 
 
 def test_sources_that_are_not_there_are_said_before_anything_is_made(tiny, tmp_path):
-    said = subprocess.run(
-        [sys.executable, "-m", "dewey_embed.cli", "train", tiny.recipe, "-o", tmp_path / "run",
-         "--set", "corpus.sources.0.path=~/absent_*.parquet"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    setting = "corpus.sources.0.path=~/absent_*.parquet"
+    said = dewey("train", tiny.recipe, "-o", tmp_path / "run", "--set", setting)
     assert said.returncode == 1
     [line] = said.stderr.splitlines()
     assert "~/absent_*.parquet: no file here" in line
@@ -267,10 +256,7 @@ def test_sources_that_are_not_there_are_said_before_anything_is_made(tiny, tmp_p
 @pytest.mark.parametrize("options", [[], ["--data", "nowhere"]], ids=["data", "other folder"])
 def test_a_missing_source_names_the_option_for_its_folder(tmp_path, options):
     recipe = Path(__file__).parents[2] / "recipes/mini.toml"
-    said = subprocess.run(
-        [sys.executable, "-m", "dewey_embed.cli", "train", recipe, "-o", "run", *options],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-    )  # fmt: skip
+    said = dewey("train", recipe, "-o", "run", *options, cwd=tmp_path)
     assert said.returncode == 1
     [line] = said.stderr.splitlines()
     assert f"{'nowhere' if options else 'data'}/train/wikipedia_*.parquet: no file here" in line

@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from dewey_embed.model.engine import training_kernels
 from dewey_embed.model.int8 import TrainedLinear
@@ -17,6 +15,7 @@ from dewey_embed.train.teach import teach
 from dewey_embed.train.trainer import arguments
 from tests.model.test_native import needs_bfloat16
 from tests.train.conftest import MINI
+from tests.train.groups import run_in_two
 
 WATCHED = "model.backbone.layers.1.attn.Wqkv.weight"
 
@@ -129,10 +128,8 @@ def balanced(recipe, balance):
     return recipe.model_copy(update={"loss": recipe.loss.model_copy(update={"balance": balance})})
 
 
-def one_process(rank: int, world: int, meeting: str, taught, shares, results: str) -> None:
+def one_process(rank: int, taught, shares, results: str) -> None:
     """One of two processes: its share of the samples, and the gradients that all agree on."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=world)
     recipe, start, collate, samples = taught
     found = {}
     for balance in BALANCES:
@@ -142,15 +139,13 @@ def one_process(rank: int, world: int, meeting: str, taught, shares, results: st
         found[balance] = {name: p.grad for name, p in model.named_parameters()}
     if rank == 0:
         torch.save(found, results)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 def test_two_processes_have_the_gradients_of_one_with_both_batches(taught, tmp_path: Path) -> None:
     recipe, start, collate, samples = taught
     shares = ([0, 1, 2], [3, 4])  # unequal: texts and chunks differ in number
-    meeting, results = tmp_path / "meeting", tmp_path / "gradients.pt"
-    mp.spawn(one_process, args=(2, str(meeting), taught, shares, str(results)), nprocs=2)
+    results = tmp_path / "gradients.pt"
+    run_in_two(one_process, taught, shares, str(results))
     together = torch.load(results)
     batch = collate([samples[i] for i in range(5)])
     for balance in BALANCES:

@@ -2,8 +2,6 @@
 
 import json
 import multiprocessing
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import datasets.config
@@ -20,6 +18,7 @@ from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.targets import FORMAT, MANIFEST, Targets, TargetsFolder, targets_complete
 from dewey_embed.train.teach import teach
+from tests.commands import done
 
 from .conftest import MINI, RECIPE, write_corpus
 
@@ -314,12 +313,9 @@ class TestShards:
         for _ in range(2):  # the second reads no corpus
             assert teach(recipe, MINI, tmp_path / "run/targets").left_out == left
         options = [part for change in changes for part in ("--set", change)]
-        done = subprocess.run(
-            [sys.executable, "-m", "dewey_embed.cli", "teach", path, "-o", tmp_path / "run",
-             *options], capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        assert "\nleft out of the corpus: 1 duplicate, 1 no text, 2 too short\n" in done.stdout
-        assert f": {len(WORDS)} texts, " in done.stdout  # each once, however often it was cut
+        printed = done("teach", path, "-o", tmp_path / "run", *options)
+        assert "\nleft out of the corpus: 1 duplicate, 1 no text, 2 too short\n" in printed
+        assert f": {len(WORDS)} texts, " in printed  # each once, however often it was cut
 
     def test_texts_are_cut_again_into_shards_of_their_own_but_for_held_out_ones(
         self, tmp_path, monkeypatch

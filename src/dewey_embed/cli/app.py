@@ -13,10 +13,13 @@ from typer.core import TyperGroup
 
 from dewey_embed.cli import console, options
 from dewey_embed.cli.audit import audit
+from dewey_embed.cli.documents import list_documents, open_place, show
 from dewey_embed.cli.encode import encode
 from dewey_embed.cli.evaluate import evaluate, report
 from dewey_embed.cli.index import index, info, remove
+from dewey_embed.cli.mcp import mcp
 from dewey_embed.cli.search import search
+from dewey_embed.cli.serve import serve
 from dewey_embed.cli.train import ablate, plan, teach, train, warm_start
 
 COMMANDS = {
@@ -55,6 +58,31 @@ COMMANDS = {
         train,
         "dewey train recipes/mini.toml --max-minutes 60",
         "dewey train recipes/mini.toml --output runs/other --set optimizer.learning_rate=0.001",
+    ),
+    "serve": (
+        serve,
+        "dewey serve",
+        "dewey serve --index my.index --host 0.0.0.0 --key-file keys.txt",
+    ),
+    "list": (
+        list_documents,
+        "dewey list my.index",
+        "dewey list my.index --json",
+    ),
+    "show": (
+        show,
+        "dewey show my.index lease.pdf",
+        "dewey show my.index lease.pdf --at 1200",
+    ),
+    "open": (
+        open_place,
+        "dewey open my.index lease.pdf",
+        "dewey open my.index lease.pdf:12",
+    ),
+    "mcp": (
+        mcp,
+        "dewey mcp --index my.index",
+        "dewey mcp --index contracts.index --index letters.index",
     ),
     "plan": (
         plan,
@@ -121,7 +149,7 @@ def _options(
     """Hold the options that come before a command."""
 
 
-ENDS_AT_ONCE = ("search", "info")
+ENDS_AT_ONCE = ("search", "info", "list", "show", "open", "mcp")
 """Commands with nothing left to write: unloading what they imported would take half a second."""
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from dewey_embed.cli import console
-from dewey_embed.cli.options import Device, ModelArgument, register, require_eval, several
+from dewey_embed.cli.options import (
+    LARGEST,
+    Device,
+    Json,
+    ModelArgument,
+    register,
+    require_eval,
+    several,
+)
 from dewey_embed.eval.audits import CACHE, LENGTHS, MIN_DOCUMENTS
+from dewey_embed.printable import printable
 
 Cache = Annotated[
     Path, typer.Option(help="Folder for what was measured; a killed run resumes from there.")
@@ -213,6 +224,94 @@ def cost(
     _finish(page, output)
 
 
+def server(
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="Address of the server, such as http://127.0.0.1:8080; with the path of an API "
+            "that one is spoken."
+        ),
+    ],
+    *,
+    api: Annotated[
+        Literal["auto", "openai", "tei", "ollama"],
+        typer.Option(
+            help="The API: openai (/v1/embeddings), tei (/embed), ollama (/api/embed), or auto: "
+            "the first of these that answers."
+        ),
+    ] = "auto",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Name of the server's model. Default: the first it lists."),
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="File with the server's key.")] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            help="The server's key. Other users see it in the list of processes: better name a "
+            "file, or set the variable."
+        ),
+    ] = None,
+    max_tokens: Annotated[
+        int, typer.Option(min=256, max=LARGEST, help="Tokens of the longest text that is sent.")
+    ] = 16_384,
+    timeout_s: Annotated[
+        float, typer.Option(min=0.1, max=10**5, help="Seconds to wait for an answer.")
+    ] = 120.0,
+    json: Json = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
+    ] = None,
+) -> None:  # fmt: skip
+    """Test a server of embeddings, any that speaks OpenAI's, TEI's or Ollama's API.
+
+    Silent cuts, honest counts, batches, short texts after long ones, bad input, formats. It sends
+    texts of common words, and none of yours. The exit code is 1 if a check fails.
+    """
+    from dewey_embed.eval.audits.server import audit_server
+
+    results = audit_server(
+        url,
+        api=api,
+        model=model,
+        key=key_file.expanduser().read_text("utf-8").strip() if key_file else key,
+        max_tokens=max_tokens,
+        timeout_s=timeout_s,
+        progress=sys.stderr.isatty(),
+    )
+    if output is not None:
+        results.page().write(output)
+        console.say(f"wrote {output}")
+    if json:
+        console.print_json(results.as_json())
+    else:
+        _print_checks(results)
+    if results.failed:
+        raise typer.Exit(1)
+
+
+def _print_checks(results: Any) -> None:
+    """Print the checks of a server as a table as wide as the terminal."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, leading=1)
+    for name, width in (("check", 26), ("result", 11)):
+        table.add_column(name, width=width)
+    table.add_column("evidence", ratio=1)
+    for check in results.checks:
+        remedy = f"\nremedy: {check.remedy}" if check.remedy else ""
+        status = check.status.upper() if check.status == "fail" else check.status
+        cells = (f"{check.topic}:\n{check.name}", status, check.evidence + remedy)
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    text = io.StringIO()
+    Console(file=text, width=max(80, shutil.get_terminal_size((120, 24)).columns)).print(table)
+    lines = [line.rstrip() for line in text.getvalue().splitlines()]
+    console.echo("\n".join([*lines, "", results.summary]))
+
+
 def _finish(page: Any, output: Path) -> None:
     """Write a page of results and print its summary."""
     page.write(output)
@@ -241,6 +340,11 @@ AUDITS = {
         "dewey audit cost --data ~/data/scifact",
         "dewey audit cost --data ~/data/scifact --chunk-tokens 64,128 --precisions float32,int8",
     ),
+    "server": (
+        server,
+        "dewey audit server http://127.0.0.1:8080",
+        "dewey audit server http://127.0.0.1:11434 --api ollama --model nomic-embed-text",
+    ),
 }
 """Every audit by its name: its function, and two examples for its help."""
 
@@ -253,6 +357,7 @@ register(audit, AUDITS)
 
 
 @audit.callback()
-def _audits() -> None:
-    """Hold the audits, which need the extra `eval`."""
-    require_eval()
+def _audits(context: typer.Context) -> None:
+    """Hold the audits, of which those of models need the extra `eval`."""
+    if context.invoked_subcommand != "server":
+        require_eval()

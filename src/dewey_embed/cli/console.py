@@ -20,7 +20,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import typer
 
@@ -67,6 +67,35 @@ def echo(text: str = "", *, bold: bool = False, end: str = "\n") -> None:
         shown = typer.style(shown, bold=True)  # typer removes it where there is no terminal
     with _writing():
         typer.echo(shown + end, nl=False)
+
+
+class Styled(NamedTuple):
+    """Text for a terminal: in bold, or with the address that it leads to."""
+
+    text: str
+    bold: bool = False
+    link: str = ""
+
+
+def echo_styled(*parts: Styled) -> None:
+    """Print parts of one line on standard output; only a terminal sees their styles.
+
+    Raises:
+        ReaderGoneError: its reader has stopped.
+        OSError: it cannot be written; named as standard output.
+
+    """
+    has_styles = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    shown = ""
+    for part in parts:
+        text = printable(part.text)
+        if part.bold and text and has_styles and not os.environ.get("NO_COLOR"):
+            text = typer.style(text, bold=True)
+        if part.link and text and has_styles:
+            text = f"\x1b]8;;{part.link}\x1b\\{text}\x1b]8;;\x1b\\"
+        shown += text
+    with _writing():
+        typer.echo(shown, color=has_styles)
 
 
 def print_json(value: Any) -> None:

@@ -36,6 +36,14 @@ OutputOption = Annotated[
 Chunks = Annotated[
     bool, typer.Option("--chunks", envvar="DEWEY_CHUNKS", help="Write each chunk, too.")
 ]
+Texts = Annotated[
+    bool,
+    typer.Option(
+        "--with-texts",
+        envvar="DEWEY_WITH_TEXTS",
+        help="Write texts, titles, metadata and places in the files beside the vectors.",
+    ),
+]
 
 
 def encode(
@@ -43,6 +51,7 @@ def encode(
     *,
     output: OutputOption,
     chunks: Chunks = False,
+    with_texts: Texts = False,
     model: options.Model = None,
     chunk_tokens: options.ChunkTokens = None,
     chunk_overlap: options.ChunkOverlap = None,
@@ -77,7 +86,7 @@ def encode(
     summary = Summary(path, dewey.embedding_dim, dewey.name)
     chosen = {name: value for name, value in given.items() if value is not None}
     encoded = _encoded(summary, items, dewey, {**chosen, "progress": not json})
-    write_vectors(output, encoded, chunks=chunks)
+    write_vectors(output, encoded, chunks=chunks, texts=with_texts)
     _report(summary, chunks=chunks, as_json=json, verbose=verbose)
 
 

@@ -24,7 +24,14 @@ Suite = Annotated[
     str,
     typer.Option(
         help="longembed, locov1, mteb-eng-v2, mteb-offline, passkey, needle, position, or a "
-        "folder in BEIR's layout, or a folder of such folders."
+        "task's folder, or a folder of such folders."
+    ),
+]
+Passages = Annotated[
+    bool,
+    typer.Option(
+        "--passages",
+        help="Rank passages, not documents, also where a task's folder has what both need.",
     ),
 ]
 Data = Annotated[
@@ -56,6 +63,7 @@ def evaluate(
     models: Models,
     *,
     suite: Suite,
+    passages: Passages = False,
     data: Data = None,
     mode: Mode = "all",
     tasks: Tasks = None,
@@ -74,7 +82,6 @@ def evaluate(
     """
     sizes = options.chunk_sizes(chunk_tokens, chunk_overlap)
     options.require_eval()
-    from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.eval.models import open_models
     from dewey_embed.eval.report.markup import page_to_markdown
     from dewey_embed.eval.run import evaluate as run_evaluation
@@ -86,12 +93,12 @@ def evaluate(
         mode=mode,
         cache_folder=cache.expanduser(),
         device=device,
-        chunk_tokens=sizes["chunk_tokens"] or CHUNK_TOKENS,
+        chunk_tokens=sizes["chunk_tokens"],
         chunk_overlap=sizes["chunk_overlap"],
         show=sys.stderr.isatty(),
     )
     page = run_evaluation(
-        open_suite(suite, data),
+        open_suite(suite, data, passages=passages),
         opened,
         results,
         only=tasks.split(",") if tasks else None,

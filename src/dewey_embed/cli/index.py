@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dewey_embed.cli import console, options
+from dewey_embed.cli.watch import Watch, require_watchable
+from dewey_embed.errors import InputError
 from dewey_embed.printable import counted
 from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
@@ -26,6 +30,9 @@ Docs = Annotated[
 IndexFolder = Annotated[
     Path, typer.Option("--index", "-i", envvar="DEWEY_INDEX", help="The index's folder.")
 ]
+IDS = ("added", "changed", "removed")
+"""Fields of a report that are ids; one run may have a million of them."""
+
 IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
 GroupChars = Annotated[
     int,
@@ -33,6 +40,13 @@ GroupChars = Annotated[
         envvar="DEWEY_GROUP_CHARS",
         min=1,
         help="Characters committed at once: the most that a killed run has to encode again.",
+    ),
+]
+WatchOption = Annotated[
+    bool,
+    typer.Option(
+        "--watch",
+        help="Go on, and follow changes of the files until Ctrl-C: + new, ~ changed, - gone.",
     ),
 ]
 Prune = Annotated[
@@ -53,6 +67,7 @@ def index(
     chunk_overlap: options.ChunkOverlap = None,
     splitter: options.Splitter = None,
     overflow: options.Overflow = None,
+    window: options.Window = None,
     text_field: options.TextField = None,
     id_field: options.IdField = None,
     title_field: options.TitleField = None,
@@ -62,16 +77,19 @@ def index(
     file_memory_mb: options.FileMemory = FILE_MEMORY_MB,
     max_text_mb: options.MaxText = MAX_TEXT_MB,
     prune: Prune = False,
+    watch: WatchOption = False,
     verbose: options.Verbose = False,
     json: options.Json = False,
 ) -> None:
     """Make an index of documents, or bring one up to date.
 
     Only new and changed documents are encoded; those that have left their folder leave the index.
-    A run that was stopped resumes where it was.
+    A run that was stopped resumes where it was. With --watch the index follows its files.
     """
     if not docs and not prune:
         raise typer.BadParameter("name files or folders to index", param_hint="DOCS")
+    if watch:
+        require_watchable(docs or [])
     sizes = options.chunk_sizes(chunk_tokens, chunk_overlap)
     reading = options.reading(
         text_field=text_field, id_field=id_field, title_field=title_field,
@@ -80,20 +98,27 @@ def index(
     )  # fmt: skip
     from dewey_embed.index.index import Index
 
-    opened = Index.open(index, model, **sizes, splitter=splitter, overflow=overflow)
-    report = opened.add_files(
-        docs or [], **reading, prune=prune, progress=not json, group_chars=group_chars
-    )
-    _report(opened, report, as_json=json, verbose=verbose)
+    opened = Index.open(index, model, **sizes, splitter=splitter, overflow=overflow, window=window)
+
+    update = partial(opened.add_files, docs or [], **reading, prune=prune, group_chars=group_chars)
+    report = partial(_report, opened, as_json=json, verbose=verbose)
+    if watch:
+        Watch(opened, docs or [], update, json).run(report)
+        return
+    done = update(progress=not json)
+    report(done)
+    if done.unreadable:
+        raise typer.Exit(options.EXIT_UNREADABLE)
 
 
 def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool) -> None:
-    """Print the changes of the index and list the unreadable files, which set the exit code."""
+    """Print the changes of the index, and list what could not be read."""
     options.list_faults(report.unreadable, report.skipped, report.unread, verbose=verbose)
     num_documents, num_chunks = len(opened), opened.num_chunks
     if as_json:
         facts = {"num_documents": num_documents, "num_chunks": num_chunks}
-        console.print_json({"index": str(opened.path), **asdict(report), **facts})
+        counts = {name: value for name, value in asdict(report).items() if name not in IDS}
+        console.print_json({"index": str(opened.path), **counts, **facts})
     else:
         console.echo(
             f"{opened.path}: {counted(num_documents, 'document')}, "
@@ -111,8 +136,6 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
             f"{counted(report.num_missing, 'document')} of files that are gone; "
             "dewey index --prune removes them"
         )
-    if report.unreadable:
-        raise typer.Exit(options.EXIT_UNREADABLE)
 
 
 def remove(
@@ -163,6 +186,11 @@ def info(
 
     if what is not None and is_index(Path(what)):
         facts = index_facts(Index.open(what))
+    elif what is not None and is_other_folder(Path(what)):
+        raise InputError(
+            f"{what} is a folder, and neither an index nor a model; make an index of its documents "
+            f"with: dewey index {shlex.quote(what)} --index my.index"
+        )
     else:
         from dewey_embed.encoder import Dewey
 
@@ -182,6 +210,12 @@ def is_index(folder: Path) -> bool:
     return any((folder / name).exists() for name in names) and not (folder / "config.json").exists()
 
 
+def is_other_folder(folder: Path) -> bool:
+    """Whether a folder has nothing of a model in it, nor of an index."""
+    parts = ("*.safetensors", "*.json", "*.bin", "pytorch_model*")
+    return folder.is_dir() and not any(next(folder.glob(part), None) for part in parts)
+
+
 def index_facts(index: Index) -> dict[str, Any]:
     """The contents of an index, and the settings that it was made with."""
     settings = index.settings
@@ -194,6 +228,7 @@ def index_facts(index: Index) -> dict[str, Any]:
         "embedding_dim": settings.embedding_dim,
         "single_vector": settings.single_vector,
         **settings.options.model_dump(mode="json"),
+        "window": settings.window,
         "bytes": folder_bytes(index.path),
     }
 

@@ -66,7 +66,7 @@ ChunkTokens = Annotated[
     typer.Option(
         envvar="DEWEY_CHUNK_TOKENS",
         metavar="N,...",
-        help="Tokens of a chunk; several sizes with commas between. Default: 128.",
+        help="Tokens of a chunk; several sizes with commas between. Default: 128; in an index 64.",
     ),
 ]
 ChunkOverlap = Annotated[
@@ -75,7 +75,7 @@ ChunkOverlap = Annotated[
         envvar="DEWEY_CHUNK_OVERLAP",
         metavar="N,...",
         help="Tokens that a chunk shares with the next, for all sizes or for each. Default: a "
-        "quarter of the size.",
+        "quarter of the size; in an index none.",
     ),
 ]
 Splitter = Annotated[
@@ -85,7 +85,16 @@ Splitter = Annotated[
         metavar="NAME",
         callback=_known_splitter,
         help="How documents are cut into chunks: tokens (windows of --chunk-tokens), recursive (at "
-        "paragraphs, else lines, else words) or words; an unknown name lists all. Default: tokens.",
+        "paragraphs, else lines, else words), words, or sentences; an unknown name lists all. "
+        "Default: tokens; in an index sentences.",
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        envvar="DEWEY_WINDOW",
+        min=4,
+        help="Tokens read at once; longer texts are read in overlapping windows. Default: 2048.",
     ),
 ]
 Overflow = Annotated[

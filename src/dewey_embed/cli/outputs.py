@@ -3,7 +3,10 @@
 Rows of Parquet and JSON lines: `document_id`, `source`, `chunk` (its number; null for the document
 itself), `char_start`, `char_end`, `token_start`, `token_end`, `vector`. An .npz holds `ids` (N,),
 `vectors` (N, D) and, with chunks, `chunks` (C, D), `spans` (C, 4) in the same order of columns, and
-`chunk_documents` (C,): the row in `ids` that each belongs to.
+`chunk_documents` (C,): the row in `ids` that each belongs to. With texts, rows have `title`,
+`metadata`, `text` and `location` (where in its file it stands), too; an .npz `titles`, `metadata`,
+`texts` (N,) and `chunk_texts`, `chunk_locations` (C,). Metadata and locations are JSON in Parquet
+and .npz.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +25,8 @@ from dewey_embed.cli import console
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.files import atomic_file, only_writer
 from dewey_embed.text.formats import EXTENSIONS
-from dewey_embed.types import Document, DocumentVectors, Span
+from dewey_embed.text.locations import location_of
+from dewey_embed.types import Document, DocumentVectors, MetadataValue, Span
 
 Row = dict[str, Any]
 Documents = Iterator[list[Row]]
@@ -29,7 +34,11 @@ Documents = Iterator[list[Row]]
 
 
 def write_vectors(
-    path: Path, encoded: Iterable[tuple[Document, DocumentVectors]], *, chunks: bool
+    path: Path,
+    encoded: Iterable[tuple[Document, DocumentVectors]],
+    *,
+    chunks: bool,
+    texts: bool = False,
 ) -> None:
     """Write vectors in the format of a path's extension; `-` is JSON lines on standard output.
 
@@ -40,7 +49,11 @@ def write_vectors(
         ConfigError: another process is writing the file.
 
     """
-    documents = (_rows(document, vectors, chunks=chunks) for document, vectors in encoded)
+    documents = (
+        _with_texts(document, rows) if texts else rows
+        for document, vectors in encoded
+        for rows in [_rows(document, vectors, chunks=chunks)]
+    )
     if str(path) == "-":
         for rows in documents:
             console.echo("\n".join(map(_line, rows)))
@@ -108,6 +121,22 @@ def _rows(document: Document, vectors: DocumentVectors, *, chunks: bool) -> list
     return rows
 
 
+def _with_texts(document: Document, rows: list[Row]) -> list[Row]:
+    """The rows of a document with their texts, its title, its metadata and their places."""
+    metadata = {_text(key): _printed(value) for key, value in document.metadata.items()}
+    named = {"title": _text(document.title), "metadata": metadata}
+    for row in rows:
+        start, end = row["char_start"], row["char_end"]
+        location = asdict(location_of(document.landmarks, document.text, start, end))
+        where = {key: value for key, value in location.items() if value not in (None, "", ())}
+        row.update(named, text=_text(document.text[start:end]), location=where)
+    return rows
+
+
+def _printed(value: MetadataValue) -> MetadataValue:
+    return _text(value) if isinstance(value, str) else value
+
+
 def _text(name: str) -> str:
     """A name as every format can hold it: lone surrogates as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
@@ -135,14 +164,21 @@ def write_parquet(draft: Path, documents: Documents, chunks: bool) -> None:
         writer = None
         for rows in documents:
             width = len(rows[0]["vector"])
-            schema = pa.schema(
-                [("document_id", pa.string()), ("source", pa.string())]
-                + [(name, pa.int64()) for name in ("chunk", *Span._fields)]
-                + [("vector", pa.list_(pa.float32(), width))]
-            )
+            numbers = dict.fromkeys(("chunk", *Span._fields), pa.int64())
+            kinds = {**numbers, "vector": pa.list_(pa.float32(), width)}
+            schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(file, schema))
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            flat = [_flat(row) for row in rows]
+            writer.write_table(pa.Table.from_pylist(flat, schema=schema))
+
+
+def _flat(row: Row) -> Row:
+    """The row with its objects as JSON."""
+    return {
+        name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+        for name, value in row.items()
+    }
 
 
 def write_npz(draft: Path, documents: Documents, chunks: bool) -> None:
@@ -160,6 +196,13 @@ def write_npz(draft: Path, documents: Documents, chunks: bool) -> None:
         arrays["chunks"] = arrays["chunks"].reshape(-1, vectors.shape[1])
         arrays["spans"] = np.array(spans, np.int64).reshape(-1, len(Span._fields))
         arrays["chunk_documents"] = np.repeat(np.arange(len(held)), [len(r) - 1 for r in held])
+    if "text" in held[0][0]:
+        flat = [_flat(rows[0]) for rows in held]
+        names = {"title": "titles", "metadata": "metadata", "text": "texts"}
+        arrays |= {plural: np.array([row[name] for row in flat]) for name, plural in names.items()}
+        if chunks:
+            arrays["chunk_texts"] = np.array([row["text"] for row in inner], np.str_)
+            arrays["chunk_locations"] = np.array([_flat(row)["location"] for row in inner], np.str_)
     with draft.open("wb") as file:
         np.savez(file, **arrays)
 

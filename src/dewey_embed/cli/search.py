@@ -5,10 +5,12 @@ from __future__ import annotations
 import codecs
 import json as jsonlib
 import os
-import shutil
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,20 +19,23 @@ import typer
 
 from dewey_embed.cli import console, options
 from dewey_embed.cli.background import in_background
+from dewey_embed.cli.hits import print_hits
 from dewey_embed.errors import InputError, TextTooLongError
-from dewey_embed.printable import one_line
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from dewey_embed.index.index import Index
-    from dewey_embed.types import Hit, MetadataValue
+    from dewey_embed.types import FilterValue, Hit, MetadataValue, Passage
 
 TOO_LONG = "is longer than the model takes; ask with fewer words"
 
-_NEAREST, _SHOWN = 100, 10
-"""Documents looked at, and values shown, where a filter lets no document pass."""
+_SHOWN = 10
+"""Values shown where a filter lets no document pass."""
+
+Filters = Mapping[str, Sequence["FilterValue"]]
+"""For each key the values and ranges of which one must match."""
 
 Mode = Literal["hybrid", "multi", "single"]
 IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
@@ -48,19 +53,44 @@ ModeOption = Annotated[
     typer.Option(
         "--mode",
         envvar="DEWEY_MODE",
-        help="How documents are ranked. hybrid: by multi and by their words (BM25); multi: by "
-        "each document's best chunk, with a share of its one vector; single: by its one vector.",
+        help="hybrid: passages by their meaning and their words (BM25), and by those of what "
+        "stands around them; multi: by meaning alone; single: documents by their one vector.",
     ),
 ]
 Passages = Annotated[
     int, typer.Option(envvar="DEWEY_PASSAGES", min=0, help="How many passages of each document.")
+]
+By = Annotated[
+    Literal["document", "passage"],
+    typer.Option(
+        "--by", envvar="DEWEY_BY", help="What -k counts: documents, or passages of any document."
+    ),
+]
+Context = Annotated[
+    int,
+    typer.Option(
+        envvar="DEWEY_CONTEXT", min=0, help="How many sentences to add around each passage."
+    ),
+]
+Full = Annotated[
+    bool, typer.Option("--full", help="Show passages in full, not only around the answer.")
+]
+Also = Annotated[
+    list[Path] | None,
+    typer.Option(
+        envvar="DEWEY_ALSO",
+        metavar="INDEX",
+        help="A further index of the same model to search; may be given again.",
+    ),
 ]
 Filter = Annotated[
     list[str] | None,
     typer.Option(
         envvar="DEWEY_FILTER",
         metavar="KEY=VALUE",
-        help="Metadata that documents must have; a key given again takes any of its values.",
+        help="Metadata that documents must have; a key given again takes any of its values. "
+        "'KEY>=VALUE', and so on, for a range of numbers, or of text such as ISO dates; beside "
+        "values of the same key the range is one more of them.",
     ),
 ]
 
@@ -72,37 +102,52 @@ def search(
     k: TopK = 5,
     mode: ModeOption = "hybrid",
     passages: Passages = 3,
+    by: By = "document",
+    context: Context = 0,
+    full: Full = False,
     filter: Filter = None,  # noqa: A002 - the option's name
+    also: Also = None,
     model: options.Model = None,
     json: options.Json = False,
 ) -> None:
     """Find the documents that answer a query, with their best passages.
 
+    Without a query, on a terminal, it is a prompt.
+
     With --json, one object for each query, on a line: {"query": ..., "hits": [...]}.
     """
     wanted = parse_filters(filter or [])
     query = " ".join(words or ["-"])
-    if not words and sys.stdin.isatty():
-        raise typer.BadParameter("give a query, or - to read them from stdin")
+    is_prompt = not words and sys.stdin.isatty()
     from_stdin = query == "-"
     query_vector = None
     if not from_stdin:
         query = checked(query, "the query")
         query_vector = in_background(partial(_query_vector, index, model, query))
     opened = _open(index, None if query_vector else model)
+    others = [_open(each, None) for each in also or []]
 
     def answer(text: str) -> None:
         vector = query_vector() if query_vector else None
-        hits = opened.search(text, k, mode=mode, passages=passages, filter=wanted, vector=vector)
+        if by == "passage":
+            hits = opened.passages(text, k, mode=mode, filter=wanted, vector=vector, also=others)
+        else:
+            hits = opened.search(
+                text, k, mode=mode, passages=passages, filter=wanted, vector=vector, also=others
+            )
+        hits = _widened([opened, *others], hits, context) if context else hits
         if json:
             console.print_json({"query": text, "hits": [asdict(hit) for hit in hits]})
         else:
-            _print_hits(text, hits, heading=from_stdin)
+            print_hits(text, hits, heading=from_stdin and not is_prompt, full=full or context > 0)
+        if not hits and not any(map(len, (opened, *others))):
+            console.say(f"{opened.path} holds no documents yet; dewey index fills it")
         if filter and not hits:
-            _say_what_there_is(opened, text, filter, vector)
+            _say_what_there_is([opened, *others], wanted, filter)
 
     if from_stdin:
-        _answer_lines(answer)
+        _ = opened.model
+        _answer_lines(answer, _prompted() if is_prompt else _lines())
         return
     try:
         answer(query)
@@ -110,24 +155,82 @@ def search(
         raise InputError(f"the query {TOO_LONG}") from None
 
 
-def _say_what_there_is(
-    opened: Index, query: str, filters: Sequence[str], vector: NDArray[np.float32] | None
-) -> None:
-    """Say which values the nearest documents have, where no document passes the filter."""
-    nearest = opened.search(query, k=_NEAREST, passages=0, vector=vector)
-    held = [
-        f"{key}={value if isinstance(value, str) else jsonlib.dumps(value)}"
-        for key in dict.fromkeys(pair.partition("=")[0] for pair in filters)
-        for value in dict.fromkeys(hit.metadata.get(key) for hit in nearest)
-        if value is not None
-    ]
-    console.say(
-        f"no document has {' and '.join(filters)}; "
-        f"the nearest have {', '.join(held[:_SHOWN]) or 'no such metadata'}"
+def _say_what_there_is(indexes: Sequence[Index], wanted: Filters, filters: Sequence[str]) -> None:
+    """Say which values documents have, where no document passes the filters."""
+    held = ", ".join(
+        _values_in_words(key, _values(indexes, key), as_range=isinstance(wanted[key][-1], dict))
+        for key in wanted
     )
+    console.say(f"no document has {' and '.join(filters)}; there are {held}")
 
 
-def _answer_lines(answer: Callable[[str], None]) -> None:
+def _values(indexes: Sequence[Index], key: str) -> list[tuple[MetadataValue, int]]:
+    """The values of a key in all indexes, with their numbers of documents, most first."""
+    counts: Counter[tuple[type, MetadataValue]] = Counter()  # 1 and true are equal in Python
+    for index in indexes:
+        with suppress(InputError):  # this one has no such key
+            for value, number in index.metadata_values(key):
+                counts[type(value), value] += number
+    return [(value, number) for (_, value), number in counts.most_common()]
+
+
+def _values_in_words(
+    key: str, counts: Sequence[tuple[MetadataValue, int]], *, as_range: bool
+) -> str:
+    """The values of a key as a filter takes them; many of one kind that has an order as a range."""
+    values = [value for value, _ in counts]
+    numbers = [each for each in values if isinstance(each, int | float) and each is not True]
+    texts = [each for each in values if isinstance(each, str)]
+    for ordered in (numbers, texts):
+        if len(ordered) == len(values) > _SHOWN and (as_range or ordered is numbers):
+            low, high = _literal(min(ordered)), _literal(max(ordered))
+            return f"{key} from {low} to {high}"
+    shown = [f"{key}={_literal(value)} ({number:,})" for value, number in counts[:_SHOWN]]
+    more = len(counts) - _SHOWN
+    return ", ".join(shown) + (f" and {more:,} more of {key}" if more > 0 else "")
+
+
+def _literal(value: MetadataValue) -> str:
+    """A value as `--filter` takes it."""
+    return value if isinstance(value, str) else jsonlib.dumps(value)
+
+
+def _widened(indexes: Sequence[Index], hits: Sequence[Hit], sentences: int) -> list[Hit]:
+    """The hits with as many sentences more around each passage, without those shown already."""
+    paths = {"": indexes[0], **{str(each.path): each for each in indexes}}
+    shown: dict[tuple[str, str], list[Passage]] = defaultdict(list)
+    widened = []
+    for hit in hits:
+        others = shown[hit.index, hit.document_id]
+        passages = []
+        for passage in hit.passages:
+            if any(each.char_start <= passage.char_start and passage.char_end <= each.char_end
+                   for each in others):  # fmt: skip
+                continue
+            passages.append(paths[hit.index].around(passage, sentences))
+            others.append(passages[-1])
+        if passages or not hit.passages:
+            widened.append(replace(hit, passages=passages))
+    return widened
+
+
+def _prompted() -> Iterator[bytes]:
+    """Queries typed at a prompt, until the end of input."""
+    with suppress(ImportError):
+        import readline  # noqa: F401 - lines can then be edited and called back
+
+    console.echo("type a question; Ctrl-D ends")
+    while True:
+        try:
+            line = input("? ")
+        except EOFError:
+            console.echo()
+            return
+        if line.strip():
+            yield os.fsencode(line.strip())
+
+
+def _answer_lines(answer: Callable[[str], None], lines: Iterator[bytes]) -> None:
     """Answer the queries on standard input, and name those that cannot be answered.
 
     Raises:
@@ -135,7 +238,7 @@ def _answer_lines(answer: Callable[[str], None]) -> None:
 
     """
     num_failed = num_answered = 0
-    for number, line in enumerate(_lines(), start=1):
+    for number, line in enumerate(lines, start=1):
         name = f"query {number} on standard input"
         try:
             answer(checked(line, name))
@@ -164,27 +267,62 @@ def _query_vector(index: Path, model: str | None, query: str) -> NDArray[np.floa
     return Index.open(index, model).model.encode_query(query)
 
 
-def parse_filters(pairs: Sequence[str]) -> dict[str, list[MetadataValue]]:
-    """Filters from `key=value` pairs; a value that is valid JSON also matches that JSON value.
+_PAIR = re.compile(r"([^<>=].*?)(>=|<=|>|<|=)(.*)", re.DOTALL)
+
+
+def parse_filters(pairs: Sequence[str]) -> Filters:
+    """Filters from `key=value` and `key>=bound`: for each key the values and the range that pass.
+
+    A value that is valid JSON also matches that JSON value, a bound that is a number also numbers.
 
     Raises:
-        BadParameter: a pair without a key or an equals sign.
+        BadParameter: a pair without a key or a comparison.
 
     """
-    wanted: dict[str, list[MetadataValue]] = {}
+    wanted: dict[str, list[FilterValue]] = {}
+    bounds: dict[str, dict[str, str]] = {}
     for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint="--filter")
+        parsed = _PAIR.fullmatch(pair)
+        if parsed is None:
+            raise typer.BadParameter(
+                f"{pair!r} is not KEY=VALUE, nor a comparison such as 'KEY>=VALUE', which the "
+                "shell needs quoted",
+                param_hint="--filter",
+            )
+        key, comparison, text = parsed.groups()
         values = wanted.setdefault(key, [])
-        values.append(text)
-        try:
-            value = jsonlib.loads(text)
-        except ValueError:
-            continue
-        if value is None or isinstance(value, str | int | float | bool):
-            values.append(value)
+        if comparison == "=":
+            values += _readings(text)
+        elif comparison in bounds.setdefault(key, {}):
+            raise typer.BadParameter(
+                f"{pair!r} is the second bound of this kind; give each once", param_hint="--filter"
+            )
+        else:
+            bounds[key][comparison] = text
+    for key, texts in bounds.items():
+        numbers = {name: _number(text) for name, text in texts.items()}
+        if None not in numbers.values():
+            wanted[key].append({name: each for name, each in numbers.items() if each is not None})
+        wanted[key].append(texts)
     return wanted
+
+
+def _readings(text: str) -> list[FilterValue]:
+    """The values that a text may stand for."""
+    try:
+        value = jsonlib.loads(text)
+    except ValueError:
+        return [text]
+    if isinstance(value, int | float) and not abs(value) < 2**63:
+        return [text]  # past what metadata holds, as infinity is
+    is_flat = value is None or isinstance(value, str | int | float | bool)
+    return [text, value] if is_flat else [text]
+
+
+def _number(text: str) -> int | float | None:
+    """The number that a text stands for, if it does."""
+    numbers = [each for each in _readings(text)[1:] if isinstance(each, int | float)]
+    return None if not numbers or isinstance(numbers[0], bool) else numbers[0]
 
 
 def checked(query: str | bytes, name: str) -> str:
@@ -210,25 +348,3 @@ def _lines() -> Iterator[bytes]:
         text = line.removeprefix(codecs.BOM_UTF8) if number == 0 else line
         if text.strip():
             yield text.strip()
-
-
-def _print_hits(query: str, hits: Sequence[Hit], *, heading: bool) -> None:
-    """Print hits for people: documents with their score, passages with their characters."""
-    if heading:
-        console.echo(f"? {one_line(query)}", bold=True)
-    if not hits:
-        console.echo("  nothing found")
-    # A terminal shows the beginning of a passage; a pipe gets all of it, on one line.
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
-    for rank, hit in enumerate(hits, start=1):
-        name = one_line(hit.title or hit.document_id)
-        source = one_line(hit.source)
-        console.echo(f"{rank}. {name}", bold=True, end="")
-        where = "" if source in ("", name) else f"  {source}"
-        console.echo(f"  {hit.score:.3f}{where}")
-        for passage in hit.passages:
-            head = f"   {passage.score:.3f}  [{passage.char_start}:{passage.char_end}]  "
-            text = one_line(passage.text)
-            room = max(20, 2 * width - len(head))
-            shown = text if len(text) <= room else text[: room - 1] + "…"
-            console.echo(head + shown)

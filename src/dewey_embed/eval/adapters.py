@@ -21,7 +21,6 @@ from mteb.models.abs_encoder import get_prompt_name
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.similarity_functions import cos_sim, pairwise_cos_sim
 
-from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import IndexStoreError, ResultsError, TaskError
 from dewey_embed.eval.vector_cache import VectorCache
@@ -33,7 +32,7 @@ from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.start import teacher_folder
 from dewey_embed.train.teachers.minilm import MiniLM
 from dewey_embed.train.teachers.teacher import Teacher
-from dewey_embed.types import Document, Floats, SearchMode
+from dewey_embed.types import Document, Floats, Passage, SearchMode
 
 if TYPE_CHECKING:
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -160,8 +159,9 @@ class DeweyEncoder(OneVector):
 class DeweySearch(DeweyEncoder):
     """A Dewey model under mteb's `SearchProtocol`, in one of the modes of `Index.search`.
 
-    `cache` is a folder of indexes, one for each model, chunk size and corpus. Tasks without a
-    search fall back on the single vector.
+    Documents are cut as `dewey index` cuts them, unless `chunk_tokens` says otherwise. `cache` is a
+    folder of indexes, one for each model, chunk size and corpus. Tasks without a search fall back
+    on the single vector.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class DeweySearch(DeweyEncoder):
         cache: Path,
         *,
         mode: SearchMode = "multi",
-        chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
+        chunk_tokens: int | Sequence[int] | None = None,
         chunk_overlap: int | Sequence[int] | None = None,
         show: bool = False,
     ) -> None:
@@ -182,9 +182,6 @@ class DeweySearch(DeweyEncoder):
         variant: dict[str, Any] = {"mode": mode}
         if mode != "single":
             variant |= {key: value for key, value in self._chunking.items() if value is not None}
-        # Results of `hybrid` that were kept as experiments are of another formula.
-        if mode != "hybrid":
-            self.earlier_meta = self._meta.model_copy(update={"experiment_kwargs": variant})
         # By default mteb loads the results under a model's own name, and no experiments.
         self._meta = self._meta.model_copy(update={"name": f"{self._meta.name}-{_suffix(variant)}"})
 
@@ -237,17 +234,9 @@ class DeweySearch(DeweyEncoder):
         index = self._index
         assert index is not None, "mteb calls index() before search()"
         num = max(1, len(index) if top_ranked else min(top_k, len(index)))
-        texts = dict(zip(queries["id"], queries["text"], strict=True))
-        with_words = {name: text for name, text in texts.items() if text.strip()}
-        if blank := [name for name in texts if name not in with_words]:
-            warnings.warn(
-                f"{task_metadata.name}: {len(blank):,} queries without words have no hits, "
-                f"such as {blank[0]!r}",
-                UserWarning,
-                stacklevel=2,
-            )
+        with_words = _with_words(queries, task_metadata.name)
         rankings = index.rank(list(with_words.values()), num, mode=self.mode, progress=self._show)
-        scores: RetrievalOutputType = {name: {} for name in texts}
+        scores: RetrievalOutputType = {name: {} for name in queries["id"]}
         scores |= {name: dict(hits) for name, hits in zip(with_words, rankings, strict=True)}
         if not top_ranked:
             return scores
@@ -255,6 +244,22 @@ class DeweySearch(DeweyEncoder):
             name: {key: own[key] for key in top_ranked[name] if key in own}
             for name, own in scores.items()
         }
+
+    def passages(
+        self, queries: QueryDatasetType, k: int, *, task_metadata: TaskMetadata
+    ) -> dict[str, list[Passage]]:
+        """Each query's `k` best passages, as `Index.passages` ranks them; none without words."""
+        index = self._index
+        assert index is not None, "index() comes before passages()"
+        with_words = _with_words(queries, task_metadata.name)
+        vectors = np.asarray(self.model.encode_query(list(with_words.values())), np.float32)
+        ranked: dict[str, list[Passage]] = {name: [] for name in queries["id"]}
+        with progress_bar("searching", len(with_words), "queries", show=self._show) as advance:
+            for (name, text), vector in zip(with_words.items(), vectors, strict=True):
+                hits = index.passages(text, k, mode=self.mode, vector=vector)
+                ranked[name] = [passage for hit in hits for passage in hit.passages]
+                advance(1)
+        return ranked
 
 
 class TeacherModel(OneVector):
@@ -395,6 +400,19 @@ def model_meta(model: Dewey) -> ModelMeta:
             "use_instructions": any(model.prompts.values()),
         }
     )
+
+
+def _with_words(queries: QueryDatasetType, task: str) -> dict[str, str]:
+    """The queries that have words, by id; a warning names one of the others."""
+    texts = dict(zip(queries["id"], queries["text"], strict=True))
+    with_words = {name: text for name, text in texts.items() if text.strip()}
+    if blank := [name for name in texts if name not in with_words]:
+        warnings.warn(
+            f"{task}: {len(blank):,} queries without words have no hits, such as {blank[0]!r}",
+            UserWarning,
+            stacklevel=3,
+        )
+    return with_words
 
 
 def _owner_and_name(model: Dewey) -> str:

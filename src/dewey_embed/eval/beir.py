@@ -87,7 +87,7 @@ class RetrievalData:
 
 def is_beir_folder(folder: Path) -> bool:
     """Whether a folder holds a corpus in BEIR's layout."""
-    return _is_file(folder / "corpus.jsonl")
+    return is_file(folder / "corpus.jsonl")
 
 
 def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
@@ -98,12 +98,24 @@ def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
             two texts, or no query has words and a relevant document.
 
     """
-    folder = folder.expanduser()
-    corpus, queries_path = folder / "corpus.jsonl", folder / "queries.jsonl"
-    documents = _read_texts(corpus, titles=True)
-    queries = _read_texts(queries_path, titles=False)
+    corpus = folder.expanduser() / "corpus.jsonl"
+    return with_judgements(read_texts(corpus, titles=True), corpus, split=split)
+
+
+def with_judgements(
+    documents: Mapping[str, Text], corpus: Path, *, split: str = "test"
+) -> RetrievalData:
+    """The task of the texts of a file and of the queries and judgements beside it.
+
+    Raises:
+        TaskError: as `read_beir`.
+
+    """
+    folder = corpus.parent
+    queries_path = folder / "queries.jsonl"
+    queries = read_texts(queries_path, titles=False)
     path = _qrels_path(folder, split)
-    gains, left_out = _read_gains(path, queries=queries, documents=documents)
+    gains, left_out = _read_gains(path, queries=queries, documents=documents, corpus=corpus.name)
     blank = {query: each.line for query, each in queries.items() if not each.text.strip()}
     if blank:
         why = "left out for having no words"
@@ -114,14 +126,14 @@ def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
     if not judged:
         why = "; ".join(left_out) or "every score is 0"
         raise TaskError(
-            f"{path}: no query of queries.jsonl has a relevant document in corpus.jsonl, so there "
-            f"is nothing to measure ({why})"
+            f"{path}: no query of queries.jsonl has a relevant document in {corpus.name}, so "
+            f"there is nothing to measure ({why})"
         )
     for message in left_out:
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warnings.warn(message, UserWarning, stacklevel=3)
     return RetrievalData(
         name=Path(os.path.abspath(folder)).name,
-        documents={name: each.text for name, each in documents.items()},
+        documents={name: each.with_title for name, each in documents.items()},
         titles={name: each.title for name, each in documents.items() if each.title},
         queries=judged,
         qrels={query: gains[query] for query in judged},
@@ -154,22 +166,34 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise TaskError(f"{path}: cannot be read: {_reason(error)}") from None
 
 
-class _Text(NamedTuple):
-    """A text, under its title if it has one, with that title and the line it stands in."""
+class Text(NamedTuple):
+    """A text, its title, and the line it stands in."""
 
     text: str
     title: str
     line: int
 
+    @property
+    def with_title(self) -> str:
+        """The text under its title, if it has one, as BEIR reads it."""
+        return f"{self.title} {self.text}".strip() if self.title else self.text
 
-def _read_texts(path: Path, *, titles: bool) -> dict[str, _Text]:
-    """Texts by id, in the order of the file."""
-    texts: dict[str, _Text] = {}
+
+def read_texts(path: Path, *, titles: bool) -> dict[str, Text]:
+    """Texts by id, in the order of the file.
+
+    Raises:
+        TaskError: the file is missing, empty or cannot be read, a line is not a record, or an id
+            has two texts.
+
+    """
+    texts: dict[str, Text] = {}
     for number, line in numbered_lines(path):
         place = f"{path}, line {number}"
         name, text, title = _record(line, place, titles=titles)
-        before = texts.setdefault(name, _Text(text, title, number))
-        if before.text != text:
+        own = Text(text, title, number)
+        before = texts.setdefault(name, own)
+        if before.with_title != own.with_title:
             raise TaskError(
                 f"{place}: id {name!r} comes a second time, with another text than in line "
                 f"{before.line}; give each text an id of its own"
@@ -180,7 +204,7 @@ def _read_texts(path: Path, *, titles: bool) -> dict[str, _Text]:
 
 
 def _record(line: str, place: str, *, titles: bool) -> tuple[str, str, str]:
-    """The id of a line, its text under its title if it has one, and that title."""
+    """The id of a line, its text and its title."""
     try:
         record = json.loads(line)
         name, text = record["_id"], record["text"]
@@ -205,8 +229,7 @@ def _record(line: str, place: str, *, titles: bool) -> tuple[str, str, str]:
         ) from None
     if not name.strip():
         raise TaskError(f'{place}: "_id" is {name!r}; give the text a name')
-    title = (title or "").strip()
-    return name, f"{title} {text}".strip() if title else text, title
+    return name, text, (title or "").strip()
 
 
 class _Judgement(NamedTuple):
@@ -219,7 +242,7 @@ class _Judgement(NamedTuple):
 
 
 def _read_gains(
-    path: Path, *, queries: Container[str], documents: Container[str]
+    path: Path, *, queries: Container[str], documents: Container[str], corpus: str
 ) -> tuple[Gains, tuple[str, ...]]:
     """Gains above zero by query and document, and in words which lines were left out."""
     kept: dict[tuple[str, str], _Judgement] = {}
@@ -243,7 +266,7 @@ def _read_gains(
     for each in kept.values():
         if each.gain > 0:
             gains.setdefault(each.query, {})[each.document] = each.gain
-    files = {"queries": "queries.jsonl", "documents": "corpus.jsonl"}
+    files = {"queries": "queries.jsonl", "documents": corpus}
     left_out = tuple(
         f"{path}: {_count(num_unknown[kind], 'line')} left out, about {kind} that are not in "
         f"{files[kind]}: {_list(names)}"
@@ -301,15 +324,20 @@ def _gain(cell: str, place: str) -> int:
 def _qrels_path(folder: Path, split: str) -> Path:
     tried = (folder / "qrels" / f"{split}.tsv", folder / "qrels.tsv")
     for path in tried:
-        if _is_file(path):
+        if is_file(path):
             return path
     raise TaskError(
         f"{folder}: neither {tried[0].relative_to(folder)} nor {tried[1].name} is there; {LAYOUT}"
     )
 
 
-def _is_file(path: Path) -> bool:
-    """Whether there is such a file; a path that may not be looked at is an error, not a no."""
+def is_file(path: Path) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        TaskError: the path may not be looked at.
+
+    """
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -16,7 +16,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
-from dewey_embed.config import CHUNK_TOKENS
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.eval.vector_cache import finite_rows
@@ -56,7 +55,7 @@ def open_models(
     mode: SearchMode | Literal["all"] = "all",
     cache_folder: Path,
     device: str | None = None,
-    chunk_tokens: int | Sequence[int] = CHUNK_TOKENS,
+    chunk_tokens: int | Sequence[int] | None = None,
     chunk_overlap: int | Sequence[int] | None = None,
     show: bool = False,
 ) -> list[EvaluatedModel]:

@@ -267,10 +267,15 @@ def _query_scores(task: Any, folder: Path) -> dict[str, QueryScores]:
     for splits in predictions.values():
         for split in task.eval_splits:
             _refuse_nan(task.metadata.name, splits.get(split, {}))
+    of_passages: Callable[[], dict[str, dict[str, float]]] = getattr(task, "passage_scores", dict)
+    passage_scores = of_passages()
     return {
-        split if len(task.dataset) == 1 else f"{subset}/{split}": query_scores(
-            data["relevant_docs"], predictions[subset][split]
-        )
+        split if len(task.dataset) == 1 else f"{subset}/{split}": {
+            query: own | passage_scores.get(query, {})
+            for query, own in query_scores(
+                data["relevant_docs"], predictions[subset][split]
+            ).items()
+        }
         for subset, splits in task.dataset.items()
         for split, data in splits.items()
         if split in predictions.get(subset, {})

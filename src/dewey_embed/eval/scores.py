@@ -12,7 +12,12 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from mteb.results import TaskResult
 
-MEASURES = {"ndcg_cut_1": "ndcg_at_1", "ndcg_cut_10": "ndcg_at_10", "recall_10": "recall_at_10"}
+MEASURES = {
+    "ndcg_cut_1": "ndcg_at_1",
+    "ndcg_cut_10": "ndcg_at_10",
+    "recall_5": "recall_at_5",
+    "recall_10": "recall_at_10",
+}
 """trec_eval's measures under mteb's names."""
 
 RESAMPLES = 2000
@@ -62,15 +67,18 @@ class TaskScores:
     @property
     def ndcg_by_query(self) -> Doubles | None:
         """nDCG@10 of every query, in one order for all models; `None` of other tasks."""
-        if not self.queries:
+        return self.by_query("ndcg_at_10")
+
+    def by_query(self, measure: str) -> Doubles | None:
+        """Every query's score by a measure, in one order; `None` where it was not measured."""
+        ordered = [
+            scores
+            for _, queries in sorted(self.queries.items())
+            for _, scores in sorted(queries.items())
+        ]
+        if not ordered or any(measure not in scores for scores in ordered):
             return None
-        return np.array(
-            [
-                scores["ndcg_at_10"]
-                for _, queries in sorted(self.queries.items())
-                for _, scores in sorted(queries.items())
-            ]
-        )
+        return np.array([scores[measure] for scores in ordered])
 
 
 def query_scores(qrels: Qrels, ranking: Ranking) -> QueryScores:
@@ -78,7 +86,7 @@ def query_scores(qrels: Qrels, ranking: Ranking) -> QueryScores:
     import pytrec_eval
 
     judged = {query: dict(gains) for query, gains in qrels.items() if gains}
-    evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.1,10", "recall.10"})
+    evaluator = pytrec_eval.RelevanceEvaluator(judged, {"ndcg_cut.1,10", "recall.5,10"})
     scores = evaluator.evaluate({query: dict(ranking.get(query, {})) for query in judged})
     return {
         query: {name: float(scores.get(query, {}).get(key, 0.0)) for key, name in MEASURES.items()}

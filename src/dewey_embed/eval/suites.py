@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from dewey_embed.errors import ConfigError, TaskError
 from dewey_embed.eval.beir import LAYOUT, is_beir_folder
+from dewey_embed.eval.passages import PASSAGE_FILES, is_passage_folder
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -40,15 +41,19 @@ class Suite:
             self.faulty[name] = str(error)
 
 
-def open_suite(name_or_path: str, data: Path | None = None) -> Suite:
-    """The suite of a name, of a folder in BEIR's layout, or of a folder of such folders.
+def open_suite(name_or_path: str, data: Path | None = None, *, passages: bool = False) -> Suite:
+    """The suite of a name, of a task's folder, or of a folder of such folders.
+
+    A task's folder is in BEIR's layout, or has passages (`eval/passages.py`); one with both is a
+    task of documents, unless `passages`, which leaves out all tasks but those of passages.
 
     `data` is where tasks may lie: `sts/*.tsv` and `cls/*.tsv`, `locov1/` with the files of the
     hub's data sets, and a folder in BEIR's layout under a task's own name (`LEMBQMSumRetrieval/`;
     one more for each split, where a task has several).
 
     Raises:
-        ConfigError: neither a suite nor a folder of tasks, or the data folder is not there.
+        ConfigError: neither a suite nor a folder of tasks, a suite without passages, or the data
+            folder is not there.
         TaskError: a folder cannot be looked into.
 
     """
@@ -58,23 +63,26 @@ def open_suite(name_or_path: str, data: Path | None = None) -> Suite:
             "holds the suite's data, or leave it out to read them from the Hugging Face hub"
         )
     if name_or_path in SUITES:
+        if passages:
+            raise ConfigError(
+                f"{name_or_path}: has no passages to rank; give --suite a folder, or leave out "
+                "--passages"
+            )
         return SUITES[name_or_path](name_or_path, data)
     folder = Path(name_or_path).expanduser()
     if folder.is_dir():
-        return _folder(folder.resolve())
+        return _folder(folder.resolve(), passages=passages)
     raise ConfigError(
         f"no suite {name_or_path!r}, and no such folder; suites: {', '.join(SUITES)}, or a folder "
         f"of a task, or a folder of such folders; {LAYOUT}"
     )
 
 
-def _folder(folder: Path) -> Suite:
+def _folder(folder: Path, *, passages: bool) -> Suite:
     """The task of a folder, or the tasks of its folders."""
-    from dewey_embed.eval.tasks import beir_task
-
     suite = Suite(name=folder.name)
-    if is_beir_folder(folder):
-        suite.add(folder.name, partial(beir_task, folder))
+    if make := _maker(folder, passages=passages):
+        suite.add(folder.name, make)
         return suite
     try:
         inner = sorted(
@@ -82,21 +90,36 @@ def _folder(folder: Path) -> Suite:
         )
     except OSError as error:
         raise TaskError(f"{folder}: cannot be looked into: {error.strerror}") from None
+    lacking = PASSAGE_FILES if passages else "corpus.jsonl"
     for path in inner:
         try:
-            is_task = is_beir_folder(path)
+            make = _maker(path, passages=passages)
         except TaskError as error:
             suite.faulty[path.name] = str(error)
             continue
-        if is_task:
-            suite.add(path.name, partial(beir_task, path))
+        if make is not None:
+            suite.add(path.name, make)
         else:
-            suite.missing[path.name] = "holds no corpus.jsonl"
+            suite.missing[path.name] = f"holds no {lacking}"
     if not suite.tasks and not suite.faulty:
         raise ConfigError(
-            f"{folder}: holds no corpus.jsonl, and neither does a folder in it; {LAYOUT}"
+            f"{folder}: holds no {lacking}, and neither does a folder in it; {LAYOUT}"
         )
     return suite
+
+
+def _maker(folder: Path, *, passages: bool) -> Callable[[], AbsTask] | None:
+    """What makes the task of a folder; `None` where the folder holds none."""
+    is_beir = is_beir_folder(folder)
+    if is_passage_folder(folder) and (passages or not is_beir):
+        from dewey_embed.eval.passage_task import passage_task
+
+        return partial(passage_task, folder, name=f"{folder.name}_passages" if is_beir else None)
+    if is_beir and not passages:
+        from dewey_embed.eval.tasks import beir_task
+
+        return partial(beir_task, folder)
+    return None
 
 
 def _benchmark(name: str, data: Path | None) -> Suite:

@@ -18,13 +18,22 @@ DEVELOPMENT_TASKS = frozenset(
     {
         "chroma_chunks", "cranfield", "fairytaleqa", "legal_case_reports", "leval_mix", "locomo",
         "medline", "nfcorpus_filtered", "time", "wiki_lead",
+        "chroma_chunks_passages", "factbook_fields_dev", "fairytaleqa_sections",
+        "medquad_sections_dev",
     }
 )  # fmt: skip
 """Tasks on which the weights of `multi` and `hybrid`, the size of chunks, and the weights of
-titles and of function words were chosen (docs/log.md, 23 and 28 November 2026)."""
+titles and of function words were chosen (docs/log.md, 23, 28 and 29 November 2026)."""
 
 FAILED, LEFT_OUT = "Failed", "Left out of the tasks"
 """Titles of tables: tasks that could not be measured, and parts of a task's files left unused."""
+
+PASSAGE_MEASURES = {
+    "recall_at_5": "recall@5",
+    "passage_success_at_1": "answered in the first passage",
+    "passage_success_at_3": "answered in the first three",
+}
+"""Measures of tasks whose qrels name passages, beside nDCG@10."""
 
 MEASURE_NAMES = {
     "ndcg_at_10": "nDCG@10",
@@ -64,6 +73,10 @@ def summarise(
         tables.append(_intervals_table(by_place, retrieval, models))
     if retrieval and len(models) > 1:
         tables.append(_differences_table(by_place, retrieval, models))
+    if passage_tasks := [
+        task for task in tasks if _means_by_model(by_place, task, models, "passage_success_at_1")
+    ]:
+        tables.append(_passages_table(by_place, passage_tasks, models))
     messages = [(task, message) for task, own in left_out.items() for message in own]
     failures = [(each.task, each.model or "every model", each.reason) for each in failed]
     for title, columns, rows in (
@@ -186,6 +199,47 @@ def _differences_table(scores: Scores, tasks: Sequence[str], models: Sequence[st
         rows=tuple(rows),
         notes=("p: paired randomisation test over the queries, two-sided, 2,000 resamples.",),
     )
+
+
+def _passages_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Table:
+    """The measures of passages: of every task, and their means over several."""
+    rows: list[tuple[Cell, ...]] = []
+    for measure, name in PASSAGE_MEASURES.items():
+        means = {task: _means_by_model(scores, task, models, measure) for task in tasks}
+        own = [(task, name, *(means[task].get(model) for model in models)) for task in tasks]
+        rows += own
+        if len(own) > 1:
+            rows.append(("mean", name, *map(_mean, list(zip(*own, strict=True))[2:])))
+    return Table(
+        title="Passages",
+        columns=(
+            Column(name="task"),
+            Column(name="measure"),
+            *(Column(name=model, best="highest") for model in models),
+        ),
+        rows=tuple(rows),
+        best_in="row",
+        notes=(
+            "nDCG and recall: a passage stands for the annotated chunk that it overlaps most, and "
+            "each chunk counts once, at its best passage.",
+            "Answered: the share of queries of which a passage shown and a relevant chunk cover "
+            "half of the shorter of the two.",
+            "Dewey models rank passages of their own; peers the annotated chunks, each under its "
+            "document's title.",
+        ),
+    )
+
+
+def _means_by_model(
+    scores: Scores, task: str, models: Sequence[str], measure: str
+) -> dict[str, float]:
+    """The mean of a measure over the queries of a task, by model."""
+    values = {
+        model: known.by_query(measure)
+        for model in models
+        if (known := scores.get((task, model))) is not None
+    }
+    return {model: float(each.mean()) for model, each in values.items() if each is not None}
 
 
 def _means_plot(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Plot:

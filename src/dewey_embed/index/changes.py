@@ -16,6 +16,13 @@ GROUP_CHARS = 400_000
 """A group holds at most so many characters, or one document: what a killed run may lose."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class Unchanged(Document):
+    """A document without its text, of a file that did not change, with the hash that it had."""
+
+    hash: str
+
+
 class Held(NamedTuple):
     """What the index holds under an id: the hash of the text, and the details."""
 
@@ -56,15 +63,15 @@ class Refused:
 
 @dataclass(slots=True)
 class Changes:
-    """Counts of what was seen, and what must be done.
+    """What was seen, and what must be done; `added` and `changed` are ids.
 
     `held` is what the index holds by id, while it is written to. `refreshed` lists documents of
     which only details changed, which need no pass; `refused` those whose id is another's.
     """
 
     held: Mapping[str, Held]
-    num_added: int = 0
-    num_changed: int = 0
+    added: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
     num_unchanged: int = 0
     refreshed: list[Refreshed] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
@@ -95,7 +102,7 @@ class Changes:
     def _missing(self, documents: Iterable[Document]) -> Iterator[Changed]:
         """Documents whose text the index does not hold, each id once."""
         for document in documents:
-            digest = content_hash(document)
+            digest = document.hash if isinstance(document, Unchanged) else content_hash(document)
             self.sources.add(document.source)
             reason = self._refusal(document, digest)
             if reason:
@@ -109,8 +116,7 @@ class Changes:
             if held is not None and held.hash == digest:
                 self._keep(document, held, place)
                 continue
-            self.num_added += held is None
-            self.num_changed += held is not None
+            (self.added if held is None else self.changed).append(document.id)
             others = () if held is None else held.details.places
             places = tuple(each for each in others if each.source == document.source)
             yield Changed(document, digest, tuple(dict.fromkeys((*places, place))))
@@ -129,7 +135,7 @@ class Changes:
             details = replace(held.details, places=places)
         renamed = details.title != held.details.title
         if renamed or details.metadata != held.details.metadata:
-            self.num_changed += 1
+            self.changed.append(document.id)
         else:
             self.num_unchanged += 1
         if details != held.details:

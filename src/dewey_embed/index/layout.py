@@ -14,35 +14,33 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.errors import IndexStoreError, InputError
+from dewey_embed.errors import IndexStoreError
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
+from dewey_embed.index.filters import filter_mask, metadata_values
 from dewey_embed.index.layout_writer import write_layout
+from dewey_embed.index.passages import Surroundings
 from dewey_embed.index.store import Snapshot, UnreadError, reading
-from dewey_embed.index.tables import canonical, is_comparable
-from dewey_embed.index.vectors import Titles, best_documents, read_neighbours, read_titled
-from dewey_embed.index.words import WordIndex
-from dewey_embed.types import Floats, Mask, MetadataValue, Rows
+from dewey_embed.index.vectors import read_neighbours
+from dewey_embed.index.words import WordIndex, length_norms
+from dewey_embed.types import Filter, Mask, MetadataValue
 
-LAYOUT_FORMAT = 3
-
-MAX_FILTER_VALUES = 100_000
-
-Filter = Mapping[str, MetadataValue | Iterable[MetadataValue]]
+LAYOUT_FORMAT = 4
 
 
 class DerivedLayout:
-    """N documents and their C chunks, by row; rows are in the order of the documents' ids.
+    """N documents and their P passages, by row; rows are in the order of the documents' ids.
 
-    `documents` has the columns id, title, source, metadata and row_id; `spans` (C, 2) int64 holds
-    characters; document i owns the chunks `starts[i]` to `starts[i + 1]`.
+    `documents` has the columns id, title, source, metadata and row_id; document i owns the passages
+    `starts[i]` to `starts[i + 1]`, and `owners` (P,) are their documents. Passage j has the
+    characters `spans[j]` and the chunks `chunk_rows[chunk_starts[j] : chunk_starts[j + 1]]` of the
+    table; `title_of` (N,) is the row of a document's title in `titles`, -1 without one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -51,59 +49,33 @@ class DerivedLayout:
         with pa.memory_map(str(folder / "documents.arrow")) as file:
             self.documents = pa.ipc.open_file(file).read_all()
         self.starts: NDArray[np.int64] = np.load(folder / "starts.npy")
-        self.spans: NDArray[np.int64] = _mapped(folder / "spans.npy")
-        named = read_neighbours(_mapped(folder / "titles.npy"), folder / "titles.faiss")
-        self.titles = Titles(named, np.load(folder / "title_of.npy"))
-        self.document_vectors, self.chunk_vectors = (
-            read_titled(
-                _mapped(folder / f"{name}.npy"),
-                folder / f"{name}.faiss",
-                self.titles,
-                starts,
-                _mapped(folder / f"{name}_norms.npy"),
-            )
-            for name, starts in (("documents", np.arange(len(self) + 1)), ("chunks", self.starts))
+        self.owners = np.repeat(np.arange(len(self)), np.diff(self.starts))
+        self.spans, self.chunk_starts, self.chunk_rows, self.signatures = (
+            _quick(folder / f"{name}.npy")
+            for name in ("spans", "chunk_starts", "chunk_rows", "signatures")
         )
-        self.words = WordIndex(folder, len(self), _mapped)
+        self.weights, self.surrounding_norms, self.title_of = (
+            np.load(folder / f"{name}.npy")
+            for name in ("passage_weights", "surrounding_norms", "title_of")
+        )
+        self.document_vectors, self.passage_vectors, self.titles = (
+            read_neighbours(_mapped(folder / f"{name}.npy"), folder / f"{name}.faiss")
+            for name in ("documents", "passages", "titles")
+        )
+        self.surroundings = Surroundings(self.starts)
+        self.document_words, self.passage_words = (
+            WordIndex(folder, name, _quick) for name in ("document", "passage")
+        )
+        lengths = self.surroundings.sums(self.passage_words.lengths)
+        self.surrounding_word_norms = length_norms(lengths)
 
     def __len__(self) -> int:
         return int(self.documents.num_rows)
 
     @property
     def num_chunks(self) -> int:
-        """C, the chunks of all documents."""
-        return len(self.spans)
-
-    def nearest_by_chunks(
-        self, query: Floats, num: int, mask: Mask | None = None
-    ) -> tuple[Rows, Floats]:
-        """Rows of the `num` documents with the best chunks, best first, and their chunks' scores.
-
-        `query` is (D,) float32; `mask` (N,) says which documents may be returned.
-        """
-        chunks = None if mask is None else np.repeat(mask, np.diff(self.starts))
-        return best_documents(self.chunk_vectors, self.starts, query, num, chunks)
-
-    def best_chunk_scores(self, rows: Rows, query: Floats) -> Floats:
-        """Scores (R,) float32 of documents' best chunks; of a document without chunks, its own."""
-        best = self.document_vectors.scores(rows, query)
-        starts = self.starts[rows]
-        sizes = self.starts[rows + 1] - starts
-        if sizes.sum():
-            firsts = np.cumsum(sizes) - sizes
-            chunks = np.arange(sizes.sum()) + np.repeat(starts - firsts, sizes)
-            some = sizes > 0
-            scores = self.chunk_vectors.scores(chunks, query)
-            best[some] = np.maximum.reduceat(scores, firsts[some])
-        return best
-
-    def passages(self, row: int, query: Floats, num: int) -> list[tuple[float, int, int]]:
-        """Score and characters of a document's `num` best chunks, best first."""
-        start, end = int(self.starts[row]), int(self.starts[row + 1])
-        scores = self.chunk_vectors.scores(slice(start, end), query)
-        best = np.argsort(-scores, kind="stable")[:num]
-        spans = self.spans[start:end]
-        return [(float(scores[i]), int(spans[i, 0]), int(spans[i, 1])) for i in best]
+        """The chunks of all documents."""
+        return len(self.chunk_rows)
 
     def find(self, ids: Sequence[str]) -> list[int | None]:
         """The row of each id; `None` where there is no such document."""
@@ -115,77 +87,28 @@ class DerivedLayout:
         return found
 
     def filter_mask(self, where: Filter) -> Mask:
-        """Which documents (N,) have, for every key, the value or one of the values given.
-
-        `None` matches a document without the key, too.
+        """Which documents (N,) a filter lets pass.
 
         Raises:
-            InputError: no document has such a key (those there are are named), or a value is
-                nothing that metadata can hold.
+            InputError: as `filters.filter_mask`.
+            TypeError: the filter is not a mapping.
 
         """
-        import pyarrow as pa
-        import pyarrow.compute as pc
+        return filter_mask(self.documents["metadata"], where)
 
-        if not isinstance(where, Mapping):
-            raise TypeError(f"filter is {type(where).__name__}, not a dict of keys and values")
-        metadata = self.documents["metadata"].combine_chunks()
-        wanted = {key: _filter_values(key, value) for key, value in where.items()}
-        known = set(pc.unique(metadata.keys).to_pylist()) if len(self) else set(where)
-        mask = np.ones(len(self), np.bool_)
-        for key, values in wanted.items():
-            if key not in known:
-                raise InputError(
-                    f"no document has metadata {key!r} to filter by; "
-                    f"known: {', '.join(sorted(known)) or 'none'}"
-                )
-            held = pc.map_lookup(metadata, key, "first")
-            hit = pc.is_in(held, value_set=pa.array([canonical(item) for item in values]))
-            if None in values:
-                hit = pc.or_(hit, pc.is_null(held))
-            mask &= hit.to_numpy(zero_copy_only=False)
-        return mask
+    def metadata_values(self, key: str) -> list[tuple[MetadataValue, int]]:
+        """The values that documents have under a key, with their numbers, most first.
+
+        Raises:
+            InputError: no document has such a key.
+
+        """
+        return metadata_values(self.documents["metadata"], key)
 
     def metadata(self, row: int) -> dict[str, MetadataValue]:
         """A document's metadata."""
         pairs = self.documents["metadata"][row].as_py()
         return {key: json.loads(value) for key, value in pairs}
-
-
-def _filter_values(key: str, value: Any) -> list[MetadataValue]:
-    """The values of which a document must have one.
-
-    Raises:
-        InputError: there are none, or one is nothing that metadata can hold.
-
-    """
-    if isinstance(value, Mapping):
-        raise InputError(
-            f"filter {key!r} is {value!r}; operators are not known: give a value, or all the "
-            "values that may match, such as range(2020, 2025)"
-        )
-    several = isinstance(value, Iterable) and not isinstance(value, str | bytes)
-    values = list(islice(value, MAX_FILTER_VALUES + 1)) if several else [value]
-    if len(values) > MAX_FILTER_VALUES:
-        raise InputError(
-            f"filter {key!r} has more than {MAX_FILTER_VALUES:,} values; narrow it, or filter what "
-            "is found"
-        )
-    values = [each.item() if isinstance(each, np.generic) else each for each in values]
-    if not values:
-        raise InputError(f"filter {key!r} has no value; leave it out, or give at least one")
-    for each in values:
-        if not isinstance(each, str | int | float | bool | None):
-            raise InputError(
-                f"filter {key!r} has {each!r} ({type(each).__name__}); metadata holds str, int, "
-                "float, bool and None"
-            )
-        if not is_comparable(each):
-            raise InputError(
-                f"filter {key!r} has a number that is not finite or past 64 bits, which metadata "
-                "never holds"
-            )
-    return values
 
 
 def open_layout(folder: Path, snapshot: Snapshot, *, progress: bool = False) -> DerivedLayout:
@@ -285,3 +208,8 @@ def _mapped(path: Path) -> NDArray[Any]:
     """An array on disk, paged in as it is used; an empty one, which cannot be mapped, read."""
     array: NDArray[Any] = np.load(path) if path.stat().st_size <= 128 else np.load(path, "r")
     return array
+
+
+def _quick(path: Path) -> NDArray[Any]:
+    """An array on disk, paged in as it is used, whose single rows are looked up often."""
+    return np.asarray(_mapped(path))  # a memory map checks every item that it gives out

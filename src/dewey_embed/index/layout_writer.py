@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from dewey_embed.errors import IndexStoreError
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.ivf import build_ivf, release
+from dewey_embed.index.passages import REACH, Surroundings, unit_rows
 from dewey_embed.index.settings import REMEDY
 from dewey_embed.index.store import Snapshot, reading
 from dewey_embed.index.tables import SCAN_ROWS, canonical, row_sums, word_crc
-from dewey_embed.index.vectors import EXACT_LIMIT, joined_norms
-from dewey_embed.index.words import write_word_index
+from dewey_embed.index.vectors import EXACT_LIMIT
+from dewey_embed.index.words import Postings, word_signatures, write_word_index
 from dewey_embed.progress import Advance, progress_bar
 
 if TYPE_CHECKING:
@@ -34,27 +35,37 @@ def write_layout(snapshot: Snapshot, folder: Path, *, progress: bool = False) ->
     import pyarrow.compute as pc
 
     with reading(snapshot.folder):
-        columns = ["id", "title", "source", "metadata", "hash", "num_chunks"]
+        columns = ["id", "title", "source", "metadata", "hash", "num_chunks", "num_passages"]
         names = snapshot.documents.search().select(columns).with_row_id(True)
         table = names.to_batches(SCAN_ROWS).read_all()
     table = table.take(pc.sort_indices(table["id"]))
-    starts = np.concatenate([[0], np.cumsum(table["num_chunks"].to_numpy())]).astype(np.int64)
+    # A document without text has one passage, too, which is empty: it is found by its title.
+    starts = _starts(np.maximum(table["num_passages"].to_numpy(), 1))
+    chunk_starts = _starts(table["num_chunks"].to_numpy())
     np.save(folder / "starts.npy", starts)
     _write_names(table, folder / "documents.arrow")
-    sizes = (len(table), int(starts[-1]))
+    sizes = (len(table), int(chunk_starts[-1]), int(starts[-1]))
     work = sum(2 * size if size > EXACT_LIMIT else size for size in sizes)
     with progress_bar("laying out", work, "vectors", show=progress) as advance:
         documents, titles = _write_documents(snapshot, folder, table, advance=advance)
         hashes = table["hash"].combine_chunks()
-        chunks = _write_chunks(snapshot, folder, hashes, starts, titles, advance=advance)
+        sums = _write_chunks(snapshot, folder, hashes, chunk_starts, starts, advance=advance)
+        passages = _write_passages(folder, sums, starts, advance=advance)
         distinct = _write_titles(folder, table["title"], titles)
-        for name, vectors in (("documents", documents), ("chunks", chunks), ("titles", distinct)):
+        for name, vectors in (
+            ("documents", documents), ("passages", passages), ("titles", distinct)
+        ):  # fmt: skip
             if len(vectors) > EXACT_LIMIT:
                 build_ivf(vectors, folder / f"{name}.faiss", advance)
             if isinstance(vectors, np.memmap):
                 vectors.flush()
     files = sorted(path for path in folder.iterdir() if path.is_file())
     Ledger.of(folder, files).write(folder / LEDGER_NAME)
+
+
+def _starts(sizes: NDArray[Any]) -> NDArray[np.int64]:
+    """Where each of several runs begins, and where the last one ends."""
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def _write_documents(
@@ -67,7 +78,7 @@ def _write_documents(
     vectors = _new_array(folder / "documents.npy", np.float32, (len(table), width))
     titles = np.zeros((len(table), width), np.float32)
     row_ids = table["_rowid"].combine_chunks()
-    postings: list[tuple[NDArray[Any], ...]] = []
+    postings = _Postings()
     columns = ["vector", "title_vector", "vector_sum", "words", "word_counts", "word_crc"]
     query = snapshot.documents.search().select(columns).with_row_id(True)
     with reading(snapshot.folder):
@@ -77,26 +88,9 @@ def _write_documents(
             vectors[rows] = _vectors(batch["vector"], width)
             sums = row_sums(vectors[rows], titles[rows])
             _refuse_damaged(snapshot, sums, batch["vector_sum"], "a document's vector")
-            lengths = pc.list_value_length(batch["words"]).to_numpy()
-            numbers, counts = (
-                batch[name].flatten().to_numpy(zero_copy_only=False)
-                for name in ("words", "word_counts")
-            )
-            ends = np.cumsum(lengths)
-            crcs = [
-                word_crc(numbers[end - length : end], counts[end - length : end])
-                for end, length in zip(ends, lengths, strict=True)
-            ]
-            _refuse_damaged(snapshot, np.array(crcs), batch["word_crc"], "a document's words")
-            postings.append((np.repeat(rows, lengths), numbers, counts))
+            postings.add(snapshot, batch, rows, "a document's words")
             advance(len(rows))
-    if postings:
-        owners, numbers, counts = (np.concatenate(each) for each in zip(*postings, strict=True))
-    else:
-        owners = numbers = counts = np.zeros(0, np.int64)
-    np.save(folder / "documents_norms.npy", joined_norms(vectors, titles))
-    order = np.argsort(owners, kind="stable")
-    write_word_index(folder, owners[order], numbers[order], counts[order])
+    write_word_index(folder, "document", len(table), postings.joined())
     return vectors, titles
 
 
@@ -121,52 +115,130 @@ def _write_names(table: pa.Table, path: Path) -> None:
         writer.write_table(names)
 
 
+class _Postings:
+    """The words of rows of a table, gathered batch by batch."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[NDArray[Any], ...]] = []
+
+    def add(self, snapshot: Snapshot, batch: pa.RecordBatch, owners: Any, what: str) -> None:
+        """Add a batch whose row i belongs to text `owners[i]`; -1 for none."""
+        import pyarrow.compute as pc
+
+        lengths = pc.list_value_length(batch["words"]).to_numpy()
+        numbers, counts = (
+            batch[name].flatten().to_numpy(zero_copy_only=False)
+            for name in ("words", "word_counts")
+        )
+        ends = np.cumsum(lengths)
+        crcs = [
+            word_crc(numbers[end - length : end], counts[end - length : end])
+            for end, length in zip(ends, lengths, strict=True)
+        ]
+        _refuse_damaged(snapshot, np.array(crcs), batch["word_crc"], what)
+        texts = np.repeat(owners, lengths)
+        live = texts >= 0
+        self._batches.append((texts[live], numbers[live], counts[live]))
+
+    def joined(self) -> Postings:
+        """Texts, words and counts (P,) of all batches."""
+        if not self._batches:
+            return (np.zeros(0, np.int64),) * 3
+        rows, numbers, counts = (np.concatenate(each) for each in zip(*self._batches, strict=True))
+        return rows, numbers, counts
+
+
 def _write_chunks(
     snapshot: Snapshot,
     folder: Path,
     hashes: pa.Array,
+    chunk_starts: NDArray[np.int64],
     starts: NDArray[np.int64],
-    titles: NDArray[np.float32],
     *,
     advance: Advance,
 ) -> NDArray[Any]:
-    """Write every live chunk's characters and vector at its place; the vectors (C, D) float16.
-
-    `titles` (N, D) are those of the documents.
-    """
+    """Write where every live chunk stands; the sums (P, D) float32 of the passages' chunks."""
     import pyarrow.compute as pc
 
-    width = titles.shape[1]
-
-    total = int(starts[-1])
-    spans = _new_array(folder / "spans.npy", np.int64, (total, 2))
-    vectors = _new_array(folder / "chunks.npy", np.float16, (total, width))
-    norms = np.zeros(total, np.float32)
+    width = snapshot.chunks.schema.field("vector").type.list_size
+    total, num = int(chunk_starts[-1]), int(starts[-1])
+    spans = np.full((total, 2), -1, np.int64)
+    row_ids, owners = np.zeros(total, np.int64), np.zeros(total, np.int64)
+    sums = _new_array(folder / "passage_sums.npy", np.float32, (num, width))
+    postings = _Postings()
     seen = 0
-    positions = ["char_start", "char_end", "token_start", "token_end"]
-    columns = ["document_hash", "ordinal", *positions, "sum", "vector"]
+    places = ["char_start", "char_end", "token_start", "token_end"]
+    columns = ["document_hash", "ordinal", "passage", *places, "weight", "sum", "vector"]
+    columns += ["words", "word_counts", "word_crc"]
+    query = snapshot.chunks.search().select(columns).with_row_id(True)
     with reading(snapshot.folder):
-        for batch in snapshot.chunks.search().select(columns).to_batches(SCAN_ROWS):
-            owners = pc.index_in(batch["document_hash"], value_set=hashes)
-            live = np.flatnonzero(owners.is_valid().to_numpy(zero_copy_only=False))
-            documents = owners.take(live).to_numpy()
-            ordinals = batch["ordinal"].to_numpy()
-            places = np.stack([batch[name].to_numpy() for name in positions], axis=1)
-            held = _vectors(batch["vector"], width)
-            _refuse_damaged(snapshot, row_sums(held, ordinals, places), batch["sum"], "a chunk")
-            rows = starts[documents] + ordinals[live]
-            spans[rows] = places[live, :2]
-            vectors[rows] = held[live]
-            norms[rows] = joined_norms(vectors[rows], titles[documents])
-            release(vectors)
-            seen += len(live)
-            advance(len(live))
-    np.save(folder / "chunks_norms.npy", norms)
-    if seen != total or not (spans[:, 1] > spans[:, 0]).all():
+        for batch in query.to_batches(SCAN_ROWS):
+            documents = pc.index_in(batch["document_hash"], value_set=hashes).fill_null(-1)
+            documents = documents.to_numpy(zero_copy_only=False)
+            ordinals, numbers, weights = (
+                batch[name].to_numpy() for name in ("ordinal", "passage", "weight")
+            )
+            bounds = np.stack([batch[name].to_numpy() for name in places], axis=1)
+            vectors = _vectors(batch["vector"], width)
+            checksums = row_sums(vectors, ordinals, numbers, bounds, weights)
+            _refuse_damaged(snapshot, checksums, batch["sum"], "a chunk")
+            passages = np.where(documents >= 0, starts[documents] + numbers, -1)
+            postings.add(snapshot, batch, passages, "a chunk's words")
+            live = documents >= 0
+            rows = (chunk_starts[documents] + ordinals)[live]
+            spans[rows], owners[rows] = bounds[live, :2], passages[live]
+            row_ids[rows] = batch["_rowid"].to_numpy()[live]
+            weighted, _ = unit_rows(vectors[live].astype(np.float32))
+            np.add.at(sums, passages[live], weighted * weights[live, None])
+            seen += int(live.sum())
+            advance(int(live.sum()))
+    if seen != total or not (spans[:, 1] > spans[:, 0]).all() or (np.diff(owners) < 0).any():
         raise IndexStoreError(
             f"index {snapshot.folder} is damaged: its tables hold {seen} chunks for documents "
             f"that have {total}; {REMEDY}"
         )
+    np.save(folder / "chunk_rows.npy", row_ids)
+    passage_starts = np.searchsorted(owners, np.arange(num + 1))
+    np.save(folder / "chunk_starts.npy", passage_starts)
+    np.save(folder / "spans.npy", _passage_spans(spans, passage_starts))
+    words = postings.joined()
+    write_word_index(folder, "passage", num, words)
+    np.save(folder / "signatures.npy", word_signatures(num, words))
+    return sums
+
+
+def _passage_spans(spans: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Characters (P, 2) of passages, from those of their chunks; (0, 0) of one without chunks."""
+    joined = np.zeros((len(starts) - 1, 2), np.int64)
+    some = np.diff(starts) > 0
+    joined[some, 0] = spans[starts[:-1][some], 0]
+    joined[some, 1] = spans[starts[1:][some] - 1, 1]
+    return joined
+
+
+def _write_passages(
+    folder: Path, sums: NDArray[Any], starts: NDArray[np.int64], *, advance: Advance
+) -> NDArray[Any]:
+    """Write the passages' vectors, their weights and the norms of their surroundings' sums.
+
+    `sums` (P, D) are those of their chunks, `starts` (N + 1,) the documents' first passages.
+    """
+    num, width = sums.shape
+    vectors = _new_array(folder / "passages.npy", np.float16, (num, width))
+    weights, around = np.zeros(num, np.float32), np.zeros(num, np.float32)
+    for start in range(0, num, SCAN_ROWS):
+        stop = min(num, start + SCAN_ROWS)
+        vectors[start:stop], weights[start:stop] = unit_rows(sums[start:stop])
+        first, last = max(0, start - REACH), min(num, stop + REACH)
+        inner = np.unique(np.clip(starts, first, last)) - first
+        inner = np.unique(np.concatenate([[0], inner, [last - first]]))
+        near = Surroundings(inner).sums(np.array(sums[first:last]))
+        around[start:stop] = np.linalg.norm(near[start - first : stop - first], axis=1)
+        release(vectors)
+        advance(stop - start)
+    np.save(folder / "passage_weights.npy", weights)
+    np.save(folder / "surrounding_norms.npy", around)
+    (folder / "passage_sums.npy").unlink()
     return vectors
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from threading import Lock
 from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
+from dewey_embed.index.hits import document_hits, landmarks_of, passage_at, passage_hits
 from dewey_embed.index.layout import DerivedLayout, open_layout, remove_stale_layouts
-from dewey_embed.index.ranking import Query, ranked_rows
+from dewey_embed.index.ranking import Query, ranked
 from dewey_embed.index.store import Snapshot, Store, UnreadError
-from dewey_embed.types import Document, Hit, Passage
+from dewey_embed.types import Document, Hit, MetadataValue, Passage
 
 ATTEMPTS = 5
 
@@ -52,6 +53,7 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._state: State | None = None
+        self._listing: list[tuple[str, int, int]] | None = None
         self._lock = Lock()
 
     @_retried
@@ -63,7 +65,18 @@ class Reader:
 
         """
         state = self._newest()
-        return [] if state is None else _hits(query, state, ranked_rows(query, state.layout))
+        return [] if state is None else document_hits(query, *state)
+
+    @_retried
+    def passage_hits(self, query: Query) -> list[Hit]:
+        """The `k` best passages of all documents, best first, each in a hit of its own.
+
+        Raises:
+            InputError: the filter names metadata that no document has.
+
+        """
+        state = self._newest()
+        return [] if state is None else passage_hits(query, *state)
 
     @_retried
     def ranked_ids(self, queries: Sequence[Query]) -> list[list[tuple[str, float]]]:
@@ -73,10 +86,10 @@ class Reader:
         state = self._newest()
         if state is None:
             return [[] for _ in queries]
-        ranked = [ranked_rows(query, state.layout) for query in queries]
-        rows = pa.array([row for each in ranked for row, _ in each], pa.int64())
-        ids = iter(state.layout.documents["id"].take(rows).to_pylist())
-        return [[(next(ids), score) for _, score in each] for each in ranked]
+        rows = [ranked(query, state.layout).documents(query.k) for query in queries]
+        taken = pa.array([row for each in rows for row, _ in each], pa.int64())
+        ids = iter(state.layout.documents["id"].take(taken).to_pylist())
+        return [[(next(ids), score) for _, score in each] for each in rows]
 
     @_retried
     def document(self, document_id: str) -> Document | None:
@@ -89,13 +102,44 @@ class Reader:
         if row is None:
             return None
         row_id = layout.documents["row_id"][row].as_py()
-        [values] = snapshot.rows([row_id], ["places"])
+        values = snapshot.texts([row_id], ["places", "landmarks"])[row_id]
         return Document(
             **{name: layout.documents[name][row].as_py() for name in ("id", "source", "title")},
-            text=snapshot.texts([row_id])[row_id],
+            text=values["text"],
             root=json.loads(values["places"])[0][0],
             metadata=layout.metadata(row),
+            landmarks=landmarks_of(values["landmarks"]),
         )
+
+    @_retried
+    def passage(self, document_id: str, number: int) -> Passage | None:
+        """A document's passage by its number, without score; `None` where there is none."""
+        state = self._newest()
+        if state is None:
+            return None
+        [row] = state.layout.find([document_id])
+        return None if row is None else passage_at(*state, row, number)
+
+    def documents(self) -> Iterator[Document]:
+        """All documents without their texts, in the order of their ids."""
+        state = self._newest()
+        if state is None:
+            return
+        layout = state.layout
+        columns = layout.documents.select(["id", "title", "source"])
+        for row, document in enumerate(columns.to_pylist()):
+            yield Document(**document, text="", metadata=layout.metadata(row))
+
+    @_retried
+    def metadata_values(self, key: str) -> list[tuple[MetadataValue, int]]:
+        """The values that documents have under a key of metadata, with their numbers, most first.
+
+        Raises:
+            InputError: no document has such a key.
+
+        """
+        state = self._newest()
+        return [] if state is None else state.layout.metadata_values(key)
 
     @_retried
     def counts(self) -> tuple[int, int]:
@@ -117,43 +161,15 @@ class Reader:
     def _newest(self, *, progress: bool = False) -> State | None:
         """The newest state; None before the first commit."""
         with self._lock:
-            if self._state is None or self._state.snapshot.state != self._store.state():
+            listing = self._store.listing()
+            stands_still = listing is not None and listing == self._listing
+            if self._state is None or not (
+                stands_still or self._state.snapshot.state == self._store.state()
+            ):
                 snapshot = self._store.snapshot()
                 if snapshot is None:
                     return None
                 layout = open_layout(self._store.folder, snapshot, progress=progress)
                 self._state = State(snapshot, layout)
+            self._listing = listing
             return self._state
-
-
-def _hits(query: Query, state: State, ranked: Sequence[tuple[int, float]]) -> list[Hit]:
-    """Hits for ranked rows, with their passages and what the index holds of the documents."""
-    import pyarrow as pa
-
-    snapshot, layout = state
-    rows = pa.array([row for row, _ in ranked], pa.int64())
-    columns = ["id", "title", "source", "row_id"]
-    documents = layout.documents.select(columns).take(rows).to_pylist()
-    texts = snapshot.texts([each["row_id"] for each in documents]) if query.passages else {}
-    hits = []
-    for (row, score), document in zip(ranked, documents, strict=True):
-        passages = [
-            Passage(
-                score=cosine,
-                char_start=start,
-                char_end=end,
-                text=texts[document["row_id"]][start:end],
-            )
-            for cosine, start, end in layout.passages(row, query.vector, query.passages)
-        ]
-        hits.append(
-            Hit(
-                document_id=document["id"],
-                score=score,
-                title=document["title"],
-                source=document["source"],
-                metadata=layout.metadata(row),
-                passages=passages,
-            )
-        )
-    return hits

@@ -16,8 +16,17 @@ from dewey_embed.files import write_json
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.single_vectors import SingleVector
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 FILE_NAME = "dewey.json"
+
+PASSAGE_SPLITTER = "sentences"
+
+INDEX_OPTIONS = EncodeOptions(chunk_tokens=(64,), chunk_overlap=(0,), splitter=PASSAGE_SPLITTER)
+"""How documents are cut unless one says otherwise: passages of whole sentences."""
+
+WINDOW = 2048
+"""Tokens read at once unless one says otherwise: longer windows find no more, and take longer the
+longer they are (docs/log.md)."""
 
 
 REMEDY = "restore the index from a copy, or index the documents again into another folder"
@@ -32,7 +41,8 @@ class IndexSettings(Settings):
     """What an index was made with; two indexes agree when all but the model's name is equal.
 
     `model` is the name to load the model by, with `single_vector`, `max_tokens` and
-    `truncate_dim` as they were; `fingerprint` is that model's own.
+    `truncate_dim` as they were; `fingerprint` is that model's own. `window` is the most tokens
+    that the model reads at once.
     """
 
     format_version: int = FORMAT_VERSION
@@ -42,7 +52,8 @@ class IndexSettings(Settings):
     max_tokens: int | None = Field(default=None, gt=0)
     truncate_dim: int | None = Field(default=None, gt=0)
     embedding_dim: int = Field(gt=0)
-    options: EncodeOptions = EncodeOptions()
+    options: EncodeOptions = INDEX_OPTIONS
+    window: int | None = Field(default=None, gt=0)
 
     def require_model(self, model: str, fingerprint: str, folder: Path) -> None:
         """Refuse a model, by name and fingerprint, that is not the one that made this index.
@@ -58,14 +69,15 @@ class IndexSettings(Settings):
                 "their vectors cannot be compared: use the first, or index into another folder"
             )
 
-    def require_options(self, options: EncodeOptions, folder: Path) -> None:
-        """Refuse options other than those that documents were cut with.
+    def require_options(self, options: EncodeOptions, window: int | None, folder: Path) -> None:
+        """Refuse options, and a window, other than those that documents were encoded with.
 
         Raises:
             IndexMismatchError: they were cut with others; both are named.
 
         """
-        ours, theirs = self.options.model_dump(), options.model_dump()
+        ours = {**self.options.model_dump(), "window": self.window}
+        theirs = {**options.model_dump(), "window": self.window if window is None else window}
         different = [key for key in ours if ours[key] != theirs[key]]
         if different:
             made = ", ".join(f"{key}={ours[key]!r}" for key in different)
@@ -151,17 +163,24 @@ def changed_options(
     splitter: str | None,
     overflow: str | None,
 ) -> EncodeOptions:
-    """An index's own options with those given in their place; new sizes overlap by a quarter.
+    """An index's own options with those given in their place.
+
+    New sizes overlap by a quarter, and passages of whole sentences not at all.
 
     Raises:
         ConfigError: an impossible value.
 
     """
     values = own.model_dump()
+    cut = splitter or own.splitter
+    if cut != own.splitter and PASSAGE_SPLITTER in (cut, own.splitter):
+        base = INDEX_OPTIONS if cut == PASSAGE_SPLITTER else EncodeOptions()
+        values |= {"chunk_tokens": base.chunk_tokens, "chunk_overlap": base.chunk_overlap}
     if chunk_tokens is not None:
         sizes = (chunk_tokens,) if isinstance(chunk_tokens, int) else tuple(chunk_tokens)
         if sizes != own.chunk_tokens:
-            values |= {"chunk_tokens": sizes, "chunk_overlap": tuple(s // 4 for s in sizes)}
+            overlaps = tuple(0 if cut == PASSAGE_SPLITTER else size // 4 for size in sizes)
+            values |= {"chunk_tokens": sizes, "chunk_overlap": overlaps}
     if chunk_overlap is not None:
         one = isinstance(chunk_overlap, int)
         num = len(values["chunk_tokens"])

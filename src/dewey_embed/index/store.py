@@ -80,9 +80,25 @@ class Store:
         """
         with reading(self.folder):
             if not self._has_table("documents"):
+                self._refuse_gone()
                 return None
             documents = self._database.open_table("documents").version
             return self._state((documents, self._database.open_table("chunks").version))
+
+    def listing(self) -> list[tuple[str, int, int]] | None:
+        """Names, sizes and times of the tables' versions; `None` where they cannot be listed.
+
+        While it stands still, so does `state`, which takes a hundred times as long to find out.
+        """
+        found = []
+        try:
+            for name in ("documents", "chunks"):
+                for path in (self.folder / f"{name}.lance" / "_versions").iterdir():
+                    status = path.stat()
+                    found.append((str(path), status.st_size, status.st_mtime_ns))
+        except OSError:
+            return None
+        return sorted(found)
 
     def _state(self, versions: tuple[int, int]) -> State:
         """The state of both tables at these versions, with a digest of what lists their files."""
@@ -107,6 +123,7 @@ class Store:
             written = self._verify()
             with reading(self.folder):
                 if not self._has_table("documents"):
+                    self._refuse_gone()
                     return None
                 documents = self._database.open_table("documents")
                 chunks = self._database.open_table("chunks")
@@ -162,6 +179,13 @@ class Store:
             )
         return False
 
+    def _refuse_gone(self) -> None:
+        """Raise where there is no folder any more: that is no empty index."""
+        if not self.folder.exists():
+            raise IndexStoreError(
+                f"index {self.folder} does not exist any more; put it back, or make it again"
+            )
+
     @contextmanager
     def writer(self) -> Iterator[Writer]:
         """The one writer of this index, which is made if there is none yet.
@@ -185,7 +209,7 @@ class Store:
                 self.settings.write(self.folder)
             else:
                 settings.require_model(self.settings.model, self.settings.fingerprint, self.folder)
-                settings.require_options(self.settings.options, self.folder)
+                settings.require_options(self.settings.options, self.settings.window, self.folder)
             width = self.settings.embedding_dim
             written = self._verify()
             with reading(self.folder):
@@ -280,7 +304,7 @@ def _locked(folder: Path) -> Iterator[None]:
             name = holder.read_text("utf-8", "replace").strip() or "unknown"
         except OSError:
             name = "unknown"
-        raise IndexStoreError(
+        raise BusyError(
             f"index {folder} is being written by another process (pid {name}); "
             "wait until it is done, or stop it"
         ) from None
@@ -295,6 +319,10 @@ def _locked(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # it only says who writes
             holder.write_text(f"{os.getpid()}\n", "utf-8")
         yield
+
+
+class BusyError(IndexStoreError):
+    """Another process is writing the index."""
 
 
 class UnreadError(IndexStoreError):
@@ -348,28 +376,33 @@ class Snapshot:
     chunks: Table
     state: State
 
-    def texts(self, row_ids: Sequence[int]) -> dict[int, str]:
-        """The documents' texts by row id.
+    def texts(
+        self, row_ids: Sequence[int], beside: Sequence[str] = ()
+    ) -> dict[int, dict[str, Any]]:
+        """The documents' texts by row id, with the columns asked for beside them.
 
         Raises:
             IndexStoreError: a text is not the one that was written.
 
         """
-        rows = self.rows(row_ids, ["id", "text", "text_crc"])
+        rows = self.rows(row_ids, ["id", "text", "text_crc", *beside])
         for row in rows:
             if text_crc(row["text"]) != row["text_crc"]:
                 raise IndexStoreError(
                     f"index {self.folder} is damaged: the text of document {row['id']!r} is not "
                     f"the one that was indexed; {REMEDY}"
                 )
-        return {row["_rowid"]: row["text"] for row in rows}
+        return {row["_rowid"]: row for row in rows}
 
     def rows(self, row_ids: Sequence[int], columns: list[str]) -> list[dict[str, Any]]:
         """Rows of `documents` with the columns asked for and `_rowid`, in no promised order."""
-        if not row_ids:
-            return []
+        return self._taken(self.documents, row_ids, columns).to_pylist() if row_ids else []
+
+    def chunk_rows(self, row_ids: Sequence[int], columns: list[str]) -> pa.Table:
+        """Rows of `chunks` with the columns asked for and `_rowid`, in no promised order."""
+        return self._taken(self.chunks, row_ids, columns)
+
+    def _taken(self, table: Table, row_ids: Sequence[int], columns: list[str]) -> pa.Table:
         with reading(self.folder):
-            query = self.documents.take_row_ids([int(row) for row in row_ids])
-            table = query.select(columns).with_row_id().to_arrow()
-            rows: list[dict[str, Any]] = table.to_pylist()
-        return rows
+            query = table.take_row_ids([int(row) for row in row_ids])
+            return query.select(columns).with_row_id().to_arrow()

@@ -7,23 +7,37 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.index.changes import Changes, Group, Refreshed, is_gone, is_within, left_places
-from dewey_embed.index.settings import IndexSettings
+from dewey_embed.index.file_cache import FileCache
+from dewey_embed.index.passages import passage_numbers
+from dewey_embed.index.settings import PASSAGE_SPLITTER, WINDOW, IndexSettings
 from dewey_embed.index.tables import Place, Record, storable, title_text
 from dewey_embed.index.writer import Writer
-from dewey_embed.progress import Advance
+from dewey_embed.progress import Advance, Progress
 from dewey_embed.text.reader import EXTENSIONS, STDIN
-from dewey_embed.types import Document, DocumentVectors, Floats, Unreadable
+from dewey_embed.text.sentences import SECTIONS
+from dewey_embed.types import Document, DocumentVectors, Floats, Rows, Unreadable
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
 
-Encoded = tuple[DocumentVectors, Floats | None]
-"""A document's vectors, and its title's (D,) if it has one."""
+
+class Encoded(NamedTuple):
+    """A document's vectors, the passage (C,) of each of its chunks, and its title's vector (D,)."""
+
+    vectors: DocumentVectors
+    passages: Rows
+    title: Floats | None
+
+
+LONGEST_SENTENCE = 256
+"""Tokens of a sentence, above which it is cut between words: a table, say, or a list of names."""
 
 
 _CHARS_PER_TOKEN = 4
@@ -35,20 +49,32 @@ class IndexEncoder:
     The model is loaded when a document needs it: a run that finds no change takes none.
     """
 
-    def __init__(self, load_model: Callable[[], Dewey], options: EncodeOptions) -> None:
-        self._load_model, self._options = load_model, options
+    def __init__(
+        self, load_model: Callable[[], Dewey], options: EncodeOptions, window: int | None
+    ) -> None:
+        self._load_model, self._options, self._window = load_model, options, window
 
     def encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
-        """The documents' vectors and their titles'."""
+        """The documents' vectors, their passages, and their titles' vectors.
+
+        Where passages are whole sentences, each sentence has a vector; else each passage has one.
+        """
+        sizes, overlaps = self._options.chunk_tokens, self._options.chunk_overlap
+        by_sentence = self._options.splitter == PASSAGE_SPLITTER and overlaps == (0,)
         vectors = self._load_model().encode_document(
-            [document.text for document in documents],
-            chunk_tokens=self._options.chunk_tokens,
-            chunk_overlap=self._options.chunk_overlap,
-            splitter=self._options.splitter,
+            documents,
+            chunk_tokens=LONGEST_SENTENCE if by_sentence else sizes,
+            chunk_overlap=0 if by_sentence else overlaps,
+            splitter="sentence" if by_sentence else self._options.splitter,
             overflow=self._options.overflow,
+            window=self._window,
             progress=progress,
         )
-        return list(zip(vectors, self.encode_titles(documents), strict=True))
+        passages = [
+            passages_of(document, each, sizes[0]) if by_sentence else np.arange(len(each.spans))
+            for document, each in zip(documents, vectors, strict=True)
+        ]
+        return list(map(Encoded, vectors, passages, self.encode_titles(documents)))
 
     def encode_titles(self, documents: Sequence[Document]) -> list[Floats | None]:
         """Vectors (D,) of titles; `None` for a document without one."""
@@ -59,6 +85,18 @@ class IndexEncoder:
         return [next(remaining).vector if title else None for title in titles]
 
 
+def passages_of(document: Document, vectors: DocumentVectors, size: int) -> Rows:
+    """The passage (C,) of each sentence of a document."""
+    texts = [document.text[span.char_start : span.char_end] for span in vectors.spans]
+    num_tokens = np.array([span.num_tokens for span in vectors.spans], np.int64)
+    sections = [each.char for each in document.landmarks if each.kind in SECTIONS]
+    ends = np.array([span.char_end for span in vectors.spans], np.int64)
+    # A landmark may stand in the blanks before the first sentence of its section.
+    firsts = np.searchsorted(ends, sections, side="right")
+    begins_section = np.isin(np.arange(len(texts)), firsts)
+    return passage_numbers(texts, num_tokens, size, begins_section)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexReport:
     """What a run did: numbers of documents, and what gave none, each with its reason.
@@ -67,7 +105,8 @@ class IndexReport:
     than the model takes: read in overlapping windows, or without their end. `unreadable` could
     not be read; `skipped` was not meant to be: files of unknown kinds in a folder, empty ones.
     `num_missing` are in the index though their file is gone. `unread` counts by file and kind
-    what was left out of files that were read, and what of them is a guess.
+    what was left out of files that were read, and what of them is a guess. `added`, `changed` and
+    `removed` are the ids.
 
     >>> from tempfile import TemporaryDirectory
     >>> from dewey_embed import Index
@@ -87,6 +126,9 @@ class IndexReport:
     skipped: list[Unreadable] = field(default_factory=list)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
     num_missing: int = 0
+    added: list[str] = field(default_factory=list, repr=False)
+    changed: list[str] = field(default_factory=list, repr=False)
+    removed: list[str] = field(default_factory=list, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +142,13 @@ class RemoveReport:
 class Meter:
     """Moves a bar of bytes: files count whole when read, and while their text is encoded."""
 
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
+    def __init__(self) -> None:
+        self.bar = Progress("", None, "")
         self._waiting = 0
+
+    def reading(self, source: str) -> None:
+        """Name a file that is about to be read."""
+        self.bar.work_on(PurePosixPath(source).name)
 
     def read(self, document: Document) -> None:
         """Count a document that was read: a file's bytes, or the text of one of its records."""
@@ -116,17 +162,21 @@ class Meter:
         """A function told how many tokens of a group are done, for the bar to move meanwhile."""
         tokens = 1 + sum(len(each.document.text) for each in group) // _CHARS_PER_TOKEN
         share = self._waiting / tokens
+        first = group[0].document
+        name = PurePosixPath(first.source).name if first.source else first.id
+        more = f" and {len(group) - 1:,} more" if len(group) > 1 else ""
+        self.bar.work_on(name + more)
 
         def advance(num_tokens: int) -> None:
             step = min(self._waiting, round(num_tokens * share))
             self._waiting -= step
-            self._advance(step)
+            self.bar(step)
 
         return advance
 
     def committed(self) -> None:
         """Move the bar to where reading is."""
-        self._advance(self._waiting)
+        self.bar(self._waiting)
         self._waiting = 0
 
 
@@ -139,13 +189,15 @@ def update(
     prune: bool,
     group_chars: int,
     meter: Meter,
+    cache: FileCache,
 ) -> IndexReport:
     """What was done with the documents read from `inputs`, once all of it is committed."""
     changes = Changes(writer.held)
+    cache.begin(writer.held)
     faults: list[Unreadable] = []
     unread: dict[str, dict[str, int]] = {}
     overflows: Counter[str | None] = Counter()
-    for group in changes.groups(_documents(items, faults, unread, meter), group_chars):
+    for group in changes.groups(_documents(items, faults, unread, meter, cache), group_chars):
         encoded = encoder.encode([each.document for each in group], meter.encoding(group))
         writer.write(
             [
@@ -153,26 +205,28 @@ def update(
                     document=each.document,
                     hash=each.hash,
                     vectors=vectors,
+                    passages=passages,
                     title_vector=title,
                     places=each.places,
                 )
-                for each, (vectors, title) in zip(group, encoded, strict=True)
+                for each, (vectors, passages, title) in zip(group, encoded, strict=True)
             ]
         )
-        overflows.update(vectors.overflow for vectors, _ in encoded)
+        overflows.update(each.vectors.overflow for each in encoded)
         meter.committed()
     meter.committed()
     unreadable = [fault for fault in faults if not fault.skipped]
     gone = _take_leave(writer, changes, inputs, unreadable, prune=prune)
     _refresh(writer, changes.refreshed, encoder)
     writer.finish()
+    cache.finish(changes.seen, {refused.document.source for refused in changes.refused})
     unreadable += [
         Unreadable(source=refused.document.source or refused.document.id, reason=refused.reason)
         for refused in changes.refused
     ]
     return IndexReport(
-        num_added=changes.num_added,
-        num_changed=changes.num_changed,
+        num_added=len(changes.added),
+        num_changed=len(changes.changed),
         num_removed=len(gone),
         num_unchanged=changes.num_unchanged,
         num_windows=overflows["windows"],
@@ -181,6 +235,9 @@ def update(
         skipped=[fault for fault in faults if fault.skipped],
         unread=unread,
         num_missing=_count_missing(writer, changes),
+        added=changes.added,
+        changed=changes.changed,
+        removed=gone,
     )
 
 
@@ -212,13 +269,16 @@ def _documents(
     faults: list[Unreadable],
     unread: dict[str, dict[str, int]],
     meter: Meter,
+    cache: FileCache,
 ) -> Iterator[Document]:
     """The documents among what was read; the rest goes into `faults` and `unread`."""
     for item in items:
         if isinstance(item, Unreadable):
+            cache.note(item)
             faults.append(item)
             continue
         document = storable(item)
+        cache.note(document)
         meter.read(document)
         if document.unread:
             counts = unread.setdefault(document.source or document.id, {})
@@ -309,8 +369,8 @@ def _checked(position: int, document: Document | Unreadable) -> Document | Unrea
     return document
 
 
-def new_settings(model: Dewey, options: EncodeOptions) -> IndexSettings:
-    """The settings of an index that a model makes."""
+def new_settings(model: Dewey, options: EncodeOptions, window: int | None) -> IndexSettings:
+    """The settings of an index that a model makes; its window where none is given."""
     return IndexSettings(
         model=str(Path(model.name).resolve()) if Path(model.name).is_dir() else model.name,
         fingerprint=model.fingerprint,
@@ -319,4 +379,5 @@ def new_settings(model: Dewey, options: EncodeOptions) -> IndexSettings:
         truncate_dim=model.truncate_dim,
         embedding_dim=model.embedding_dim,
         options=options,
+        window=min(WINDOW, model.max_tokens) if window is None else window,
     )

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.index.words import count_words
+from dewey_embed.quantization import to_precision
 from dewey_embed.types import Document, DocumentVectors, MetadataValue
 
 if TYPE_CHECKING:
@@ -63,12 +64,14 @@ class Details:
 class Record:
     """A document, the hash of its text, its vectors, and where it was found: written at once.
 
-    `title_vector` (D,) is its title's; `None` where it has no title.
+    `passages` (C,) are the numbers of the passages that its chunks belong to. `title_vector` (D,)
+    is its title's; `None` where it has no title.
     """
 
     document: Document
     hash: str
     vectors: DocumentVectors
+    passages: NDArray[np.int64]
     title_vector: NDArray[np.float32] | None = None
     places: tuple[Place, ...] = ()
 
@@ -138,11 +141,11 @@ def spelled(name: str) -> str:
 
 
 def content_hash(document: Document) -> str:
-    """64 hex digits that change with a document's id or text, of which its vectors are made.
+    """64 hex digits that change with a document's id, text or landmarks.
 
     The id is among them so that a hash names one version of one document, and no other.
     """
-    content = json.dumps([document.id, document.text], separators=(",", ":"))
+    content = json.dumps([document.id, document.text, document.landmarks], separators=(",", ":"))
     return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 
@@ -187,11 +190,13 @@ def documents_schema(width: int) -> pa.Schema:
             pa.field("text", pa.large_string(), nullable=False),
             pa.field("text_crc", pa.int64(), nullable=False),
             pa.field("metadata", pa.string(), nullable=False),
+            pa.field("landmarks", pa.large_string(), nullable=False),
             pa.field("hash", pa.string(), nullable=False),
             pa.field("num_tokens", pa.int64(), nullable=False),
             pa.field("used_tokens", pa.int64(), nullable=False),
             pa.field("overflow", pa.string()),
             pa.field("num_chunks", pa.int64(), nullable=False),
+            pa.field("num_passages", pa.int64(), nullable=False),
             pa.field("words", pa.large_list(pa.uint32()), nullable=False),
             pa.field("word_counts", pa.large_list(pa.uint32()), nullable=False),
             pa.field("word_crc", pa.int64(), nullable=False),
@@ -206,14 +211,18 @@ def chunks_schema(width: int) -> pa.Schema:
     """Columns of `chunks`; `width` is D."""
     import pyarrow as pa
 
-    positions = ("ordinal", "char_start", "char_end", "token_start", "token_end")
+    positions = ("ordinal", "passage", "char_start", "char_end", "token_start", "token_end")
     return pa.schema(
         [
             pa.field("document_id", pa.string(), nullable=False),
             pa.field("document_hash", pa.string(), nullable=False),
             *(pa.field(name, pa.int64(), nullable=False) for name in positions),
+            pa.field("words", pa.large_list(pa.uint32()), nullable=False),
+            pa.field("word_counts", pa.large_list(pa.uint32()), nullable=False),
+            pa.field("word_crc", pa.int64(), nullable=False),
+            pa.field("weight", pa.float32(), nullable=False),
             pa.field("sum", pa.int64(), nullable=False),
-            pa.field("vector", pa.list_(pa.float16(), width), nullable=False),
+            pa.field("vector", pa.list_(pa.int8(), width), nullable=False),
         ]
     )
 
@@ -233,7 +242,11 @@ def documents_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     for name in ("num_tokens", "used_tokens", "overflow"):
         columns[name] = [getattr(item, name) for item in vectors]
     columns["num_chunks"] = [len(item.spans) for item in vectors]
-    columns |= word_columns(documents)
+    columns["num_passages"] = [
+        int(record.passages[-1]) + 1 if len(record.passages) else 0 for record in records
+    ]
+    columns["landmarks"] = [json.dumps(document.landmarks) for document in documents]
+    columns |= word_columns([searched_text(document) for document in documents])
     columns |= vector_columns(
         np.stack([np.asarray(item.vector, np.float32) for item in vectors]),
         [record.title_vector for record in records],
@@ -252,9 +265,9 @@ def detail_columns(details: Sequence[Details]) -> dict[str, list[str]]:
     }
 
 
-def word_columns(documents: Sequence[Document]) -> dict[str, list[Any]]:
-    """The columns of `documents` that word search is made of."""
-    words = [count_words(searched_text(document)) for document in documents]
+def word_columns(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """The columns of either table that word search is made of."""
+    words = [count_words(text) for text in texts]
     return {
         "words": [numbers for numbers, _ in words],
         "word_counts": [counts for _, counts in words],
@@ -263,7 +276,7 @@ def word_columns(documents: Sequence[Document]) -> dict[str, list[Any]]:
 
 
 def word_crc(numbers: NDArray[np.uint32], counts: NDArray[np.uint32]) -> int:
-    """The CRC-32 of a document's words and of how often they stand in it."""
+    """The CRC-32 of a text's words and of how often they stand in it."""
     return zlib.crc32(counts.tobytes(), zlib.crc32(numbers.tobytes()))
 
 
@@ -283,7 +296,11 @@ def vector_columns(
 
 
 def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
-    """Rows of `chunks`, in order, for all records; vectors are rounded to float16."""
+    """Rows of `chunks`, in order, for all records.
+
+    A chunk's vector is kept in int8, whose scale does not matter, and with it the weight that it
+    has in a sum of chunks: its length before it was unit, times its number of tokens.
+    """
     import pyarrow as pa
 
     width = schema.field("vector").type.list_size
@@ -291,17 +308,28 @@ def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     spans = np.array(
         [span for record in records for span in record.vectors.spans], np.int64
     ).reshape(-1, 4)
-    vectors = [np.asarray(record.vectors.chunks, np.float16) for record in records]
-    joined = np.concatenate([v.reshape(-1, width) for v in vectors])
+    joined = np.concatenate([r.vectors.chunks.reshape(-1, width) for r in records])
+    joined = to_precision(joined.astype(np.float32), "int8")
+    norms = np.concatenate([record.vectors.norms for record in records])
+    weights = (norms * (spans[:, 3] - spans[:, 2])).astype(np.float32)
+    passages = np.concatenate([record.passages for record in records])
+    texts = [
+        record.document.text[span.char_start : span.char_end]
+        for record in records
+        for span in record.vectors.spans
+    ]
     columns: dict[str, Any] = {
         "document_id": _repeated([record.document.id for record in records], counts),
         "document_hash": _repeated([record.hash for record in records], counts),
         "ordinal": np.concatenate([np.arange(count, dtype=np.int64) for count in counts]),
+        "passage": passages,
+        "weight": weights,
         "vector": vector_column(joined, schema),
+        **word_columns(texts),
     }
     for column, name in enumerate(("char_start", "char_end", "token_start", "token_end")):
         columns[name] = spans[:, column]
-    columns["sum"] = row_sums(joined, columns["ordinal"], spans)
+    columns["sum"] = row_sums(joined, columns["ordinal"], passages, spans, weights)
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 

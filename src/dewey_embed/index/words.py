@@ -18,7 +18,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,56 +153,134 @@ def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 K1, B = 1.2, 0.75
+"""Saturation and length normalisation of BM25. Source: Robertson and Zaragoza 2009."""
 
-_NAMES = ("word_numbers", "word_starts", "word_rows", "word_weights")
+_NAMES = ("numbers", "starts", "rows", "counts", "lengths")
 
 Integers = NDArray[Any]
 
 
 class WordIndex:
-    """N documents by their words; word i stands in `rows[starts[i] : starts[i + 1]]`."""
+    """N texts by their words; word i stands in `rows[starts[i] : starts[i + 1]]`.
 
-    def __init__(self, folder: Path, num: int, mapped: Callable[[Path], NDArray[Any]]) -> None:
-        self._num = num
-        self._numbers, self._starts, self._rows, self._weights = (
-            mapped(folder / f"{name}.npy") for name in _NAMES
+    `lengths` (N,) are their numbers of words, repeated ones counted.
+    """
+
+    def __init__(self, folder: Path, name: str, mapped: Callable[[Path], NDArray[Any]]) -> None:
+        self._numbers, self._starts, self._rows, self._counts, lengths = (
+            mapped(folder / f"{name}_word_{part}.npy") for part in _NAMES
+        )
+        self.lengths = np.asarray(lengths)
+        self.norms = length_norms(self.lengths)
+        self._num = max(1, int((self.lengths > 0).sum()))
+
+    def postings(self, query: str) -> tuple[list[Posting], float]:
+        """The words of a query that stand in any text, and the weight of all of its words.
+
+        A word weighs more the fewer texts hold it; one that stands in none weighs the most.
+        """
+        numbers, weights = query_words(query)
+        found, total = [], 0.0
+        for number, weight, place in zip(
+            numbers, weights, np.searchsorted(self._numbers, numbers), strict=True
+        ):
+            held = slice(0, 0)
+            if place < len(self._numbers) and self._numbers[place] == number:
+                held = slice(int(self._starts[place]), int(self._starts[place + 1]))
+            frequency = held.stop - held.start
+            rarity = np.log1p((self._num - frequency + 0.5) / (frequency + 0.5))
+            total += float(weight * rarity)
+            if frequency:
+                counts = self._counts[held].astype(np.float32)
+                found.append(Posting(np.float32(weight * rarity), self._rows[held], counts))
+        return found, max(total, 1e-12)
+
+    def held(self, query: str, row: int) -> float:
+        """The weights, added up, of the words of a query that a text holds."""
+        postings, _ = self.postings(query)
+        places = [(each, np.searchsorted(each.rows, row)) for each in postings]
+        return sum(
+            float(each.weight)
+            for each, place in places
+            if place < len(each.rows) and each.rows[place] == row
         )
 
     def scores(self, query: str) -> NDArray[np.float32]:
-        """BM25 scores (N,) float32 of all documents; 0 where no word is shared."""
-        scores = np.zeros(self._num, np.float32)
-        numbers, weights = query_words(query)
-        places = np.searchsorted(self._numbers, numbers)
-        for place, number, weight in zip(places, numbers, weights, strict=True):
-            if place < len(self._numbers) and self._numbers[place] == number:
-                held = slice(self._starts[place], self._starts[place + 1])
-                scores[self._rows[held]] += weight * self._weights[held]
-        return scores
+        """BM25 scores (N,) of all texts divided by the most there could be; 0 without a word."""
+        scores = np.zeros(len(self.lengths), np.float32)
+        postings, most = self.postings(query)
+        for posting in postings:
+            norms = self.norms[posting.rows]
+            scores[posting.rows] += posting.weight * saturated(posting.counts, norms)
+        return scores / np.float32(most)
 
 
-def write_word_index(folder: Path, rows: Integers, numbers: Integers, counts: Integers) -> None:
-    """Write the word index of documents by their postings, sorted by row.
+class Posting(NamedTuple):
+    """A word of a query: its weight, the rows (R,) of the texts that hold it, and how often."""
 
-    Document `rows[i]` holds word `numbers[i]`, `counts[i]` times; all are (P,).
+    weight: np.float32
+    rows: NDArray[np.int32]
+    counts: NDArray[np.float32]
+
+    def spread(self, num: int) -> NDArray[np.float32]:
+        """How often the word stands in each of `num` texts."""
+        dense = np.zeros(num, np.float32)
+        dense[self.rows] = self.counts
+        return dense
+
+
+def length_norms(lengths: NDArray[Any]) -> NDArray[np.float32]:
+    """What BM25 adds to the counts (N,) of a word in texts of these lengths (N,)."""
+    held = lengths[lengths > 0]
+    mean = held.mean() if len(held) else 1.0
+    norms: NDArray[np.float32] = (K1 * (1 - B + B * lengths / mean)).astype(np.float32)
+    return norms
+
+
+def saturated(counts: NDArray[np.float32], norms: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a word that stands in texts so often adds to their BM25 score, from 0 to 1."""
+    return counts / (counts + norms)
+
+
+Postings = tuple[Integers, Integers, Integers]
+"""Rows of texts, numbers of words, and how often each word stands in the text (P,)."""
+
+
+def write_word_index(folder: Path, name: str, num: int, postings: Postings) -> None:
+    """Write the word index of `num` texts by their postings, in any order.
+
+    Text `rows[i]` holds word `numbers[i]`, `counts[i]` times, all (P,); those of one word and text
+    are added up.
     """
-    order = np.argsort(numbers, kind="stable")
+    rows, numbers, counts = postings
+    order = np.lexsort((rows, numbers))
     rows, numbers, counts = rows[order].astype(np.int32), numbers[order], counts[order]
+    is_first = np.ones(len(rows), np.bool_)
+    is_first[1:] = (rows[1:] != rows[:-1]) | (numbers[1:] != numbers[:-1])
+    firsts = np.flatnonzero(is_first)
+    if len(firsts):
+        counts = np.add.reduceat(counts.astype(np.int64), firsts)
+        rows, numbers = rows[firsts], numbers[firsts]
     words, starts = np.unique(numbers, return_index=True)
-    starts = np.append(starts, len(numbers)).astype(np.int64)
-    lengths = np.bincount(rows, counts).astype(np.float64) if len(rows) else np.zeros(0)
-    # Documents without a word have no posting, and no part in the mean.
-    held = lengths > 0
-    num, mean = max(1, int(held.sum())), float(lengths[held].mean()) if held.any() else 1.0
-    frequencies = np.diff(starts)
-    rarities = np.log1p((num - frequencies + 0.5) / (frequencies + 0.5))
-    often = counts.astype(np.float64)
-    norms = K1 * (1 - B + B * lengths[rows] / mean) if len(rows) else np.zeros(0)
-    weights = np.repeat(rarities, frequencies) * often * (K1 + 1) / (often + norms)
     arrays: tuple[NDArray[Any], ...] = (
         words.astype(np.uint32),
-        starts,
+        np.append(starts, len(numbers)).astype(np.int64),
         rows,
-        weights.astype(np.float32),
+        counts.astype(np.uint32),
+        np.bincount(rows, counts, minlength=num).astype(np.float32),
     )
-    for name, array in zip(_NAMES, arrays, strict=True):
-        np.save(folder / f"{name}.npy", array)
+    for part, array in zip(_NAMES, arrays, strict=True):
+        np.save(folder / f"{name}_word_{part}.npy", array)
+
+
+def word_signatures(num: int, postings: Postings) -> Integers:
+    """A number (num,) uint64 for each text, the same for texts of the same words; 0 without words.
+
+    The order of the words, their case, accents and endings do not matter, nor do marks.
+    """
+    rows, numbers, counts = postings
+    mixed = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+    signatures = np.zeros(num, np.uint64)
+    np.add.at(signatures, rows, mixed * counts.astype(np.uint64))
+    return signatures

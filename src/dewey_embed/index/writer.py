@@ -28,6 +28,7 @@ from dewey_embed.index.tables import (
     chunks_table,
     detail_columns,
     documents_table,
+    searched_text,
     vector_columns,
     word_columns,
 )
@@ -120,7 +121,7 @@ class Writer:
         columns |= detail_columns([each.details for each in refreshed])
         renamed = {row: each.renamed for row, each in enumerate(refreshed) if each.renamed}
         if renamed:
-            fresh = word_columns(list(renamed.values()))
+            fresh = word_columns([searched_text(each) for each in renamed.values()])
             for name, values in fresh.items():
                 kept = columns[name].to_pylist()
                 for row, value in zip(renamed, values, strict=True):

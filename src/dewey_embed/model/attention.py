@@ -19,7 +19,7 @@ or tile, G heads of a group, M query rows of a tile.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's name for it
@@ -79,7 +79,7 @@ class RowAttention:
         # Mixed precision would turn the scores into float32, which doubles what a layer keeps.
         with torch.autocast(q_TND.device.type, enabled=False):
             if kind == "full_attention":
-                return full_attention(q_TND, k_TND, v_TND, self.packed.lengths)
+                return full_attention(q_TND, k_TND, v_TND, self.packed)
             return _local(q_TND, k_TND, v_TND, self.window, self.bias_B1QK)
 
     def _flash(self, q: Tensor, k: Tensor, v: Tensor, kind: LayerType) -> Tensor:
@@ -130,22 +130,27 @@ def rotate(qkv_T3ND: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, ...]:
     return query_TND, key_TND, value_TND
 
 
-def full_attention(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, lengths: tuple[int, ...]) -> Tensor:
+def full_attention(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, packed: Packed) -> Tensor:
     """(T, N, D): attention over all of each sequence, one after the other; not on CUDA."""
-    sequences = (rows.split(lengths) for rows in (q_TND, k_TND, v_TND))
-    return torch.cat([_full_one(*qkv) for qkv in zip(*sequences, strict=True)])
+    sequences = (rows.split(packed.lengths) for rows in (q_TND, k_TND, v_TND))
+    return torch.cat([_full_one(q, k, v, packed) for q, k, v in zip(*sequences, strict=True)])
 
 
-def _full_one(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
+def _full_one(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, packed: Packed) -> Tensor:
     """Full attention of one sequence, by whichever way is fastest for it."""
     if q_TND.device.type == "cpu" and q_TND.dtype == torch.bfloat16:
         if torch.is_grad_enabled():
             if len(q_TND) <= PLAIN_UP_TO_TOKENS:
                 return _plain(q_TND, k_TND, v_TND)
         elif len(q_TND) >= TILED_FROM_TOKENS:
-            return tiled_attention(q_TND, k_TND, v_TND)
+            return tiled_attention(q_TND, k_TND, v_TND, packed.check)
     q_1NTD, k_1NTD, v_1NTD = (x.transpose(0, 1).unsqueeze(0) for x in (q_TND, k_TND, v_TND))
-    return F.scaled_dot_product_attention(q_1NTD, k_1NTD, v_1NTD)[0].transpose(0, 1)
+    size = len(q_TND) if packed.control is None else TILE_ROWS
+    outputs = []
+    for rows_1NTD in q_1NTD.split(size, dim=2):
+        packed.check()
+        outputs.append(F.scaled_dot_product_attention(rows_1NTD, k_1NTD, v_1NTD)[0])
+    return torch.cat(outputs, dim=1).transpose(0, 1)
 
 
 def _plain(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
@@ -204,9 +209,12 @@ def _block_bias(packed: Packed, window: int, dtype: torch.dtype) -> Tensor:
     return bias.masked_fill_(~seen_BQK, float("-inf")).unsqueeze(1)
 
 
-def tiled_attention(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
+def tiled_attention(
+    q_TND: Tensor, k_TND: Tensor, v_TND: Tensor, check: Callable[[], None] = lambda: None
+) -> Tensor:
     """(T, N, D): softmax(q·k/√D)·v, in the inputs' dtype; no gradients.
 
+    `check` is called between tiles; it may wait, or end the work by an exception.
     Source of the tiling: arXiv 2205.14135 (FlashAttention), without its running maximum.
     """
     num_tokens, num_heads, width = q_TND.shape
@@ -219,6 +227,7 @@ def tiled_attention(q_TND: Tensor, k_TND: Tensor, v_TND: Tensor) -> Tensor:
         tiles = _tiles(k_TND[:, group], v_TND[:, group])
         sample_GDK = k_TND[sample, group].permute(1, 2, 0).contiguous()
         for first in range(0, num_tokens, TILE_ROWS):
+            check()
             rows = slice(first, first + TILE_ROWS)
             q_GMD = scaled_TND[rows, group].transpose(0, 1).contiguous()
             estimate_GM = (q_GMD @ sample_GDK).amax(-1)

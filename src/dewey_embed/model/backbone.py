@@ -200,6 +200,7 @@ class Backbone(nn.Module):
         states_TH = self.embed(packed)
         attention = attention or self.row_attention(packed)
         for layer in self.layers[: self.depth]:
+            packed.check()
             if self.recompute and torch.is_grad_enabled():
                 states_TH = checkpoint(layer, states_TH, attention, use_reentrant=False)
             else:

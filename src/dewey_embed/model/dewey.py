@@ -71,13 +71,20 @@ class DeweyModel(nn.Module):
 
     def embed(self, pooled_CH: Tensor) -> Tensor:
         """(C, D) float32, unit length: steps and head over pooled states (C, H), in float32."""
+        return F.normalize(self.project(pooled_CH), dim=-1)
+
+    def project(self, pooled_CH: Tensor) -> Tensor:
+        """(C, D) float32: what `embed` makes of pooled states before it is scaled to unit length.
+
+        Without steps and bias it is linear: of a sum of states it is the sum of what they give.
+        """
         with torch.autocast(pooled_CH.device.type, enabled=False):
             pooled = pooled_CH.float()
             for step in self.steps:
                 pooled = step(pooled)
             if self.head is not None:
                 pooled = _linear(self.head, pooled)
-            return F.normalize(pooled, dim=-1)
+            return pooled
 
 
 def placed(

@@ -130,6 +130,12 @@ def prepare(backbone: Backbone, num_tokens: int) -> None:
     inference_kernels(backbone, may_build=work >= WORTH_BUILDING)
 
 
+@torch.inference_mode()
+def build_kernels(backbone: Backbone) -> None:
+    """Build the kernels that encode with a backbone now, if there are any; other threads go on."""
+    inference_kernels(backbone, may_build=True)
+
+
 def engine_name(backbone: Backbone) -> str:
     """The engine that encodes with a backbone on this machine, in words for people."""
     with torch.inference_mode():

@@ -17,9 +17,11 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dewey_embed.config import DeweyConfig
 from dewey_embed.errors import TextTooLongError
+from dewey_embed.model.control import PassControl
 from dewey_embed.model.device import sizes_of, use_threads
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.engine import prepare
@@ -80,10 +82,14 @@ class KeptStates:
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A text's unit vectors: `vector` (D,), `chunks` (C, D), float32; states if they were kept."""
+    """A text's unit vectors: `vector` (D,), `chunks` (C, D), float32; states if they were kept.
+
+    `norms` (C,) are the lengths of the chunks' vectors before they were scaled to unit length.
+    """
 
     vector: Floats
     chunks: Floats
+    norms: Floats
     states: KeptStates | None
 
 
@@ -97,14 +103,17 @@ def embed(
     skip: int = 0,
     keep_states: bool = False,
     on_tokens: Callable[[int], None] = lambda _: None,
+    control: PassControl | None = None,
 ) -> list[Embedded]:
     """One `Embedded` for each request, in their order.
 
     Where documents' vectors are pooled from more than their texts, the first `skip` ids that the
     model reads are left out of them. `on_tokens` gets the number of the texts' tokens in each batch
     when it is done. A batch that does not fit into a GPU's memory is tried again in halves.
+    Another thread may pause or stop the passes by their `control`.
 
     Raises:
+        PassStoppedError: the control stopped them.
         TextTooLongError: a single sequence does not fit into the GPU's memory.
 
     """
@@ -119,8 +128,10 @@ def embed(
     while waiting:
         batch = [sums.sequences[index] for index in waiting[0]]
         try:
-            packed = pack([sequence.ids for sequence in batch], device)
+            packed = pack([sequence.ids for sequence in batch], device, control)
+            packed.check()
             hidden_TH = model(packed)
+            packed.check()
             running.append((batch, *_reduce(batch, packed.starts, hidden_TH)))
         except torch.OutOfMemoryError:
             waiting = _smaller(waiting, sizes, device)
@@ -133,12 +144,13 @@ def embed(
         ahead = sizes_of(device).batches_ahead if waiting else 0
         while len(running) > ahead:
             on_tokens(sums.add(*running.popleft()))
-    rows_RD, vectors_BD = sums.vectors(single_vector)
+    rows_RD, norms_R, vectors_BD = sums.vectors(single_vector)
     states = iter([kept[index] for index in sorted(kept)])
     return [
         Embedded(
             vector,
             rows_RD[first + 1 : last],
+            norms_R[first + 1 : last],
             KeptStates(each.windows, [next(states) for _ in each.windows]) if kept else None,
         )
         for each, vector, first, last in zip(
@@ -269,10 +281,10 @@ class _Sums:
         self.sizes_R.index_add_(0, rows, sizes.float())
         return sum(s.end - s.first for s in batch)
 
-    def vectors(self, single_vector: str) -> tuple[Floats, Floats]:
-        """The vectors of all rows (R, D) and of the documents (B, D), from the sums of all batches.
+    def vectors(self, single_vector: str) -> tuple[Floats, Floats, Floats]:
+        """The vectors of all rows (R, D) and their norms (R,); the vectors of the documents (B, D).
 
-        The sums become means in place.
+        Norms are the vectors' lengths before they were unit. The sums become means in place.
         """
         num_windows = torch.tensor([len(request.windows) for request in self.requests])
         texts = torch.from_numpy(self.first_rows[:-1])
@@ -283,15 +295,18 @@ class _Sums:
             sizes_R[texts] += self.sizes_R[self.num_rows :] / num_windows
         # Normalising undoes any scale, but a bias does not: divide sums into means.
         sums_RH /= sizes_R.clamp(min=1).unsqueeze(1)
-        rows_RD = self._embed(sums_RH)
-        cls_BD = self._embed(self.cls_BH / num_windows.unsqueeze(1))
+        projected_RD = self._project(sums_RH)
+        norms_R = projected_RD.norm(dim=1)
+        rows_RD = functional.normalize(projected_RD, dim=-1)
+        cls_BD = functional.normalize(self._project(self.cls_BH / num_windows.unsqueeze(1)), dim=-1)
         mean_BD = rows_RD[texts]
         if not self.around:  # in Sentence Transformers, too, an empty mean is zero
             blank = sizes_R[texts] == 0
             mean_BD[blank] = cls_BD[blank]
-        return rows_RD.numpy(), SINGLE_VECTORS[single_vector].combine(cls_BD, mean_BD).numpy()
+        documents_BD = SINGLE_VECTORS[single_vector].combine(cls_BD, mean_BD)
+        return rows_RD.numpy(), norms_R.numpy(), documents_BD.numpy()
 
-    def _embed(self, pooled: Tensor) -> Tensor:
+    def _project(self, pooled: Tensor) -> Tensor:
         """The head over any number of rows, a slice at a time, back on the host."""
         slices, place = pooled.split(HEAD_SLICE_ROWS), next(self.model.parameters()).device
-        return torch.cat([self.model.embed(rows.to(place)).cpu() for rows in slices])
+        return torch.cat([self.model.project(rows.to(place)).cpu() for rows in slices])

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dewey_embed.model.control import PassControl
+
 
 @dataclass(frozen=True, slots=True)
 class Packed:
@@ -25,12 +27,25 @@ class Packed:
     | `positions_T` | (T,)     | int64 | place within the own sequence, from 0        |
     | `cu_seqlens`  | (B + 1,) | int32 | where each sequence starts; the last one's end |
     | `lengths`     | B        | int   | the same on the host, so that nothing waits for a device |
+
+    `control` may pause or stop the pass over the row.
     """
 
     ids_T: Tensor
     positions_T: Tensor
     cu_seqlens: Tensor
     lengths: tuple[int, ...]
+    control: PassControl | None = None
+
+    def check(self) -> None:
+        """Return once the pass may go on.
+
+        Raises:
+            PassStoppedError: it was stopped.
+
+        """
+        if self.control is not None:
+            self.control.check()
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -43,7 +58,11 @@ class Packed:
         return max(self.lengths)
 
 
-def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "cpu") -> Packed:
+def pack(
+    sequences: Sequence[NDArray[np.int64]],
+    device: torch.device | str = "cpu",
+    control: PassControl | None = None,
+) -> Packed:
     """One row of all sequences' ids, in the given order; copied to a GPU without waiting for it.
 
     Raises:
@@ -58,7 +77,7 @@ def pack(sequences: Sequence[NDArray[np.int64]], device: torch.device | str = "c
     cu_seqlens = torch.from_numpy(np.cumsum((0, *lengths), dtype=np.int32))
     place = torch.device(device)
     return Packed(
-        _copied(ids, place), _copied(positions, place), _copied(cu_seqlens, place), lengths
+        _copied(ids, place), _copied(positions, place), _copied(cu_seqlens, place), lengths, control
     )
 
 

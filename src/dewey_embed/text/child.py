@@ -26,7 +26,7 @@ from typing import IO, Any, Self
 from dewey_embed.errors import ReadError
 from dewey_embed.text.formats import read
 from dewey_embed.text.inputs import Content, ReadLimits, ReadOptions, RecordFields
-from dewey_embed.types import Unreadable
+from dewey_embed.types import Landmark, Unreadable
 
 WALL_PER_CPU_SECOND = 4
 """Seconds on the clock for each of processor time, before a file is given up."""
@@ -77,7 +77,7 @@ class Parsers:
         if answer.get("fault") in ("memory", "crash") and not is_fresh:
             answer = self._answer(request)  # earlier files may have had their share in it
         while "item" in answer:
-            yield (Content if answer["is_content"] else Unreadable)(**answer["item"])
+            yield _item(answer)
             answer = self._answer({})
         if "reason" in answer:
             raise ReadError(" ".join(answer["reason"].split()))
@@ -96,6 +96,14 @@ class Parsers:
         if "fault" in answer:
             self.close()
         return answer
+
+
+def _item(answer: dict[str, Any]) -> Content | Unreadable:
+    """The document, or the reason for its lack, in an answer."""
+    if not answer["is_content"]:
+        return Unreadable(**answer["item"])
+    content = Content(**answer["item"])
+    return content._replace(landmarks=[Landmark(*each) for each in content.landmarks])
 
 
 class _Worker:

@@ -9,15 +9,21 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from dewey_embed.text.formats import extension_of, known_extension
+from dewey_embed.text.formats import BY_EXTENSION, FORMATS, extension_of, known_extension
 from dewey_embed.text.inputs import File
 from dewey_embed.types import Unreadable
 
 _TEMPORARY = (".part", ".crdownload", ".download", ".partial", ".opdownload", ".tmp", ".swp")
 _SYSTEM_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db", "icon\r"}
+_DEPENDENCY_LOCKS = {
+    *("package-lock.json", "npm-shrinkwrap.json", "pnpm-lock.yaml", "yarn.lock", "bun.lock"),
+    *("poetry.lock", "uv.lock", "Pipfile.lock", "Cargo.lock", "Gemfile.lock", "composer.lock"),
+    *("go.sum", "flake.lock", "Podfile.lock", "mix.lock", "packages.lock.json"),
+}
+_GENERATED = (".min.js", ".min.css", ".js.map", ".css.map")
 _NOT_DOWNLOADED = ".icloud"  # macOS leaves it in place of a file that it moved to its servers
 _INDEX_FILES = ("dewey.json", "documents.lance")
 
@@ -86,6 +92,8 @@ def is_clutter(name: str) -> str:
         return "lock or backup"
     if name.lower() in _SYSTEM_FILES:
         return "system"
+    if name in _DEPENDENCY_LOCKS or name.lower().endswith(_GENERATED):
+        return "generated"
     return "unfinished download" if extension_of(name) in _TEMPORARY else ""
 
 
@@ -97,7 +105,7 @@ def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
         return  # it comes under its own name
     if clutter:
         yield _passed_over(file, f"a {clutter} file, which nobody wrote to be read", clutter)
-    elif known_extension(file.names) is None:
+    elif not _is_of_folders(file.names):
         extension = extension_of(path.name)
         what = f"a {extension} file" if extension else "a file without an extension"
         reason = f"{what} in a folder: not a kind of file that is read unless it is named itself"
@@ -109,6 +117,12 @@ def _file(path: Path, mode: int, root: Path) -> Iterator[File | Unreadable]:
         yield file._replace(folder="" if within == "." else within)
 
 
+def _is_of_folders(names: Sequence[str]) -> bool:
+    """Whether a file with these names is read where it was not named itself."""
+    extension = known_extension(names)
+    return extension is not None and FORMATS[BY_EXTENSION[extension]].in_folders
+
+
 def _is_held(path: Path, root: Path) -> bool:
     """Whether a resolved path is under the root, without hidden folders on its way."""
     if not path.is_relative_to(root):
@@ -118,7 +132,7 @@ def _is_held(path: Path, root: Path) -> bool:
 
 def _is_read(path: Path, root: Path) -> bool:
     """Whether a file is read under the root by its own name."""
-    own_name = known_extension([path.name]) is not None and not is_clutter(path.name)
+    own_name = _is_of_folders([path.name]) and not is_clutter(path.name)
     return own_name and _is_held(path, root)
 
 

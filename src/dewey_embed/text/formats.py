@@ -10,16 +10,25 @@ import codecs
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import PurePath
 from typing import IO, NamedTuple
 
 from dewey_embed.errors import MissingDependencyError, ReadError
+from dewey_embed.text import code
+from dewey_embed.text.books import read_epub
 from dewey_embed.text.html import read_html
 from dewey_embed.text.inputs import Content, ReadOptions
 from dewey_embed.text.jsonl import read_jsonl, read_packed_jsonl
-from dewey_embed.text.mail import read_mail, read_notebook, read_rich_text
+from dewey_embed.text.latex import read_latex
+from dewey_embed.text.mail import read_mail, read_mailbox, read_rich_text
 from dewey_embed.text.markup import read_markdown, read_restructured, read_text
+from dewey_embed.text.notebooks import read_notebook
+from dewey_embed.text.opendocument import read_opendocument
+from dewey_embed.text.packages import packed_format
 from dewey_embed.text.pdf import read_pdf
+from dewey_embed.text.slides import read_slides
+from dewey_embed.text.tables import read_delimited, read_workbook
 from dewey_embed.text.word import read_docx
 from dewey_embed.types import Unreadable
 
@@ -32,17 +41,29 @@ class Format(NamedTuple):
 
     `magic` matches the first bytes of files that can be in no other format, which count more than
     a name. A reader runs in a process of its own, within limits of time and memory, unless
-    `in_child` is false: only for what no file can make slow or large.
+    `in_child` is false: only for what no file can make slow or large. `in_folders` says whether
+    files are read that were not named themselves, but a folder that they lie in.
     """
 
     extensions: tuple[str, ...]
     read: Reader
     magic: re.Pattern[bytes] | None = None
     in_child: bool = True
+    in_folders: bool = True
 
 
 def from_bytes(read: Callable[[bytes], Content]) -> Reader:
     """A reader that makes one document of all the bytes of a file.
+
+    Raises:
+        ReadError: while it reads, where the file is longer than the limit.
+
+    """
+    return from_bytes_within(lambda data, _: read(data))
+
+
+def from_bytes_within(read: Callable[[bytes, ReadOptions], Content]) -> Reader:
+    """The same for a function that is given the options, too.
 
     Raises:
         ReadError: while it reads, where the file is longer than the limit.
@@ -56,7 +77,7 @@ def from_bytes(read: Callable[[bytes], Content]) -> Reader:
         data = stream.read(limit + 1)
         if len(data) > limit:
             raise ReadError(options.limits.too_long())
-        yield read(data)
+        yield read(data, options)
 
     return reader
 
@@ -72,10 +93,24 @@ def _size(stream: IO[bytes]) -> int | None:
 # Some programs put lines of their own before a PDF.
 _PDF = re.compile(rb"%PDF-\d|(?s:.*?\n)%PDF-\d\.\d(?s:.*?)\n\d+ \d+ obj\b")
 _ZIP = re.compile(rb"PK\x03\x04|PK\x05\x06")
+_OLD = re.compile(rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1")
+
+
+def _refuse_old_office(stream: IO[bytes]) -> Iterator[Content]:
+    """Say why a file in the container of Office before 2007 is not read."""
+    name = "EncryptedPackage".encode("utf-16-le")
+    before = b""
+    while piece := stream.read(1_000_000):
+        if name in before[-len(name) :] + piece:
+            raise ReadError("protected by a password; save a copy without it")
+        before = piece
+    raise ReadError(f"an Office file of before 2007; {_AS_DOCX}")
+    yield  # a reader is an iterator
+
 
 FORMATS: Mapping[str, Format] = {
     "text": Format((".txt", ".text"), from_bytes(read_text), in_child=False),
-    "markdown": Format((".md", ".markdown"), from_bytes(read_markdown), in_child=False),
+    "markdown": Format((".md", ".markdown"), from_bytes(read_markdown)),
     "rst": Format((".rst",), from_bytes(read_restructured), in_child=False),
     "html": Format((".html", ".htm", ".xhtml"), from_bytes(read_html)),
     "pdf": Format((".pdf",), lambda stream, _: [read_pdf(stream)], _PDF),
@@ -84,9 +119,35 @@ FORMATS: Mapping[str, Format] = {
         lambda stream, options: [read_docx(stream, options.limits)],
         _ZIP,
     ),
+    "pptx": Format(
+        (".pptx", ".pptm", ".ppsx", ".potx"),
+        lambda stream, options: [read_slides(stream, options.limits)],
+        _ZIP,
+    ),
+    "xlsx": Format(
+        (".xlsx", ".xlsm", ".xltx"),
+        lambda stream, options: [read_workbook(stream, options.limits)],
+        _ZIP,
+    ),
+    "opendocument": Format(
+        (".odt", ".ott", ".ods", ".odp"),
+        lambda stream, options: [read_opendocument(stream, options.limits)],
+        _ZIP,
+    ),
+    "epub": Format((".epub",), lambda stream, options: [read_epub(stream, options.limits)], _ZIP),
+    "office": Format((), lambda stream, _: _refuse_old_office(stream), _OLD),
+    "csv": Format((".csv",), from_bytes_within(partial(read_delimited, usual=","))),
+    "tsv": Format((".tsv", ".tab"), from_bytes_within(partial(read_delimited, usual="\t"))),
     "rtf": Format((".rtf",), from_bytes(read_rich_text), re.compile(rb"\{\\rtf")),
     "mail": Format((".eml", ".mht", ".mhtml"), from_bytes(read_mail)),
-    "notebook": Format((".ipynb",), from_bytes(read_notebook)),
+    "mailbox": Format(
+        (".mbox", ".mbx"),
+        lambda stream, options: read_mailbox(stream, options.limits),
+        re.compile(rb"From [^\n]{1,200}\d:\d\d[^\n]{0,40}\d{4}\s*\n[!-9;-~]+:\s"),
+    ),
+    "notebook": Format((".ipynb",), from_bytes_within(read_notebook)),
+    "latex": Format((".tex", ".ltx", ".latex"), from_bytes_within(read_latex)),
+    "code": Format(code.EXTENSIONS, from_bytes(code.read_code), in_child=False, in_folders=False),
     "jsonl": Format((".jsonl", ".ndjson"), read_jsonl, in_child=False),
     "jsonl.gz": Format((".jsonl.gz", ".ndjson.gz"), read_packed_jsonl, in_child=False),
 }
@@ -95,30 +156,28 @@ FORMATS: Mapping[str, Format] = {
 BY_EXTENSION: Mapping[str, str] = {
     extension: name for name, each in FORMATS.items() for extension in each.extensions
 }
-EXTENSIONS = tuple(BY_EXTENSION)
+EXTENSIONS = tuple(
+    extension for extension, name in BY_EXTENSION.items() if FORMATS[name].in_folders
+)
 """The extensions read in a folder. A file given by its own name is tried as text if unknown."""
 
 HEAD_BYTES = 1024
 """The number of first bytes that `format_of` needs."""
 
 _AS_PDF = "save it as .pdf to have it read"
-_AS_DOCX = "save it as .docx or .pdf to have it read"
+_AS_DOCX = "save it as .docx, .pptx, .xlsx or .pdf to have it read"
+_AS_ODT = "save it as .odt, .ods or .odp to have it read"
 _UNPACK = "an archive; unpack it and give the folder"
 _PICTURE = "a picture; run OCR over it to have its text read"
 _SOUND = "sound or film, which holds no text"
 _FOREIGN: Mapping[str, str] = {
     **dict.fromkeys((".doc", ".dot"), f"a Word file of before 2007; {_AS_DOCX}"),
-    **dict.fromkeys((".odt", ".ott", ".fodt"), f"an OpenDocument text; {_AS_DOCX}"),
+    **dict.fromkeys((".fodt", ".fods", ".fodp"), f"a flat OpenDocument file; {_AS_ODT}"),
     **dict.fromkeys((".pages", ".wpd", ".wps"), f"another word processor's file; {_AS_DOCX}"),
-    **dict.fromkeys(
-        (".ppt", ".pptx", ".pptm", ".pps", ".ppsx", ".odp", ".key"), f"a presentation; {_AS_PDF}"
-    ),
-    **dict.fromkeys(
-        (".xls", ".xlsx", ".xlsm", ".xlsb", ".ods", ".numbers"),
-        "a workbook; save its sheets as text or .jsonl to have them read",
-    ),
-    **dict.fromkeys((".epub", ".mobi", ".azw3"), f"an electronic book; {_AS_PDF}"),
-    **dict.fromkeys((".msg", ".pst", ".mbox"), "mail; save its letters as .eml to have them read"),
+    **dict.fromkeys((".ppt", ".pps", ".key"), f"a presentation; {_AS_DOCX}"),
+    **dict.fromkeys((".xls", ".xlsb", ".numbers"), f"a workbook; {_AS_DOCX}"),
+    **dict.fromkeys((".mobi", ".azw3"), "an electronic book; save it as .epub to have it read"),
+    **dict.fromkeys((".msg", ".pst"), "mail; save its letters as .eml or .mbox to have them read"),
     **dict.fromkeys((".ps", ".eps", ".djvu", ".xps", ".dvi"), f"a page description; {_AS_PDF}"),
     **dict.fromkeys(
         (".zip", ".gz", ".tgz", ".tar", ".bz2", ".xz", ".zst", ".7z", ".rar", ".jar"), _UNPACK
@@ -130,8 +189,6 @@ _FOREIGN: Mapping[str, str] = {
 }
 """What a file of no format in `FORMATS` is, by its extension, and what to do about it."""
 
-_OTHER_ZIPS = set(_FOREIGN) - {".doc", ".dot"}
-_OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _GZIP = b"\x1f\x8b"
 _PAGE = re.compile(rb"(?:<\?xml[^<>]*>\s*)?(?:<!--[^<>]*>\s*)?<(?:!doctype\s+html|html)\b", re.I)
 _REFUSED_BY_BYTES = (
@@ -174,7 +231,7 @@ def format_of(names: Sequence[str], head: bytes) -> tuple[str, str]:
         return "jsonl.gz", own
     by_bytes = [name for name, each in FORMATS.items() if each.magic and each.magic.match(head)]
     if by_bytes:
-        if by_name is None and by_bytes[0] == "docx" and own in _OTHER_ZIPS:
+        if by_name is None and own in _FOREIGN and FORMATS[by_bytes[0]].magic in (_ZIP, _OLD):
             raise ReadError(_FOREIGN[own])
         return (by_name if by_name in by_bytes else by_bytes[0]), own
     if by_name in (None, "text", "markdown", "rst", "pdf", "docx") and _PAGE.match(head):
@@ -186,19 +243,20 @@ def format_of(names: Sequence[str], head: bytes) -> tuple[str, str]:
 
 def _refusal(by_name: str | None, extension: str, head: bytes) -> str:
     """The reason for not reading a file, by its first bytes or a foreign extension, or nothing."""
-    if by_name in ("docx", "rtf") and head.startswith(_OLE):
-        return (
-            "not a Word file (.docx) but one of before 2007, or protected by a password; "
-            "save it as .docx without one"
-        )
     if by_name not in (None, "text", "markdown", "rst", "html"):
         return ""
     reason = next((reason for pattern, reason in _REFUSED_BY_BYTES if pattern.match(head)), "")
     if by_name is None:
         reason = _FOREIGN.get(extension, reason)
-    if head.startswith(_OLE):
-        reason = reason or f"an Office file of before 2007; {_AS_DOCX}"
     return reason
+
+
+def _in_archive(by_name: str, stream: IO[bytes]) -> str:
+    """The format that an archive holds, which counts more than the name."""
+    found = packed_format(stream)
+    if found and found not in FORMATS:
+        raise ReadError(f"in a packed format that is not read ({found})")
+    return found or by_name
 
 
 def read(
@@ -212,6 +270,8 @@ def read(
     """
     limits = options.limits
     try:
+        if FORMATS[format_name].magic is _ZIP:
+            format_name = _in_archive(format_name, stream)
         for item in FORMATS[format_name].read(stream, options):
             if isinstance(item, Content) and len(item.text) > limits.max_text_bytes:
                 raise ReadError(f"its text is {limits.too_long(len(item.text))}")

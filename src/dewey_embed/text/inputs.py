@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from dewey_embed.errors import ConfigError
 
 if TYPE_CHECKING:  # the command line imports this module, but not NumPy
-    from dewey_embed.types import MetadataValue
+    from dewey_embed.types import Landmark, MetadataValue
 
 STDIN = "-"
 FILE_TIMEOUT_S = 30.0
@@ -104,7 +104,8 @@ class Content(NamedTuple):
 
     `unread` counts what was left out, by kind. A file with several documents numbers them by
     `line`; their `id` is empty where they have none of their own. `metadata` comes beside the
-    file's extension and folder, and before them where a key is the same.
+    file's extension and folder, and before them where a key is the same. `landmarks` say where in
+    the text pages, headings and lines begin.
     """
 
     text: str
@@ -113,6 +114,7 @@ class Content(NamedTuple):
     line: int | None = None
     id: str = ""
     metadata: Mapping[str, MetadataValue] = {}
+    landmarks: Sequence[Landmark] = ()
 
 
 class File(NamedTuple):

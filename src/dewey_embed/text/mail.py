@@ -1,97 +1,212 @@
-"""Letters, notebooks and Rich Text → their text."""
+"""Letters, mailboxes and Rich Text → their text."""
 
 from __future__ import annotations
 
-import json
+import codecs
+import contextlib
 import re
+from collections.abc import Iterator, Sequence
 from email import policy
-from email.message import MIMEPart
+from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import IO
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text import html
 from dewey_embed.text.encodings import Decoded, declared, decode
-from dewey_embed.text.inputs import Content
-from dewey_embed.text.markup import first_heading, usable
+from dewey_embed.text.inputs import Content, ReadLimits
+from dewey_embed.text.lines import in_one_line
+from dewey_embed.text.markup import usable
+from dewey_embed.types import MetadataValue, Unreadable
 
+_FORWARDED = "message/rfc822"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
 
 
 def read_mail(data: bytes) -> Content:
     """A letter (.eml) or saved page (.mht): its headers and body; attachments are counted.
 
+    Sender, receivers and day are its metadata `from`, `to` and `date`.
+
     Raises:
         ReadError: it has neither headers nor a text.
 
     """
     letter = BytesParser(policy=policy.default).parsebytes(data)
-    headers = [f"{name}: {letter[name]}" for name in _HEADERS if letter[name]]
-    body = letter.get_body(("plain", "html", "related"))
-    title = usable(str(letter["Subject"] or ""))
-    text = ""
-    unread: dict[str, int] = {}
-    if body is not None and not body.is_multipart():
-        decoded = _decoded(body)
-        text = decoded.text
-        unread |= decoded.unread
-        if body.get_content_subtype() == "html":
-            text, own = html.visible(text)
-            title = title or own
+    return _content(letter, data)
+
+
+def _content(letter: EmailMessage, data: bytes) -> Content:
+    headers = {name: value for name in _HEADERS if (value := _header(letter, name))}
+    text, title, unread = _body(letter, data)
     if not text.strip() and not headers:
-        raise ReadError("not a letter: it has neither headers nor a text")
-    attachments = sum(1 for _ in letter.iter_attachments()) if letter.is_multipart() else not body
-    if attachments:
-        unread["attachments"] = int(attachments)
-    return Content("\n".join([*headers, "", text]).strip(), title, unread)
+        attached = "; what is attached is not read" if unread.get("attachments") else ""
+        raise ReadError(f"not a letter: it has neither headers nor a text{attached}")
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    return Content(
+        "\n".join([*lines, "", text]).strip(),
+        usable(headers.get("Subject", "")) or title,
+        unread,
+        metadata=_metadata(headers),
+    )
+
+
+def _header(letter: EmailMessage, name: str) -> str:
+    """A header in one line, as far as its encoding lets it be read."""
+    raw = next((value for key, value in letter.raw_items() if key.lower() == name.lower()), "")
+    try:
+        as_bytes = str(raw).encode("ascii", "surrogateescape")
+        if as_bytes.isascii():
+            return in_one_line(str(letter[name] or ""))
+        return in_one_line(decode(as_bytes).text)
+    except UnicodeEncodeError:
+        return in_one_line(str(raw).encode("utf-8", "replace").decode())
+    except Exception:  # the email package raises all kinds of errors on broken headers
+        return in_one_line(str(raw).encode("ascii", "replace").decode())
+
+
+def _metadata(headers: dict[str, str]) -> dict[str, MetadataValue]:
+    """What letters are filtered by; a day is written as in 2024-05-31."""
+    found: dict[str, MetadataValue] = {
+        name.lower(): headers[name] for name in ("From", "To") if name in headers
+    }
+    # it may have no date, or none that can be read
+    with contextlib.suppress(KeyError, ValueError, TypeError, IndexError, OverflowError):
+        found["date"] = parsedate_to_datetime(headers["Date"]).date().isoformat()
+    return found
+
+
+def _body(letter: EmailMessage, data: bytes) -> tuple[str, str, dict[str, int]]:
+    """The text of a letter, a page's own title, and counts of what is left out."""
+    is_cut = letter.get_content_maintype() == "multipart" and not letter.is_multipart()
+    try:
+        if is_cut:
+            raise ValueError("parts without a boundary")
+        bodies = [letter.get_body((kind,)) for kind in ("plain", "html")]
+        attachments = sum(1 for _ in letter.iter_attachments()) if letter.is_multipart() else 0
+    except Exception:  # parts that are not what the headers say
+        decoded = decode(data.replace(b"\r\n", b"\n").partition(b"\n\n")[2])
+        return decoded.text, "", {**decoded.unread, "damaged parts": 1}
+    if not letter.is_multipart() and not any(bodies):
+        attachments = 1
+    if letter.get_content_type() == _FORWARDED and letter.is_multipart():
+        inner = letter.get_content()
+        if inner.get_content_type() != _FORWARDED:
+            found = _content(inner, data)
+            return found.text, found.title, dict(found.unread)
+        attachments = 1
+    decoded, title = _first_text([body for body in bodies if body is not None])
+    unread = decoded.unread | ({"attachments": attachments} if attachments else {})
+    return decoded.text, title, unread
+
+
+def _first_text(bodies: Sequence[MIMEPart]) -> tuple[Decoded, str]:
+    """The first text of the same words in several kinds, and a page's title.
+
+    Raises:
+        ReadError: none of them is a text, and one cannot be read.
+
+    """
+    fault = None
+    for body in bodies:
+        try:
+            decoded = _decoded(body)
+        except ReadError as error:
+            fault = fault or error
+            continue
+        title = ""
+        if body.get_content_subtype() == "html":
+            page = html.visible(decoded.text)
+            title = page.title
+            decoded = decoded._replace(text=page.text)
+        if decoded.text.strip():
+            return decoded, title
+    if fault:
+        raise fault
+    return Decoded(""), ""
+
+
+# A line that begins a letter in a mailbox: the sender and a time.
+_BEGINS = re.compile(rb"From .{0,200}\d:\d\d.{0,40}\d{4}")
+_HEADER = re.compile(rb"[!-9;-~]+:[ \t]|[!-9;-~]+:\r?\n")
+_QUOTED = re.compile(rb"(?m)^>(>*From )")
+
+
+def read_mailbox(stream: IO[bytes], limits: ReadLimits) -> Iterator[Content | Unreadable]:
+    """Each letter of a mailbox (.mbox); one that cannot be read is named by its number.
+
+    Raises:
+        ReadError: there is no letter in it.
+
+    """
+    number = 0
+    for number, data in enumerate(_letters(stream, limits.max_text_bytes), start=1):
+        if data is None:
+            reason = f"letter {number} is {limits.too_long()}"
+            yield Unreadable(source="", reason=reason, line=number, document_id="")
+            continue
+        try:
+            yield read_mail(_QUOTED.sub(rb"\1", data))._replace(line=number)
+        except ReadError as error:
+            body = data.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+            if not (body if _HEADER.match(data) else data).strip():
+                yield Content("", line=number)  # which is passed over
+            else:
+                reason = f"letter {number}: {error}"
+                yield Unreadable(source="", reason=reason, line=number, document_id="")
+    if not number:
+        raise ReadError("a mailbox without letters")
+
+
+def _letters(stream: IO[bytes], max_bytes: int) -> Iterator[bytes | None]:
+    """The letters of a mailbox, and `None` for one that is longer than `max_bytes`."""
+    letter: list[bytes] = []
+    size = 0
+    has_begun = False
+    before = b"\n"
+    line = stream.readline(max_bytes)
+    while line:
+        following = stream.readline(max_bytes)
+        begins = line.startswith(b"From ") and (
+            _BEGINS.match(line) or (not before.strip() and _HEADER.match(following))
+        )
+        if begins:
+            if has_begun:
+                yield b"".join(letter) if size <= max_bytes else None
+            letter, size, has_begun = [], 0, True
+        else:
+            size += len(line)
+            has_begun = has_begun or bool(line.strip())
+            if size <= max_bytes:
+                letter.append(line)
+        before, line = line, following
+    if has_begun:
+        yield b"".join(letter) if size <= max_bytes else None
+
+
+_BASE64_LINE = re.compile(r"(?m)^[A-Za-z0-9+/]+={0,2}(?=\r?$)")
 
 
 def _decoded(part: MIMEPart) -> Decoded:
     """The text of a part, in the encoding that it declares unless that is false."""
+    is_base64 = str(part.get("Content-Transfer-Encoding", "")).strip().lower() == "base64"
+    if is_base64:
+        typed = str(part.get_payload())
+        in_base64 = sum(map(len, _BASE64_LINE.findall(typed)))
+        is_base64 = in_base64 >= len("".join(typed.split())) / 2
+        if not is_base64:
+            del part["Content-Transfer-Encoding"]  # which is false
     data = part.get_payload(decode=True)
     if not isinstance(data, bytes):
         return Decoded(str(part.get_payload()))
+    if not is_base64 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ReadError("marked as UTF-16, which letters hold in base64 alone; it is damaged")
     name = declared(part.get_content_charset() or "")
     try:
         return Decoded(data.decode(name)) if name else decode(data)
     except UnicodeError:
         return decode(data)
-
-
-def read_notebook(data: bytes) -> Content:
-    """A Jupyter notebook's cells, with blank lines between; their outputs are counted.
-
-    Raises:
-        ReadError: it is damaged, or not a notebook.
-
-    """
-    try:
-        decoded = decode(data)
-        notebook = json.loads(decoded.text)
-        cells = notebook["cells"] if "cells" in notebook else _old_cells(notebook)
-        sources = [_joined(cell.get("source", cell.get("input", ""))) for cell in cells]
-        prose = [
-            source
-            for cell, source in zip(cells, sources, strict=True)
-            if cell.get("cell_type") in ("markdown", "heading")
-        ]
-        outputs = sum(len(cell.get("outputs") or ()) for cell in cells)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        if isinstance(error, ReadError):
-            raise
-        raise ReadError(f"not a Jupyter notebook, or damaged ({error})") from None
-    unread = decoded.unread | ({"cell outputs": outputs} if outputs else {})
-    title = next(filter(None, map(first_heading, prose)), "")
-    return Content("\n\n".join(source for source in sources if source.strip()), title, unread)
-
-
-def _old_cells(notebook: Any) -> list[Any]:
-    """The cells of a notebook of format 3."""
-    return [cell for sheet in notebook["worksheets"] for cell in sheet["cells"]]
-
-
-def _joined(source: Any) -> str:
-    return source if isinstance(source, str) else "".join(source)
 
 
 _RICH_CHARACTERS = re.compile(rb"\\(mac|pca|pc)\b")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from dewey_embed.text.encodings import decode
+from dewey_embed.text.headings import MAX_TITLE, markdown_headings, restructured_headings
 from dewey_embed.text.inputs import Content
-
-MAX_TITLE = 1000
-"""Characters of a title; a longer one is a paragraph in the wrong place."""
+from dewey_embed.text.lines import moved, numbered_lines
+from dewey_embed.types import Landmark
 
 _PROGRAM = re.compile(r"^(?:microsoft (?:word|powerpoint|excel)|adobe \w+|scan)\s*[-–:]\s*", re.I)
 _FILE_NAME = re.compile(
@@ -41,50 +42,12 @@ def usable(title: str) -> str:
     return "" if PurePosixPath(title.replace("\\", "/")).is_absolute() else title
 
 
-_RULE = frozenset("=-~^\"*#+`:.'_<>")
 _FRONT_MATTER = {"---": ("---", "..."), "+++": ("+++",)}
 
 
-def first_heading(text: str, *, hashes: bool = True) -> str:
-    """The first heading of Markdown, outside fenced code; of reStructuredText without `hashes`."""
-    fence = ""
-    before = ""
-    for line in map(str.rstrip, io.StringIO(text, newline=None)):
-        stripped = line.strip(" \t")
-        mark = stripped[:3] if hashes and len(line) - len(line.lstrip(" ")) <= 3 else ""
-        if fence:
-            fence = "" if mark == fence else fence
-            before = ""
-        elif mark in ("```", "~~~"):
-            fence = mark
-            before = ""
-        elif hashes and _is_hash_heading(line):
-            title = stripped.lstrip("#").strip(" \t").rstrip("# \t")
-            if title:
-                return title
-            before = ""
-        elif before and _is_rule(stripped, markdown=hashes):
-            return before
-        else:
-            # an underlined line begins at the margin
-            before = "" if line[:1] in ("", " ", "\t") or _is_rule(stripped) else stripped
-    return ""
-
-
-def _is_hash_heading(line: str) -> bool:
-    """Whether a line is up to three blanks, one to six `#`, and a blank."""
-    inner = line.lstrip(" ")
-    level = len(inner) - len(inner.lstrip("#"))
-    return (
-        len(line) - len(inner) <= 3 and 1 <= level <= 6 and inner[level : level + 1] in (" ", "\t")
-    )
-
-
-def _is_rule(stripped: str, *, markdown: bool = False) -> bool:
-    """Whether a line is one character of punctuation, three times or more."""
-    if len(stripped) < 3 or stripped[0] not in (("=", "-") if markdown else _RULE):
-        return False
-    return stripped.count(stripped[0]) == len(stripped)
+def first_heading(headings: Iterable[Landmark]) -> str:
+    """The words of the first heading that has some."""
+    return next((each.label for each in headings if each.label), "")
 
 
 def split_front_matter(text: str) -> tuple[str, str]:
@@ -124,17 +87,29 @@ def _assigned_title(line: str, sign: str) -> str:
 def read_text(data: bytes) -> Content:
     """Plain text, without a title."""
     decoded = decode(data)
-    return Content(decoded.text, "", decoded.unread)
+    return Content(decoded.text, "", decoded.unread, landmarks=numbered_lines(decoded.text))
 
 
 def read_markdown(data: bytes) -> Content:
     """Markdown as it is written; the title is that of its front matter, else the first heading."""
     decoded = decode(data)
     title, body = split_front_matter(decoded.text)
-    return Content(decoded.text, title or first_heading(body), decoded.unread)
+    headings = moved(markdown_headings(body), len(decoded.text) - len(body))
+    return Content(
+        decoded.text,
+        title or first_heading(headings),
+        decoded.unread,
+        landmarks=[*numbered_lines(decoded.text), *headings],
+    )
 
 
 def read_restructured(data: bytes) -> Content:
     """The text as it is written; the title is the first underlined line."""
     decoded = decode(data)
-    return Content(decoded.text, first_heading(decoded.text, hashes=False), decoded.unread)
+    headings = [*restructured_headings(decoded.text)]
+    return Content(
+        decoded.text,
+        first_heading(headings),
+        decoded.unread,
+        landmarks=[*numbered_lines(decoded.text), *headings],
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +33,8 @@ from dewey_embed.types import Document, MetadataValue, Unreadable
 
 __all__ = ["EXTENSIONS", "STDIN", "RecordFields", "Unreadable", "check_inputs", "read_documents"]
 
+Recall = Callable[[File], Sequence[Document | Unreadable] | None]
+
 
 def read_documents(
     inputs: Sequence[str | Path],
@@ -43,6 +45,7 @@ def read_documents(
     stdin: BinaryIO | None = None,
     stdin_extension: str = ".txt",
     limits: ReadLimits = DEFAULT_LIMITS,
+    recall: Recall | None = None,
 ) -> Iterator[Document | Unreadable]:
     """Documents in a fixed order, with an `Unreadable` in place of each that cannot be read.
 
@@ -57,6 +60,7 @@ def read_documents(
     its text.
 
     Formats that are more than text are parsed in a process of their own, within `limits`.
+    `recall` is called with each file; what it returns, unless `None`, is taken for its documents.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
@@ -80,7 +84,7 @@ def read_documents(
         id_field=id_field,
         title_field=title_field,
     )
-    return _Reading(ReadOptions(limits, fields), stdin_extension).read(inputs, stdin)
+    return _Reading(ReadOptions(limits, fields), stdin_extension, recall).read(inputs, stdin)
 
 
 def check_inputs(inputs: Sequence[str | Path]) -> None:
@@ -117,8 +121,9 @@ def _is_there(path: str | Path) -> bool:
 class _Reading:
     """One run over inputs: the files that were seen already, and how everything is read."""
 
-    def __init__(self, options: ReadOptions, stdin_extension: str) -> None:
+    def __init__(self, options: ReadOptions, stdin_extension: str, recall: Recall | None) -> None:
         self._options = options
+        self._recall = recall or (lambda _: None)
         self._stdin_extension = stdin_extension.lower()
         self._parsers = Parsers(options)
         self._seen: set[str] = set()
@@ -182,6 +187,10 @@ class _Reading:
         self._seen.add(found.source)
         if clutter := is_clutter(found.path.name):
             yield _fault(found, f"a {clutter} file, which nobody wrote to be read", clutter)
+            return
+        recalled = self._recall(found)
+        if recalled is not None:
+            yield from recalled
             return
         try:
             with open(found.path, "rb") as stream:
@@ -254,6 +263,7 @@ def _document(
         root=file.root,
         metadata={**metadata, **item.metadata},
         unread=item.unread,
+        landmarks=tuple(item.landmarks),
     )
 
 

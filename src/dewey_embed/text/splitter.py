@@ -11,18 +11,27 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import ConfigError, SpanError
 from dewey_embed.text.characters import code_points, white_space
-from dewey_embed.types import Span, Splitter, Tokens
+from dewey_embed.text.sentences import sentence_starts, unit_starts
+from dewey_embed.types import Landmark, Span, Splitter, Tokens
 
 _Numbers = NDArray[np.int64]
 Chunks = tuple[_Numbers, _Numbers]
 """Starts and ends of chunks, in tokens."""
+
+
+class _Text(NamedTuple):
+    """What a splitter knows of a text."""
+
+    text: str
+    tokens: Tokens
+    landmarks: Sequence[Landmark]
 
 
 def split(
@@ -32,6 +41,7 @@ def split(
     splitter: Splitter = "tokens",
     chunk_tokens: int,
     chunk_overlap: int = 0,
+    landmarks: Sequence[Landmark] = (),
 ) -> list[Span]:
     """The spans of a text, in order; none for a text without tokens.
 
@@ -41,13 +51,19 @@ def split(
 
     - `"tokens"`: windows of `chunk_tokens` every `chunk_tokens - chunk_overlap`; where several
       tokens share a character (the bytes of an emoji) a window ends before it, not within;
+    - `"sentences"`: as many whole sentences as fit, overlapping in whole sentences;
+    - `"sentence"`: each sentence alone, without overlap;
     - `"words"`: as many whole words as fit, overlapping in whole words;
     - `"recursive"`: paragraphs, else lines, else words, together as long as they fit in
       `chunk_tokens - chunk_overlap`; each then starts up to `chunk_overlap` tokens earlier, at a
       word.
 
-    A word or character with more than `chunk_tokens` tokens is cut between tokens. The ranges of a
-    function are used as they come, each as in `spans_from_characters`; sizes are its own.
+    With the text's `landmarks` a sentence also begins at a heading and after it, at a slide, a
+    sheet, a notebook's cell and a row of a table.
+
+    A sentence with more than `chunk_tokens` tokens is cut between words; a word or character, too,
+    between tokens. The ranges of a function are used as they come, each as in
+    `spans_from_characters`; sizes are its own.
 
     Raises:
         ConfigError: an unknown splitter, or sizes that leave nothing to advance by.
@@ -63,7 +79,9 @@ def split(
         ranges = list(splitter(text)) if len(tokens) else []
         return spans_from_characters(tokens, ranges, num_chars=len(text))
     cut = SPLITTERS[known_splitter(splitter)]
-    return _spans(tokens, *cut(text, tokens, chunk_tokens, chunk_overlap)) if len(tokens) else []
+    if not len(tokens):
+        return []
+    return _spans(tokens, *cut(_Text(text, tokens, landmarks), chunk_tokens, chunk_overlap))
 
 
 def known_splitter(name: str) -> str:
@@ -223,20 +241,43 @@ def _words(text: str, tokens: Tokens) -> tuple[_Numbers, _Numbers]:
     return bounds, num_breaks[char_starts[words]] - num_breaks[before]
 
 
-def _by_tokens(text: str, tokens: Tokens, size: int, overlap: int) -> Chunks:
-    return _fill(_characters(tokens, size), size, overlap)
+def _by_tokens(text: _Text, size: int, overlap: int) -> Chunks:
+    return _fill(_characters(text.tokens, size), size, overlap)
 
 
-def _by_words(text: str, tokens: Tokens, size: int, overlap: int) -> Chunks:
-    words, _ = _words(text, tokens)
-    return _fill(_cut_long_units(words, size, _characters(tokens, size)), size, overlap)
+def _by_words(text: _Text, size: int, overlap: int) -> Chunks:
+    words, _ = _words(text.text, text.tokens)
+    return _fill(_cut_long_units(words, size, _characters(text.tokens, size)), size, overlap)
 
 
-def _recursive(text: str, tokens: Tokens, size: int, overlap: int) -> Chunks:
+def _sentences(given: _Text, size: int) -> _Numbers:
+    """Bounds of the sentences in tokens; those longer than `size` are cut between words."""
+    text, tokens, landmarks = given
+    starts = sentence_starts(text, unit_starts(text, landmarks))
+    firsts = np.searchsorted(tokens.offsets[:, 0], np.array(starts, np.int64))
+    bounds = np.unique(np.concatenate([[0], firsts, [len(tokens)]]))
+    characters = _characters(tokens, size)
+    words = _cut_long_units(_words(text, tokens)[0], size, characters)
+    # Scripts without spaces have sentences, but no words, to cut at.
+    bounds = np.intersect1d(bounds, np.union1d(words, characters))
+    return _cut_long_units(bounds, size, words)
+
+
+def _by_sentences(text: _Text, size: int, overlap: int) -> Chunks:
+    return _fill(_sentences(text, size), size, overlap)
+
+
+def _each_sentence(text: _Text, size: int, _: int) -> Chunks:
+    bounds = _sentences(text, size)
+    return bounds[:-1], bounds[1:]
+
+
+def _recursive(given: _Text, size: int, overlap: int) -> Chunks:
     """Paragraphs, else lines, else words; the overlap comes on top, in whole words.
 
     Without overlap these are the cuts of langchain's RecursiveCharacterTextSplitter.
     """
+    text, tokens, _ = given
     room = size - overlap
     words, num_breaks = _words(text, tokens)
     paragraphs, lines = (words[:-1][num_breaks >= least] for least in (2, 1))
@@ -281,9 +322,11 @@ def _step_forward(starts: _Numbers, units: _Numbers) -> None:
             starts[row] = units[np.searchsorted(units, starts[row - 1], side="right")]
 
 
-SPLITTERS: Mapping[str, Callable[[str, Tokens, int, int], Chunks]] = {
+SPLITTERS: Mapping[str, Callable[[_Text, int, int], Chunks]] = {
     "tokens": _by_tokens,
     "recursive": _recursive,
     "words": _by_words,
+    "sentences": _by_sentences,
+    "sentence": _each_sentence,
 }
-"""Splitters by name: text, tokens, chunk tokens and overlap → chunks that cover all tokens."""
+"""Splitters by name: text, chunk tokens and overlap → chunks that cover all tokens."""

@@ -191,6 +191,10 @@ class Tokenizer:
         """The number of ids, with added tokens."""
         return self._backend.get_vocab_size()
 
+    def token(self, token_id: int) -> str:
+        """The token of an id as the vocabulary spells it; empty for an id that it does not have."""
+        return self._backend.id_to_token(token_id) or ""
+
     def encode(self, texts: Sequence[str], *, prompt: str = "") -> list[Tokens]:
         """The tokens of each text, without CLS and SEP, in the texts' order.
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, NamedTuple
 
 from dewey_embed.errors import ReadError
+from dewey_embed.text.headings import MAX_TITLE
 from dewey_embed.text.inputs import Content, ReadLimits
-from dewey_embed.text.markup import usable
+from dewey_embed.text.lines import in_one_line
+from dewey_embed.text.packages import DAMAGE, counted, opened, own_title, xml_part
+from dewey_embed.types import Landmark
 
 _W = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
-_STRICT = b"http://purl.oclc.org/ooxml/wordprocessingml/main"
 _M = "{http://schemas.openxmlformats.org/officeDocument/2006/math}"
-_STRICT_MATH = b"http://purl.oclc.org/ooxml/officeDocument/math"
-_TITLE = "{http://purl.org/dc/elements/1.1/}title"
 # An older program's copy of what stands beside it, moved and deleted text, and tab stops.
 _NOT_READ = {
     "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback",
@@ -35,10 +33,6 @@ _CHARACTERS = {
 _TEXT = {_W + "t", _M + "t"}
 _NOTES = {_W + "footnote", _W + "endnote"}
 _MET = [*_NOT_READ, *_CHARACTERS, *_TEXT, *_NOTES, _W + "p", _W + "tc", _W + "tr"]
-_MARKS_PER_TEXT = 4
-"""The limit for a part's XML in bytes, for each byte of text: marks are most of it."""
-MAX_INFLATION = 100
-"""The limit for a part's size in packed sizes; people's texts are packed to a tenth."""
 _SEPARATORS = ("separator", "continuationSeparator", "continuationNotice")
 # Parts beside the body, in the order in which they are read after it.
 _BESIDE = ("header", "footer", "footnotes", "endnotes", "comments")
@@ -47,12 +41,6 @@ _COUNTED = {
     "word/charts/chart": "charts",
     "word/diagrams/data": "diagrams",
     "word/afchunk": "imported parts",
-}
-_OTHER_PACKAGES = {
-    "ppt/": "a PowerPoint presentation; save it as .pdf to have it read",
-    "xl/": "an Excel workbook; save its sheets as text or .jsonl to have them read",
-    "content.xml": "an OpenDocument file; save it as .docx or .pdf to have it read",
-    "META-INF/container.xml": "an EPUB book; unpack it and give the folder to have it read",
 }
 
 
@@ -67,72 +55,128 @@ def read_docx(stream: IO[bytes], limits: ReadLimits) -> Content:
         ReadError: it is damaged, protected by a password, another kind of archive, or without text.
 
     """
-    try:
-        with zipfile.ZipFile(stream) as package:
-            return _content(package, limits)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError, ValueError) as error:
-        if isinstance(error, ReadError):
-            raise
-        raise ReadError(
-            f"not a Word file (.docx) that can be opened, or protected by a password ({error})"
-        ) from None
-    except (NotImplementedError, RuntimeError) as error:
-        raise ReadError(f"a Word file (.docx) packed in a way that is not read ({error})") from None
+    with opened(stream, "a Word file (.docx)") as package:
+        return _content(package, limits)
 
 
 def _content(package: zipfile.ZipFile, limits: ReadLimits) -> Content:
-    names = package.namelist()
-    if "word/document.xml" not in names:
-        raise ReadError(_other(names))
-    body = _part(package, "word/document.xml", limits)
-    lines = list(_blocks(body))
+    body = xml_part(package, "word/document.xml", limits)
+    lines = [*_blocks(body, _levels(package, limits))]
+    landmarks = _landmarks(lines)
+    texts = [line.text for line in lines]
+    in_body = sum(len(text) + 1 for text in texts)
     for kind in _BESIDE:
-        texts: dict[str, None] = {}  # sections often repeat each other's headers
-        for name in sorted(names):
+        found: dict[str, None] = {}  # sections often repeat each other's headers
+        for name in sorted(package.namelist()):
             if name.startswith(f"word/{kind}") and name.endswith(".xml") and name.count("/") == 1:
-                texts.update(dict.fromkeys(filter(None, _blocks(_part(package, name, limits)))))
-        lines += texts
-    unread = Counter(
-        kind
-        for name in names
-        for start, kind in _COUNTED.items()
-        if name.lower().startswith(start) and not name.endswith(("/", ".rels"))
-    )
-    text = "\n".join(lines)
+                blocks = _blocks(xml_part(package, name, limits), {})
+                found.update(dict.fromkeys(line.text for line in blocks if line.text))
+        texts += found
+    text = "\n".join(texts)
     if not text.strip():
         raise ReadError("a Word file without text; if it holds pictures of text, run OCR over it")
-    return Content(text, _title(package, names, body, limits), dict(unread))
+    if landmarks and in_body < len(text):
+        landmarks.append(Landmark(in_body, "heading", 0))
+    landmarks = [each for each in landmarks if each.char < len(text)]
+    title = own_title(package, "docProps/core.xml", limits) or _title(lines)
+    return Content(text, title, dict(counted(package, _COUNTED)), landmarks=landmarks)
 
 
-def _other(names: list[str]) -> str:
-    """The reason for refusing an archive that is not a Word file, with the remedy."""
-    for start, reason in _OTHER_PACKAGES.items():
-        if any(name.startswith(start) for name in names):
-            return reason
-    return "not a Word file (.docx) but another ZIP archive; unpack it and give the folder"
+_TITLE = 0
+_BODY = 9
+"""The outline level, counted from 0, of what is no heading."""
+_NAMED = {"title": _TITLE, **{f"heading {level}": level for level in range(1, 10)}}
 
 
-def _part(package: zipfile.ZipFile, name: str, limits: ReadLimits) -> Any:
-    """The root element of a part of the archive."""
-    from lxml import etree
+class _Line(NamedTuple):
+    """A paragraph or row of a table, and the headings in it: level, or 0 for a title, and words.
 
-    info = package.getinfo(name)
-    size = info.file_size
-    is_bomb = size > MAX_INFLATION * info.compress_size
-    if size > limits.max_text_bytes * (1 if is_bomb else _MARKS_PER_TEXT):
-        raise ReadError(f"unpacked, its {name} is {limits.too_long(size)}")
-    data = package.read(name).replace(_STRICT, _W[1:-1].encode())
-    data = data.replace(_STRICT_MATH, _M[1:-1].encode())
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+    Those in a row of several cells say nothing of what follows it.
+    """
+
+    text: str
+    headings: list[tuple[int, str]]
+    num_cells: int = 1
+
+
+def _levels(package: zipfile.ZipFile, limits: ReadLimits) -> dict[str, int]:
+    """The levels of the styles that are for headings, by the styles' ids in the file.
+
+    Word in another language has other ids for its styles, which only the part of styles explains.
+    """
+    levels = {"Title": _TITLE, **{f"Heading{level}": level for level in range(1, 10)}}
+    own: dict[str, int] = {}
+    bases: dict[str, str] = {}
     try:
-        return etree.fromstring(data, parser)
-    except etree.XMLSyntaxError as error:
-        if not error.lineno:  # how lxml says that it was refused memory
-            raise MemoryError from None
-        raise ReadError(f"a damaged Word file: {name}: {error}") from None
+        styles = xml_part(package, "word/styles.xml", limits)
+    except DAMAGE:
+        return levels
+    for style in styles.iter(_W + "style"):
+        name = style.get(_W + "styleId", "")
+        named = _value(style.find(_W + "name")).lower()
+        outline = _value(style.find(f"{_W}pPr/{_W}outlineLvl"))
+        bases[name] = _value(style.find(_W + "basedOn"))
+        if named in _NAMED:
+            own[name] = _NAMED[named]
+        elif outline.isdecimal():
+            own[name] = int(outline) + 1
+    for name in bases:
+        at, seen = name, set[str]()
+        while at not in own and at in bases and at not in seen:
+            seen.add(at)
+            at = bases[at]
+        levels[name] = own.get(at, _BODY + 1)
+    return levels
 
 
-def _blocks(root: Any) -> Iterator[str]:
+def _value(node: Any) -> str:
+    return "" if node is None else node.get(_W + "val", "")
+
+
+def _level(paragraph: Any, levels: Mapping[str, int]) -> int | None:
+    """The level of a paragraph that is a heading, by its own setting, else its style."""
+    properties = paragraph[0] if len(paragraph) else None
+    if properties is None or properties.tag != _W + "pPr":
+        return None
+    outline = _value(properties.find(_W + "outlineLvl"))
+    level = levels.get(_value(properties.find(_W + "pStyle")), _BODY + 1)
+    if outline.isdecimal() and level != _TITLE:
+        level = int(outline) + 1
+    return level if level <= _BODY else None
+
+
+def _landmarks(lines: Sequence[_Line]) -> list[Landmark]:
+    """The headings of a body; a title is one that all others stand under."""
+    has_title = any(level == _TITLE for line in lines for level, _ in line.headings)
+    landmarks = []
+    above: list[Landmark] = []
+    char = 0
+    for line in lines:
+        is_row = line.num_cells > 1
+        for level, words in line.headings:
+            label = words if len(words) <= MAX_TITLE else ""
+            heading = Landmark(char, "heading", level + has_title, label)
+            landmarks.append(heading)
+            if not is_row:
+                above = [each for each in above if each.number < heading.number] + [heading]
+        char += len(line.text) + 1
+        if line.headings and is_row:
+            widest = min(level for level, _ in line.headings) + has_title
+            landmarks.append(Landmark(char, "heading", widest))
+            landmarks += [each._replace(char=char) for each in above if each.number >= widest]
+    return landmarks
+
+
+def _title(lines: Sequence[_Line]) -> str:
+    """The first paragraph that is styled as a title, else the first as a heading of level 1."""
+    first: dict[int, str] = {}
+    for line in lines:
+        for level, words in line.headings:
+            first.setdefault(level, words)
+    return first.get(_TITLE) or first.get(1) or ""
+
+
+def _blocks(root: Any, levels: Mapping[str, int]) -> Iterator[_Line]:
     """The paragraphs and table rows below an element, in order, without recursion.
 
     A row's cells are joined when the row ends; a paragraph within a paragraph, as text boxes have
@@ -154,7 +198,7 @@ def _blocks(root: Any) -> Iterator[str]:
             elif tag in _CHARACTERS:
                 writer.write(_CHARACTERS[tag])
         else:
-            writer.end(tag)
+            writer.end(tag, _level(node, levels) if tag == _W + "p" else None)
         if writer.ready:
             yield from writer.ready
             writer.ready.clear()
@@ -164,9 +208,9 @@ class _Writer:
     """Paragraphs within cells within rows within paragraphs, put together as they end."""
 
     def __init__(self) -> None:
-        self.ready: list[str] = []
+        self.ready: list[_Line] = []
         self._paragraphs: list[list[str]] = []
-        self._rows: list[list[list[str]]] = []
+        self._rows: list[list[list[_Line]]] = []
         self._lines = [self.ready]  # of each open paragraph or cell, the lines within it
 
     def start(self, tag: str) -> None:
@@ -182,48 +226,20 @@ class _Writer:
         if self._paragraphs:
             self._paragraphs[-1].append(text)
 
-    def end(self, tag: str) -> None:
+    def end(self, tag: str, level: int | None) -> None:
+        """End an element; a paragraph with a level is a heading."""
         if tag == _W + "p":
-            line = "".join(self._paragraphs.pop())
+            text = "".join(self._paragraphs.pop())
+            words = in_one_line(text)
+            line = _Line(text, [(level, words)] if words and level is not None else [])
             inner = self._lines.pop()
-            self._lines[-1] += [line, *inner] if line or not inner else inner
+            self._lines[-1] += [line, *inner] if text or not inner else inner
         elif tag == _W + "tc":
             cell = self._lines.pop()
             if self._rows:
                 self._rows[-1].append(cell)
         elif tag == _W + "tr":
             cells = self._rows.pop()
-            self._lines[-1].append("\t".join(" ".join(filter(None, cell)) for cell in cells))
-
-
-def _title(package: zipfile.ZipFile, names: list[str], body: Any, limits: ReadLimits) -> str:
-    """The title in the properties, else the first paragraph that is styled as one."""
-    if "docProps/core.xml" in names:
-        title = usable(_part(package, "docProps/core.xml", limits).findtext(_TITLE) or "")
-        if title:
-            return title
-    styles = {"Title": "title", "Heading1": "heading 1"}
-    used = {style.get(_W + "val") for style in body.iter(_W + "pStyle")}
-    # Word in another language has other names for its styles, which only that part explains
-    if used and not used & set(styles) and "word/styles.xml" in names:
-        for style in _part(package, "word/styles.xml", limits).iter(_W + "style"):
-            name = style.find(_W + "name")
-            if name is not None:
-                styles[style.get(_W + "styleId", "")] = name.get(_W + "val", "").lower()
-    first: dict[str, str] = {}
-    for kind, text in _styled(body, styles):
-        first.setdefault(kind, text)
-        if kind == "title":
-            break
-    return first.get("title") or first.get("heading 1") or ""
-
-
-def _styled(body: Any, styles: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Paragraphs in the styles Title and Heading 1, whatever these are called in the file."""
-    for paragraph in body.iter(_W + "p"):
-        style = paragraph.find(f"{_W}pPr/{_W}pStyle")
-        kind = "" if style is None else styles.get(style.get(_W + "val", ""), "")
-        if kind in ("title", "heading 1"):
-            text = " ".join(" ".join(_blocks(paragraph)).split())
-            if text:
-                yield kind, text
+            row = "\t".join(" ".join(line.text for line in cell if line.text) for cell in cells)
+            headings = [each for cell in cells for line in cell for each in line.headings]
+            self._lines[-1].append(_Line(row, headings, len(cells)))

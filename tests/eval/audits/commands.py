@@ -1,17 +1,11 @@
 """The command line of the audits, in a process of its own."""
 
-import os
-import subprocess
-import sys
+from tests.commands import Dewey
 
 
 def start(*words):
     """`dewey audit ...`, started."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "dewey_embed.cli", "audit", *map(str, words)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    return Dewey("audit", *words)
 
 
 def refused(*words):

@@ -1,9 +1,6 @@
 """The length audit on tiny lengths: its figures, its cache, its answer, and kills."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -16,6 +13,7 @@ from dewey_embed.eval.audits.length import LengthScores, audit_length, first_fal
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import Interval
 from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache
+from tests.eval.audits.commands import start
 from tests.eval.audits.conftest import write_corpus
 
 LENGTHS = (64, 128, 256)
@@ -199,12 +197,9 @@ class TestRefusals:
 
 
 def command(corpus, cache, output, *options):
-    return subprocess.Popen(
-        [sys.executable, "-m", "dewey_embed.cli", "audit", "length", "--data", str(corpus),
-         "--lengths", "64,128,256", "--chunk-tokens", "32", "--tokens-per-length", "1",
-         "--cache", str(cache), "--output", str(output), *options],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
+    return start(
+        "length", "--data", corpus, "--lengths", "64,128,256", "--chunk-tokens", "32",
+        "--tokens-per-length", "1", "--cache", cache, "--output", output, *options,
     )  # fmt: skip
 
 

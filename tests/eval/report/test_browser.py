@@ -1,7 +1,5 @@
 """The page in a real browser: tables sort, plots are there, nothing leaves the page."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ from dewey_embed.eval.report.pages import collect
 from dewey_embed.eval.result_page import Column, Table
 from tests.eval.report.samples import findings, write_all
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MIXED = Table(
     title="Mixed",
     columns=(Column(name="name"), Column(name="score", best="highest"), Column(name="any")),
@@ -38,21 +35,6 @@ WIDE = Table(
          123_456_789_012, 12.3, "yes"),
     ),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser():
-    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    path = os.environ.get("DEWEY_TEST_BROWSER", found)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the path")
-    with sync.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-gpu"]
-        )
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -259,9 +259,10 @@ extern "C" {
 // `attend` without log_sum_exp; `rows` is at least the number of tokens and sequences, plus 16.
 void dewey_attention(const uint16_t* qkv, uint16_t* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window,
-                     uint16_t* keys, uint32_t* values, int64_t rows, int threads) {
+                     uint16_t* keys, uint32_t* values, int64_t rows, const int32_t* control,
+                     int threads) {
   attend<Kernel>(qkv, out, nullptr, cosines, sines, starts, num_sequences, heads, window, keys,
-                 values, rows, threads);
+                 values, rows, control, threads);
 }
 
 // The same, with the log_sum_exp that `dewey_attention_gradients` needs.
@@ -270,7 +271,7 @@ void dewey_attention_log_sum_exp(const uint16_t* qkv, uint16_t* out, float* log_
                                  int num_sequences, int heads, int window, uint16_t* keys,
                                  uint32_t* values, int64_t rows, int threads) {
   attend<Kernel>(qkv, out, log_sum_exp, cosines, sines, starts, num_sequences, heads, window, keys,
-                 values, rows, threads);
+                 values, rows, nullptr, threads);
 }
 
 }  // extern "C"

@@ -224,9 +224,9 @@ extern "C" {
 // `attend`; `rows` is at least the number of tokens plus 16.
 void dewey_attention(const float* qkv, float* out, const float* cosines, const float* sines,
                      const int32_t* starts, int num_sequences, int heads, int window, float* keys,
-                     float* values, int64_t rows, int threads) {
+                     float* values, int64_t rows, const int32_t* control, int threads) {
   attend<Kernel>(qkv, out, nullptr, cosines, sines, starts, num_sequences, heads, window, keys,
-                 values, rows, threads);
+                 values, rows, control, threads);
 }
 
 }  // extern "C"

@@ -12,6 +12,7 @@ using std::int64_t;
 constexpr int WIDTH = 64;    // of an attention head
 constexpr int KEYS = 96;     // of a tile
 constexpr int SHARED = 256;  // queries that go through the keys together, each tile still in cache
+constexpr int UNCHECKED = 48;  // tiles of keys, about 3 ms, between two looks at the control
 
 // One head of one sequence; `keys` (tokens, WIDTH) are rotated, `values` in the order of its blocks.
 template <class Element, class Value>
@@ -23,6 +24,7 @@ struct Head {
   const Value* values;
   int64_t query_stride, out_stride;
   int tokens, window;  // window: keys seen to each side, all if negative
+  const int32_t* control;
 };
 
 // Up to SHARED neighbouring queries of a head; kept by a thread from task to task.
@@ -44,7 +46,9 @@ class Blocks {
       begin = std::max(0, first - head.window) & ~1;  // where values come in pairs
       end = std::min(end, last + head.window);
     }
+    int tile = 0;
     for (int key = begin; key < end; key += KEYS) {
+      if (tile++ % UNCHECKED == 0 && !may_go_on(head.control)) return;
       const int num_keys = std::min(KEYS, end - key);
       for_each([&](auto& block, int) { block.add(head, key, num_keys); });
     }
@@ -61,10 +65,11 @@ class Blocks {
 // `qkv` (T, 3, heads, WIDTH) → `out` (T, heads, WIDTH) and `log_sum_exp` (heads, T) or null:
 // attention within each of the sequences that begin at `starts` (sequences + 1). `cosines` and
 // `sines` are (positions, WIDTH / 2), `keys` and `values` buffers of `rows` · WIDTH elements a head.
+// Where `control`, which may be null, says stop, it returns at once, `out` unfinished.
 template <class Kernel, class Element, class Value>
 void attend(const Element* qkv, Element* out, float* log_sum_exp, const float* cosines,
             const float* sines, const int32_t* starts, int num_sequences, int heads, int window,
-            Element* keys, Value* values, int64_t rows, int threads) {
+            Element* keys, Value* values, int64_t rows, const int32_t* control, int threads) {
   const int64_t width = static_cast<int64_t>(heads) * WIDTH;
   const int64_t keys_stride = rows * WIDTH, values_stride = Kernel::value_rows(rows) * WIDTH;
   const auto values_of = [&](int64_t head, int s) {
@@ -101,6 +106,7 @@ void attend(const Element* qkv, Element* out, float* log_sum_exp, const float* c
           width,
           starts[task.sequence + 1] - starts[task.sequence],
           window,
+          control,
       };
       blocks.run(one_head, task.first, task.count, cosines, sines);
     }

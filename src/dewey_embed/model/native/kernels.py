@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from ctypes import c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dewey_embed.config import BackboneConfig
+from dewey_embed.model.control import PassControl
 from dewey_embed.model.native.build import (
     Library,
     build,
@@ -38,7 +40,14 @@ TOKENS_PER_SCALE, OUTPUT_STEP = 256, 48
 """The kernel for weights' gradients pads tokens and outputs to multiples of these."""
 
 SIGNATURES = {
-    "dewey_attention": (*[c_void_p] * 5, *[c_int] * 3, *[c_void_p] * 2, c_int64, c_int),
+    "dewey_attention": (
+        *[c_void_p] * 5,
+        *[c_int] * 3,
+        *[c_void_p] * 2,
+        c_int64,
+        c_void_p,
+        c_int,
+    ),
     "dewey_linear": (*[c_void_p] * 4, c_int64, *[c_int] * 3),
     "dewey_add_norm": (*[c_void_p] * 5, c_int64, c_int, c_float, c_int),
     "dewey_geglu": (*[c_void_p] * 2, c_int64, c_int, c_int),
@@ -86,24 +95,25 @@ class Kernels:
 
     def attention(
         self, qkv_T3ND: Tensor, out_TND: Tensor, metadata: AttentionMetadata,
-        log_sum_exp_NT: Tensor | None = None,
+        log_sum_exp_NT: Tensor | None = None, control: PassControl | None = None,
     ) -> None:  # fmt: skip
         """Write the attention output of unrotated queries, keys and values to `out_TND`.
 
-        `log_sum_exp_NT`, float32, only in bfloat16: for `attention_gradients`.
+        `log_sum_exp_NT`, float32, only in bfloat16: for `attention_gradients`. Where a `control`
+        stops the pass, the output is unfinished.
         """
         num_tokens, _, num_heads, width = qkv_T3ND.shape
         cos_PD, sin_PD, starts, window = metadata
         rows = num_tokens + len(starts) - 1 + SPARE_ROWS
         rows += rows % 2
         keys, values = qkv_T3ND.new_empty((2, num_heads, rows, width))
-        name, outputs = "dewey_attention", [out_TND]
-        if log_sum_exp_NT is not None:
-            name, outputs = "dewey_attention_log_sum_exp", [out_TND, log_sum_exp_NT]
-        self._run(
-            name, qkv_T3ND, *outputs, cos_PD, sin_PD, starts, len(starts) - 1, num_heads, window,
-            keys, values, rows,
-        )  # fmt: skip
+        sequences = (cos_PD, sin_PD, starts, len(starts) - 1, num_heads, window, keys, values, rows)
+        if log_sum_exp_NT is None:
+            address = None if control is None else control.address
+            self._run("dewey_attention", qkv_T3ND, out_TND, *sequences, address)
+        else:
+            outputs = (out_TND, log_sum_exp_NT)
+            self._run("dewey_attention_log_sum_exp", qkv_T3ND, *outputs, *sequences)
 
     def attention_gradients(
         self, qkv_T3ND: Tensor, out_TND: Tensor, log_sum_exp_NT: Tensor, out_grad_TND: Tensor,
@@ -215,10 +225,21 @@ _loaded: dict[Library, Kernels | None] = {}
 """Libraries that this process has loaded or failed to load: neither is tried again."""
 
 
+_building = threading.Lock()
+
+
 def load(library: Library, *, may_build: bool = False) -> Kernels | None:
-    """The kernels of a library that is built, or may be; None, and a debug message, if it fails."""
+    """The kernels of a library that is built, or may be; None, and a debug message, if it fails.
+
+    While one thread builds them, others go on without.
+    """
     if library not in _loaded:
-        path = find(library) or (build(library) if may_build else None)
+        path = find(library)
+        if path is None and may_build and _building.acquire(blocking=False):
+            try:
+                path = build(library)
+            finally:
+                _building.release()
         if path is None:
             return None
         try:

@@ -62,6 +62,7 @@ class _Run:
     def project(self, layer: Layer, states_TH: Tensor) -> None:
         """Write the queries, keys and values of the normed stream."""
         for states, qkv in _slices(states_TH, self.qkv_T3ND.flatten(1)):
+            self.packed.check()
             normed = self.normed[: len(states)]
             self.kernels.add_norm(states, None, layer.attn_norm, normed)
             self._multiply(layer.attn.Wqkv, normed, qkv)
@@ -74,13 +75,16 @@ class _Run:
                 cos, sin = metadata.cos_PD[positions], metadata.sin_PD[positions]
                 qkv[:, 0], qkv[:, 1], _ = rotate(qkv, cos, sin)
             q_TND, k_TND, v_TND = self.qkv_T3ND.unbind(1)
-            self.heads_TND = full_attention(q_TND, k_TND, v_TND, self.packed.lengths)
+            self.heads_TND = full_attention(q_TND, k_TND, v_TND, self.packed)
         else:
-            self.kernels.attention(self.qkv_T3ND, self.heads_TND, metadata)
+            self.kernels.attention(
+                self.qkv_T3ND, self.heads_TND, metadata, control=self.packed.control
+            )
 
     def finish(self, layer: Layer, states_TH: Tensor) -> None:
         """Add the outputs of attention and the MLP to the stream."""
         for states, heads in _slices(states_TH, self.heads_TND.flatten(1)):
+            self.packed.check()
             rows = slice(len(states))
             self._multiply(layer.attn.Wo, heads, self.added[rows])
             self.kernels.add_norm(states, self.added[rows], layer.mlp_norm, self.normed[rows])

@@ -4,9 +4,24 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <ctime>
 #include <vector>
 
 namespace {
+
+// What a pass over a row is to do, set by another thread: `control.py` has the same numbers.
+enum Control : std::int32_t { RUNNING = 0, PAUSED = 1, STOPPED = 2 };
+
+// Returns once a pass may go on (true) or must stop (false); a null control never pauses or stops.
+inline bool may_go_on(const std::int32_t* control) {
+  if (!control) return true;
+  for (;;) {
+    const std::int32_t state = __atomic_load_n(control, __ATOMIC_RELAXED);
+    if (state != PAUSED) return state == RUNNING;
+    const timespec pause{0, 200'000};
+    nanosleep(&pause, nullptr);
+  }
+}
 
 // Tokens [first, last) by the panels [panel, end) of a layer's weights.
 struct Task {

@@ -1,0 +1,135 @@
+"""A folder of documents and of annotated places in them → `PassageData`.
+
+A folder holds `documents.jsonl` (`_id`, `title`, `text`), `chunks.jsonl` or `spans.jsonl` (`_id`,
+and the characters `start` to `end` of the text of the document `doc`), `queries.jsonl`, and a qrels
+file as in BEIR's layout, whose documents are these chunks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from dewey_embed.errors import TaskError
+from dewey_embed.eval.beir import (
+    RetrievalData,
+    Text,
+    is_file,
+    numbered_lines,
+    read_texts,
+    with_judgements,
+)
+
+DOCUMENTS = "documents.jsonl"
+CHUNKS = ("chunks.jsonl", "spans.jsonl")
+PASSAGE_FILES = f"{DOCUMENTS} with {' or '.join(CHUNKS)}"
+
+
+class Place(NamedTuple):
+    """Characters of a document."""
+
+    document: str
+    start: int
+    end: int
+
+    def overlap(self, other: Place) -> int:
+        """The number of characters that two places share."""
+        if self.document != other.document:
+            return 0
+        return max(0, min(self.end, other.end) - max(self.start, other.start))
+
+    def covers_half(self, other: Place) -> bool:
+        """Whether both share half of the shorter.
+
+        >>> place = Place("lease", 0, 100)
+        >>> place.covers_half(Place("lease", 90, 110)), place.covers_half(Place("lease", 91, 111))
+        (True, False)
+        """
+        shorter = min(self.end - self.start, other.end - other.start)
+        return 2 * self.overlap(other) >= shorter
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassageData:
+    """A task whose qrels name chunks of documents.
+
+    `documents` are what is indexed. `chunks` is the task over the chunks as texts, under their
+    documents' titles; `places` holds the characters of each, by its id.
+    """
+
+    documents: dict[str, Text]
+    chunks: RetrievalData
+    places: dict[str, Place]
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that change with any text, id, place or gain."""
+        digest = hashlib.sha256(self.chunks.digest.encode())
+        texts = {name: (each.title, each.text) for name, each in self.documents.items()}
+        for part in (texts, self.places):
+            digest.update(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()[:16]
+
+
+def is_passage_folder(folder: Path) -> bool:
+    """Whether a folder holds documents and annotated places in them."""
+    return is_file(folder / DOCUMENTS) and any(is_file(folder / name) for name in CHUNKS)
+
+
+def read_passages(folder: Path) -> PassageData:
+    """The task of a folder; a warning names what is left out of it.
+
+    Raises:
+        TaskError: a file is missing, empty or cannot be read, a line is not a record, a chunk lies
+            outside its document, an id has two texts or places, or no query has words and a
+            relevant chunk.
+
+    """
+    folder = folder.expanduser()
+    documents = read_texts(folder / DOCUMENTS, titles=True)
+    path = next((folder / name for name in CHUNKS if is_file(folder / name)), folder / CHUNKS[0])
+    places: dict[str, Place] = {}
+    chunks: dict[str, Text] = {}
+    for number, line in numbered_lines(path):
+        where = f"{path}, line {number}"
+        name, place = _record(line, where, documents)
+        if places.setdefault(name, place) != place:
+            raise TaskError(
+                f"{where}: id {name!r} comes a second time, with another place than in line "
+                f"{chunks[name].line}; give each chunk an id of its own"
+            )
+        text, title, _ = documents[place.document]
+        chunks.setdefault(name, Text(text[place.start : place.end], title, number))
+    if not chunks:
+        raise TaskError(f"{path}: holds no chunk, so there is nothing to measure")
+    return PassageData(documents=documents, chunks=with_judgements(chunks, path), places=places)
+
+
+def _record(line: str, where: str, documents: Mapping[str, Text]) -> tuple[str, Place]:
+    """The id and the place of a line."""
+    try:
+        record = json.loads(line)
+        name, document, *ends = (record[key] for key in ("_id", "doc", "start", "end"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TaskError(
+            f'{where}: is not a record with "_id", "doc", "start" and "end" '
+            f"({type(error).__name__}: {error}); write one object a line, such as "
+            '{"_id": "d1:0", "doc": "d1", "start": 0, "end": 90}'
+        ) from None
+    if not isinstance(name, str) or not name.strip():
+        raise TaskError(f'{where}: "_id" is {name!r}, not a name; put one in quotes')
+    if not isinstance(document, str) or document not in documents:
+        raise TaskError(f"{where}: {DOCUMENTS} has no document {document!r}; add it there")
+    length = len(documents[document].text)
+    start, end = ends
+    if type(start) is not int or type(end) is not int or not 0 <= start < end <= length:
+        raise TaskError(
+            f"{where}: the chunk from {start!r} to {end!r} does not lie in document {document!r}, "
+            f"which has {length:,} characters; count them in its text, without its title, from 0"
+        )
+    return name, Place(document, start, end)
