@@ -209,12 +209,11 @@ def test_documents_used_longest_ago_leave_when_there_are_too_many_or_they_are_to
     assert min(map(len, (first, large))) >= 24
 
 
-def test_what_was_written_for_a_document_goes_with_it(mini):
-    folders = lambda: set(Path(tempfile.gettempdir()).glob("dewey-page-*"))  # noqa: E731
-    before = folders()
+def test_what_was_written_for_a_document_goes_with_it(mini, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # other servers write to the machine's
     with client_of(mini) as client:
         document = opened(client)
-        [own] = folders() - before
+        [own] = tmp_path.glob("dewey-page-*")
         assert client.delete(f"/page/documents/{document}").status_code == 200
         assert not own.exists()
         gone = client.get(f"/page/documents/{document}")
@@ -222,15 +221,14 @@ def test_what_was_written_for_a_document_goes_with_it(mini):
     assert "open it again" in gone.json()["error"]
 
 
-def test_an_upload_leaves_no_file_behind_and_names_no_folder(mini_client):
-    folders = lambda: set(Path(tempfile.gettempdir()).glob("dewey-upload-*"))  # noqa: E731
-    before = folders()
+def test_an_upload_leaves_no_file_behind_and_names_no_folder(mini_client, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     damaged = {"file": ("../../secret/report.pdf", b"%PDF-1.7 no more than that")}
     answer = mini_client.post("/page/files", files=damaged)
     assert answer.status_code == 400
     assert answer.json()["error"].startswith("report.pdf: ")
-    assert tempfile.gettempdir() not in answer.text
-    assert folders() == before
+    assert str(tmp_path) not in answer.text
+    assert not list(tmp_path.glob("dewey-upload-*"))
 
 
 def test_a_pdf_has_its_pages_and_passages_name_them(mini_client):

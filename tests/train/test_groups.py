@@ -14,7 +14,7 @@ from tests.train.groups import launched, run_in_two
 
 LAUNCHER = """
 import subprocess, sys
-wait = [sys.executable, "-c", "import time; time.sleep(60)"]
+wait = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
 subprocess.run(wait, start_new_session=True)
 """
 
@@ -82,8 +82,8 @@ def test_an_error_in_a_process_is_the_tests_own() -> None:
 
 
 def test_a_command_that_stands_still_is_ended_and_its_place_named(monkeypatch) -> None:
-    monkeypatch.setattr(groups, "WORK", 1)
+    monkeypatch.setattr(groups, "WORK", 5)  # both must have started, on a busy machine too
     with pytest.raises(pytest.fail.Exception, match="not done in time") as failure:
-        launched([sys.executable, "-c", LAUNCHER])
+        launched([sys.executable, "-S", "-c", LAUNCHER])
     for place in ("line 4 in <module>", "line 1 in <module>"):  # the launcher's and its process's
         assert place in str(failure.value)
