@@ -6,7 +6,6 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import httpx
 import numpy as np

@@ -65,9 +65,12 @@ def launched(command, **environment):
         output, errors = run.communicate(timeout=2 * WORK * busy())
     except subprocess.TimeoutExpired:
         launcher = psutil.Process(run.pid)
-        for process in [*launcher.children(recursive=True), launcher]:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGABRT)  # it prints its stacks and ends
+        # Each prints its stacks and ends, one after another: they share a pipe. The launcher comes
+        # first, for it may end by itself when its processes do.
+        for process in [launcher, *launcher.children(recursive=True)]:
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGABRT)
+                process.wait(timeout=MEET)
         _, errors = run.communicate()
         pytest.fail(f"{command} was not done in time: {errors}", pytrace=False)
     return subprocess.CompletedProcess(command, run.returncode, output, errors)

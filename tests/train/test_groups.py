@@ -82,7 +82,7 @@ def test_an_error_in_a_process_is_the_tests_own() -> None:
 
 
 def test_a_command_that_stands_still_is_ended_and_its_place_named(monkeypatch) -> None:
-    monkeypatch.setattr(groups, "WORK", 5)  # both must have started, on a busy machine too
+    monkeypatch.setattr(groups, "WORK", 3)  # twice that for both to start
     with pytest.raises(pytest.fail.Exception, match="not done in time") as failure:
         launched([sys.executable, "-S", "-c", LAUNCHER])
     for place in ("line 4 in <module>", "line 1 in <module>"):  # the launcher's and its process's
