@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from dewey_embed.cli import console, options
+from dewey_embed.errors import ConfigError
 
 CACHE = Path("~/.cache/dewey-embed/eval")
 
@@ -34,6 +35,20 @@ Passages = Annotated[
         help="Rank passages, not documents, also where a task's folder has what both need.",
     ),
 ]
+Contexts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WAYS",
+        help="Rank all chunks of all documents, each model reading them in these ways, with "
+        "commas between: alone, titled (the title before the chunk), in-context (in the "
+        "document's one pass), in-context+title (with the title's vector added), or all.",
+    ),
+]
+Documents = Annotated[
+    int | None,
+    typer.Option(min=1, help="With --contexts: only so many documents of each task, by the seed."),
+]
+Seed = Annotated[int, typer.Option(help="A number for another choice of documents.")]
 Data = Annotated[
     Path | None, typer.Option(help="The folder of a suite's data, if they are not on the hub.")
 ]
@@ -64,6 +79,9 @@ def evaluate(
     *,
     suite: Suite,
     passages: Passages = False,
+    contexts: Contexts = None,
+    documents: Documents = None,
+    seed: Seed = 0,
     data: Data = None,
     mode: Mode = "all",
     tasks: Tasks = None,
@@ -85,8 +103,9 @@ def evaluate(
     from dewey_embed.eval.models import open_models
     from dewey_embed.eval.report.markup import page_to_markdown
     from dewey_embed.eval.run import evaluate as run_evaluation
-    from dewey_embed.eval.suites import open_suite
+    from dewey_embed.eval.suites import open_chunks, open_suite
 
+    ways = _ways(contexts, documents=documents, passages=passages)
     failed: list[str] = []
     opened = open_models(
         models,
@@ -95,10 +114,13 @@ def evaluate(
         device=device,
         chunk_tokens=sizes["chunk_tokens"],
         chunk_overlap=sizes["chunk_overlap"],
+        contexts=ways,
         show=sys.stderr.isatty(),
     )
     page = run_evaluation(
-        open_suite(suite, data, passages=passages),
+        open_chunks(suite, num_documents=documents, seed=seed)
+        if ways
+        else open_suite(suite, data, passages=passages),
         opened,
         results,
         only=tasks.split(",") if tasks else None,
@@ -114,6 +136,32 @@ def evaluate(
         console.say(f"failed: {reason}")
     if failed:
         raise typer.Exit(options.EXIT_UNREADABLE)
+
+
+def _ways(contexts: str | None, *, documents: int | None, passages: bool) -> list[str]:
+    """The names of `--contexts`; empty where it is not given.
+
+    Raises:
+        ConfigError: a name is unknown, or options contradict each other.
+
+    """
+    from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS
+
+    if contexts is None:
+        if documents is not None:
+            raise ConfigError("--documents samples the documents of --contexts; give both")
+        return []
+    if passages:
+        raise ConfigError("--passages and --contexts rank different things; give one of them")
+    names = [name.strip() for name in contexts.split(",")]
+    if names == ["all"]:
+        return list(CHUNK_CONTEXTS)
+    if unknown := [name for name in names if name not in CHUNK_CONTEXTS]:
+        raise ConfigError(
+            f"--contexts {unknown[0]!r} is no way to read chunks; there are "
+            f"{', '.join(CHUNK_CONTEXTS)}, and all"
+        )
+    return list(dict.fromkeys(names))
 
 
 MOST_NAMED = 5

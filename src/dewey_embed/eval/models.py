@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS
 from dewey_embed.eval.vector_cache import finite_rows
 from dewey_embed.files import sha256
 from dewey_embed.types import SearchMode
@@ -36,8 +37,8 @@ ST, OPENAI = "st:", "openai:"
 ENDPOINT_TOKENS = 8192
 """A recipe must give a limit; texts are sent uncut, and the server cuts them or refuses."""
 
-INDEXES, VECTORS = "indexes", "vectors"
-"""Folders of the cache: Dewey's indexes, the peers' vectors."""
+INDEXES, VECTORS, CHUNKS = "indexes", "vectors", "chunks"
+"""Folders of the cache: Dewey's indexes, the peers' vectors, Dewey's of chunks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +58,12 @@ def open_models(
     device: str | None = None,
     chunk_tokens: int | Sequence[int] | None = None,
     chunk_overlap: int | Sequence[int] | None = None,
+    contexts: Sequence[str] = (),
     show: bool = False,
 ) -> list[EvaluatedModel]:
     """The models to measure, in the order of their names; a Dewey model once in each mode.
 
+    With `contexts`, names of `CHUNK_CONTEXTS`, a model is opened once for each that it knows.
     Models are loaded when they are first needed, and a Dewey model once for all of its modes.
 
     Raises:
@@ -70,6 +73,12 @@ def open_models(
     twice = {name for name in names if list(names).count(name) > 1}
     if twice:
         raise ConfigError(f"{', '.join(sorted(twice))} is given twice; name each model once")
+    if contexts:
+        return [
+            each
+            for name in names
+            for each in _in_contexts(name, contexts, cache_folder, device=device, show=show)
+        ]
     models = []
     for name in names:
         if is_peer(name):
@@ -85,6 +94,34 @@ def open_models(
             label = f"{Path(name).name} {each}"
             models.append(EvaluatedModel(name=name, label=label, open=search))
     return models
+
+
+def _in_contexts(
+    name: str, contexts: Sequence[str], cache_folder: Path, *, device: str | None, show: bool
+) -> Iterator[EvaluatedModel]:
+    """A model that ranks chunks, once for each of the contexts that it knows."""
+    peer = is_peer(name)
+    load: Callable[[], Any] = (
+        cache(partial(open_peer, name, device=device, cache=cache_folder / VECTORS))
+        if peer
+        else cache(partial(Dewey.load, name, device=device))
+    )
+    for context in contexts:
+        if not peer or CHUNK_CONTEXTS[context].is_text:
+            yield EvaluatedModel(
+                name=name,
+                label=f"{name if peer else Path(name).name} {context}",
+                open=partial(_open_chunks, load, cache_folder / CHUNKS, context=context, show=show),
+            )
+
+
+def _open_chunks(load: Callable[[], Any], cache: Path, *, context: str, show: bool) -> MTEBModels:
+    from dewey_embed.eval.chunk_task import ChunkReader, PeerChunks
+
+    model = load()
+    if isinstance(model, Dewey):
+        return ChunkReader(model, cache, context=context, show=show)
+    return PeerChunks(model, context)
 
 
 def is_peer(name: str) -> bool:

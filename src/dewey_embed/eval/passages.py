@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -74,6 +75,43 @@ class PassageData:
         for part in (texts, self.places):
             digest.update(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
+
+    def sample(self, num_documents: int, seed: int = 0) -> PassageData:
+        """The task of some of the documents, and of the queries that these answer.
+
+        The sample of a smaller number is part of that of a larger one. The name says the number.
+
+        Raises:
+            TaskError: no query has a relevant chunk in the sample.
+
+        """
+        names = sorted(self.documents)
+        if num_documents >= len(names):
+            return self
+        random.Random(seed).shuffle(names)
+        kept = set(names[:num_documents])
+        places = {name: each for name, each in self.places.items() if each.document in kept}
+        qrels = {
+            query: own
+            for query, gains in self.chunks.qrels.items()
+            if (own := {chunk: gain for chunk, gain in gains.items() if chunk in places})
+        }
+        name = f"{self.chunks.name}_{num_documents}_documents" + (f"_seed_{seed}" if seed else "")
+        if not qrels:
+            raise TaskError(
+                f"{name}: no query has a relevant chunk in these documents; give a larger number "
+                "or another seed"
+            )
+        chunks = replace(
+            self.chunks,
+            name=name,
+            documents={name: self.chunks.documents[name] for name in places},
+            titles={name: each for name, each in self.chunks.titles.items() if name in places},
+            queries={query: self.chunks.queries[query] for query in qrels},
+            qrels=qrels,
+        )
+        documents = {name: each for name, each in self.documents.items() if name in kept}
+        return PassageData(documents=documents, chunks=chunks, places=places)
 
 
 def is_passage_folder(folder: Path) -> bool:

@@ -41,6 +41,42 @@ class Suite:
             self.faulty[name] = str(error)
 
 
+def open_chunks(name_or_path: str, *, num_documents: int | None = None, seed: int = 0) -> Suite:
+    """The tasks that rank chunks: of a task's folder, or of a folder of such folders.
+
+    With `num_documents` each is over a sample of its documents.
+
+    Raises:
+        ConfigError: a suite without passages, or neither a suite nor a folder of tasks.
+        TaskError: a folder cannot be looked into.
+
+    """
+    from dewey_embed.eval.chunk_task import chunk_task
+
+    def make(folder: Path) -> Callable[[], AbsTask] | None:
+        if not is_passage_folder(folder):
+            return None
+        return partial(chunk_task, folder, num_documents=num_documents, seed=seed)
+
+    return _folder(_existing(name_or_path), make, lacking=PASSAGE_FILES)
+
+
+def _existing(name_or_path: str) -> Path:
+    """The folder that is not a suite's name.
+
+    Raises:
+        ConfigError: there is none.
+
+    """
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    raise ConfigError(
+        f"no suite {name_or_path!r}, and no such folder; suites: {', '.join(SUITES)}, or a folder "
+        f"of a task, or a folder of such folders; {LAYOUT}"
+    )
+
+
 def open_suite(name_or_path: str, data: Path | None = None, *, passages: bool = False) -> Suite:
     """The suite of a name, of a task's folder, or of a folder of such folders.
 
@@ -69,19 +105,21 @@ def open_suite(name_or_path: str, data: Path | None = None, *, passages: bool = 
                 "--passages"
             )
         return SUITES[name_or_path](name_or_path, data)
-    folder = Path(name_or_path).expanduser()
-    if folder.is_dir():
-        return _folder(folder.resolve(), passages=passages)
-    raise ConfigError(
-        f"no suite {name_or_path!r}, and no such folder; suites: {', '.join(SUITES)}, or a folder "
-        f"of a task, or a folder of such folders; {LAYOUT}"
+    return _folder(
+        _existing(name_or_path),
+        partial(_maker, passages=passages),
+        lacking=PASSAGE_FILES if passages else "corpus.jsonl",
     )
 
 
-def _folder(folder: Path, *, passages: bool) -> Suite:
-    """The task of a folder, or the tasks of its folders."""
+Maker = Callable[[Path], "Callable[[], AbsTask] | None"]
+"""Gives what makes the task of a folder; `None` where the folder holds none."""
+
+
+def _folder(folder: Path, maker: Maker, *, lacking: str) -> Suite:
+    """The task of a folder, or the tasks of its folders; `lacking` is what others do not hold."""
     suite = Suite(name=folder.name)
-    if make := _maker(folder, passages=passages):
+    if make := maker(folder):
         suite.add(folder.name, make)
         return suite
     try:
@@ -90,10 +128,9 @@ def _folder(folder: Path, *, passages: bool) -> Suite:
         )
     except OSError as error:
         raise TaskError(f"{folder}: cannot be looked into: {error.strerror}") from None
-    lacking = PASSAGE_FILES if passages else "corpus.jsonl"
     for path in inner:
         try:
-            make = _maker(path, passages=passages)
+            make = maker(path)
         except TaskError as error:
             suite.faulty[path.name] = str(error)
             continue
