@@ -66,6 +66,10 @@ class EndpointError(DeweyError):
     """A server of embeddings cannot be reached, or speaks none of the APIs that are known."""
 
 
+class HubError(DeweyError):
+    """A model cannot be pushed: it is not finished, there is no token, or the hub refuses it."""
+
+
 class RunError(DeweyError):
     """A training run cannot start or resume: its folder, checkpoint or step does not fit."""
 

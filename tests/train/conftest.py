@@ -69,14 +69,14 @@ class Tiny:
     corpus: Path
 
 
-def write_student(folder: Path) -> None:
+def write_student(folder: Path, *, seed: int = 1) -> None:
     """A random ModernBERT of width 32 over the embedded model's vocabulary."""
     transformers = pytest.importorskip("transformers")
     config = hugging_face_config("tiny")
     config.vocab_size, config.pad_token_id = 30522, 0
     config.cls_token_id = config.bos_token_id = 101
     config.sep_token_id = config.eos_token_id = 102
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     transformers.ModernBertModel(config).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(MINI / name, folder)

@@ -18,6 +18,7 @@ from dewey_embed.cli.encode import encode
 from dewey_embed.cli.evaluate import evaluate, report
 from dewey_embed.cli.index import index, info, remove
 from dewey_embed.cli.mcp import mcp
+from dewey_embed.cli.publish import push
 from dewey_embed.cli.search import search
 from dewey_embed.cli.serve import serve
 from dewey_embed.cli.train import ablate, plan, teach, train, warm_start
@@ -58,6 +59,11 @@ COMMANDS = {
         train,
         "dewey train recipes/mini.toml --max-minutes 60",
         "dewey train recipes/mini.toml --output runs/other --set optimizer.learning_rate=0.001",
+    ),
+    "push": (
+        push,
+        "dewey push runs/mini/model you/my-model --dry-run",
+        "dewey push runs/mini you/my-model --private",
     ),
     "serve": (
         serve,
