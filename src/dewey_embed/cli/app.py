@@ -18,7 +18,7 @@ from dewey_embed.cli.encode import encode
 from dewey_embed.cli.evaluate import evaluate, report
 from dewey_embed.cli.index import index, info, remove
 from dewey_embed.cli.mcp import mcp
-from dewey_embed.cli.publish import push
+from dewey_embed.cli.publish import merge, push
 from dewey_embed.cli.search import search
 from dewey_embed.cli.serve import serve
 from dewey_embed.cli.train import ablate, plan, teach, train, warm_start
@@ -59,6 +59,11 @@ COMMANDS = {
         train,
         "dewey train recipes/mini.toml --max-minutes 60",
         "dewey train recipes/mini.toml --output runs/other --set optimizer.learning_rate=0.001",
+    ),
+    "merge": (
+        merge,
+        "dewey merge runs/a/model runs/b/model --output runs/ab",
+        "dewey merge mini runs/a/model --weights 0.3,0.7 --output runs/ab",
     ),
     "push": (
         push,

@@ -1,4 +1,4 @@
-"""`dewey push`: a finished model to the Hugging Face hub."""
+"""`dewey merge` and `dewey push`: several models as one, and a finished model to the hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,43 @@ from typing import Annotated
 
 import typer
 
-from dewey_embed.cli import console
+from dewey_embed.cli import console, options
+from dewey_embed.cli.train import require_train
+
+
+def merge(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="Model folders, or Hugging Face ids, of one shape."
+        ),
+    ],
+    *,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The merged model's folder; an older model there is replaced by the complete one.",
+        ),
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,...",
+            help="A weight for each model, with commas between; they are divided by their sum. "
+            "Default: all alike.",
+        ),
+    ] = None,
+) -> None:
+    """Merge models of one shape into one: the weighted mean of their weights (a model soup)."""
+    given = None if weights is None else options.several("--weights", weights, float)
+    require_train()
+    from dewey_embed.train.merge import merge as run_merging
+
+    merged = run_merging(models, output, given, progress=True)
+    parts = ", ".join(f"{each.share:.4g} of {each.name}" for each in merged)
+    console.echo(f"{output}: {parts}")
 
 
 def push(

@@ -1,8 +1,10 @@
-"""The result of a run → its model card: data and licences, command, hours, machine, figures."""
+"""A model's card: data and licences, command, hours, machine, figures; of a run or of a merging."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dewey_embed.train.recipe import renamed
@@ -16,24 +18,17 @@ FIGURES = {
     "extra_tightness": "how much closer a text's chunks lie together than the teacher's",
 }
 
+CARD = "README.md"
+LICENCE = "apache-2.0"
+DATA_HEADING = ("## Data", "| source | weight | licence |", "|---|---|---|")
+
 
 def card(result: Mapping[str, Any]) -> str:
     """Markdown with the hub's front matter, for `result` as `finish` in run.py makes it."""
     recipe, figures, machine = result["recipe"], renamed(result["figures"]), result["machine"]
     teacher, base = recipe["teacher"], recipe["base"]
     lines = [
-        "---",
-        "library_name: sentence-transformers",
-        "license: apache-2.0",
-        "pipeline_tag: sentence-similarity",
-        "tags: [sentence-transformers, dewey, long-context, late-chunking, modernbert]",
-        "---",
-        "# A Dewey model",
-        "",
-        "One pass over a text of up to 131,072 tokens gives a vector for the whole text and one",
-        "for each chunk, each chunk knowing its document. Trained by chunk alignment "
-        "(arXiv 2503.20376) with [dewey-embed](https://pypi.org/project/dewey-embed/).",
-        "",
+        *_beginning(LICENCE),
         "## Training",
         f"- Command: `{result['command']}`",
         *([f"- Goes on from: {base['checkpoint']}"] if base else []),
@@ -43,10 +38,8 @@ def card(result: Mapping[str, Any]) -> str:
         f"{result['best_step']:,}",
         f"- Machine: {_machine(machine)}; torch {machine['torch']}",
         "",
-        *_before(result),
-        "## Data",
-        "| source | weight | licence |",
-        "|---|---|---|",
+        *_runs_before(result),
+        *DATA_HEADING,
         *(
             f"| {_name(source)} | {source['weight']} | {source['licence'] or 'not stated'} |"
             for source in recipe["corpus"]["sources"]
@@ -78,23 +71,105 @@ def _machine(machine: Mapping[str, Any]) -> str:
     return ", ".join((cores, *machine["devices"]))
 
 
-def _before(result: Mapping[str, Any]) -> list[str]:
+def merged_card(
+    command: str,
+    models: Sequence[tuple[str, float, str | None]],
+    runs: Sequence[Mapping[str, Any]],
+    data: Sequence[str],
+) -> str:
+    """The card of models that were merged, each with its share and its licence.
+
+    `runs` are those behind all of them, `data` the rows of their tables of data. The card names a
+    licence where it is that of all.
+    """
+    licences = {licence for _, _, licence in models}
+    lines = [
+        *_beginning(licences.pop() if len(licences) == 1 else None),
+        "## Merged",
+        "The mean of these models' weights, taken in float32 (a model soup, arXiv 2203.05482).",
+        "",
+        f"- Command: `{command}`",
+        "",
+        "| model | share | licence |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {share:.4g} | {licence or 'not stated'} |"
+            for name, share, licence in models
+        ),
+        "",
+        "## Runs behind them",
+        f"{len(runs)} runs, each counted once: {_amounts(runs)}.",
+        *_table(runs),
+        *([*DATA_HEADING, *data, ""] if data else []),
+    ]
+    return "\n".join(lines)
+
+
+def licence_of(folder: Path) -> str | None:
+    """The licence that a model's card names, if any."""
+    from huggingface_hub import ModelCard
+
+    try:
+        licence: str | None = ModelCard.load(folder / CARD).data.get("license")
+    except Exception:  # no card, or metadata that nobody can read
+        return None
+    return licence
+
+
+def data_rows(folder: Path) -> list[str]:
+    """The rows of the table of data in a model's card; none where it has no such table."""
+    try:
+        lines = (folder / CARD).read_text(encoding="utf-8").splitlines()
+        start = lines.index(DATA_HEADING[0])
+    except (OSError, ValueError):
+        return []
+    rows = itertools.takewhile(lambda line: line.startswith("|"), lines[start + 1 :])
+    return [row for row in rows if row not in DATA_HEADING]
+
+
+def _beginning(licence: str | None) -> list[str]:
+    """The hub's front matter, and what a Dewey model is."""
+    return [
+        "---",
+        "library_name: sentence-transformers",
+        *([] if licence is None else [f"license: {licence}"]),
+        "pipeline_tag: sentence-similarity",
+        "tags: [sentence-transformers, dewey, long-context, late-chunking, modernbert]",
+        "---",
+        "# A Dewey model",
+        "",
+        "One pass over a text of up to 131,072 tokens gives a vector for the whole text and one",
+        "for each chunk, each chunk knowing its document. Trained by chunk alignment "
+        "(arXiv 2503.20376) with [dewey-embed](https://pypi.org/project/dewey-embed/).",
+        "",
+    ]
+
+
+def _runs_before(result: Mapping[str, Any]) -> list[str]:
     """The runs that the model had behind it, and all of them together; nothing of a first run."""
     before = result["before"]
     if not before:
         return []
     runs = [*before, result]
+    return ["## Runs before", f"With these {len(runs)} runs, {_amounts(runs)}.", *_table(before)]
+
+
+def _amounts(runs: Sequence[Mapping[str, Any]]) -> str:
+    """The tokens and hours of runs."""
     tokens, hours = (sum(run[key] for run in runs) for key in ("tokens", "train_hours"))
+    return f"{tokens:,} tokens, {hours:.2f} hours"
+
+
+def _table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A row for each run."""
     return [
-        "## Runs before",
-        f"With these {len(runs)} runs, {tokens:,} tokens, {hours:.2f} hours.",
         "",
         "| command | tokens | hours | machine |",
         "|---|---|---|---|",
         *(
             f"| `{run['command']}` | {run['tokens']:,} | {run['train_hours']:.2f} | "
             f"{_machine(run['machine'])} |"
-            for run in before
+            for run in runs
         ),
         "",
     ]

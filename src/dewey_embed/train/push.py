@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import DeweyError, HubError
 from dewey_embed.model.folder import SAVED, SETTINGS_FILE
+from dewey_embed.train.card import CARD
 from dewey_embed.train.start import HISTORY_FILE, STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from huggingface_hub import CommitInfo, HfApi
-
-CARD = "README.md"
 
 MODEL_FILES = (
     "config.json", "sentence_bert_config.json", "config_sentence_transformers.json",
