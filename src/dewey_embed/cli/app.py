@@ -18,6 +18,7 @@ from dewey_embed.cli.encode import encode
 from dewey_embed.cli.evaluate import evaluate, report
 from dewey_embed.cli.index import index, info, remove
 from dewey_embed.cli.mcp import mcp
+from dewey_embed.cli.mine import mine
 from dewey_embed.cli.publish import merge, push
 from dewey_embed.cli.search import search
 from dewey_embed.cli.serve import serve
@@ -59,6 +60,11 @@ COMMANDS = {
         train,
         "dewey train recipes/mini.toml --max-minutes 60",
         "dewey train recipes/mini.toml --output runs/other --set optimizer.learning_rate=0.001",
+    ),
+    "mine": (
+        mine,
+        "dewey mine pairs.jsonl --output triplets.jsonl",
+        "dewey mine task --model runs/mini/model --negatives 6 --output triplets.jsonl",
     ),
     "merge": (
         merge,
