@@ -15,61 +15,70 @@ from dewey_embed.files import write_text
 MOST_NAMED = 5
 
 
+Source = Annotated[
+    Path,
+    typer.Argument(
+        help="Pairs in JSON lines or Parquet; or a folder with documents.jsonl, chunks.jsonl, "
+        "queries.jsonl and qrels.tsv, or in BEIR's layout."
+    ),
+]
+Output = Annotated[Path, typer.Option("--output", "-o", help="The file of JSON lines to write.")]
+Negatives = Annotated[
+    int, typer.Option(min=1, max=1000, help="Negatives for each question and passage.")
+]
+SameDocument = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Negatives from the document that answers; where it has too few, others stand in. "
+        "Default: half.",
+    ),
+]
+Margin = Annotated[
+    float,
+    typer.Option(
+        min=0.01,
+        max=1,
+        help="The most of its answer's cosine that a negative may have: what is nearer is likely "
+        "an answer, too.",
+    ),
+]
+Scores = Annotated[
+    bool, typer.Option("--scores", help="Write the cosines, too, in a column scores.")
+]
+QuestionField = Annotated[
+    str | None,
+    typer.Option(help="Column of pairs with the question. Default: question, query or anchor."),
+]
+PassageField = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of pairs with the passage. Default: passage, positive, answer, document or "
+        "text."
+    ),
+]
+DocumentField = Annotated[
+    str | None,
+    typer.Option(
+        help="Column of pairs with the name of the passage's document. Default: document_id, "
+        "doc_id, doc or source, if there is one."
+    ),
+]
+
+
 def mine(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            help="Pairs in JSON lines or Parquet; or a folder with documents.jsonl, chunks.jsonl, "
-            "queries.jsonl and qrels.tsv, or in BEIR's layout."
-        ),
-    ],
+    source: Source,
     *,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="The file of JSON lines to write.")
-    ],
+    output: Output,
     model: options.Model = None,
-    negatives: Annotated[
-        int, typer.Option(min=1, max=1000, help="Negatives for each question and passage.")
-    ] = 4,
-    same_document: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Negatives from the document that answers; where it has too few, others stand in. "
-            "Default: half.",
-        ),
-    ] = None,
-    margin: Annotated[
-        float,
-        typer.Option(
-            min=0.01,
-            max=1,
-            help="The most of its answer's cosine that a negative may have: what is nearer is "
-            "likely an answer, too.",
-        ),
-    ] = 0.95,
+    negatives: Negatives = 4,
+    same_document: SameDocument = None,
+    margin: Margin = 0.95,
     window: options.Window = 2048,
-    scores: Annotated[
-        bool, typer.Option("--scores", help="Write the cosines, too, in a column scores.")
-    ] = False,
-    question_field: Annotated[
-        str | None,
-        typer.Option(help="Column of pairs with the question. Default: question, query or anchor."),
-    ] = None,
-    passage_field: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of pairs with the passage. Default: passage, positive, answer, document "
-            "or text."
-        ),
-    ] = None,
-    document_field: Annotated[
-        str | None,
-        typer.Option(
-            help="Column of pairs with the name of the passage's document. Default: document_id, "
-            "doc_id, doc or source, if there is one."
-        ),
-    ] = None,
+    scores: Scores = False,
+    question_field: QuestionField = None,
+    passage_field: PassageField = None,
+    document_field: DocumentField = None,
     device: options.Device = None,
 ) -> None:
     """Mine hard negatives: passages that a model finds near a question and that do not answer it.

@@ -1,4 +1,4 @@
-"""`dewey merge` and `dewey push`: several models as one, and a finished model to the hub."""
+"""`dewey merge`, `card`, `push`: several models as one; figures in its card; the way to the hub."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from dewey_embed.cli import console, options
 from dewey_embed.cli.train import require_train
+from dewey_embed.files import write_text
 
 
 def merge(
@@ -44,6 +45,33 @@ def merge(
     merged = run_merging(models, output, given, progress=True)
     parts = ", ".join(f"{each.share:.4g} of {each.name}" for each in merged)
     console.echo(f"{output}: {parts}")
+
+
+def card(
+    folder: Annotated[Path, typer.Argument(help="A model's folder, whose README.md is its card.")],
+    *,
+    results: Annotated[
+        list[Path],
+        typer.Option(help="A page that dewey eval wrote; give it again for another."),
+    ],
+    label: Annotated[
+        str | None,
+        typer.Option(help="The model's name in the pages' columns. Default: the folder's name."),
+    ] = None,
+) -> None:
+    """Write the scores of evaluations into a model's card, and as metadata that the hub reads.
+
+    Scores that the card had from this command are replaced.
+    """
+    options.require_eval()
+    from dewey_embed.eval.model_card import with_results
+    from dewey_embed.eval.result_page import ResultPage
+
+    path = folder / "README.md"
+    pages = [ResultPage.read(page) for page in results]
+    text = with_results(path.read_text(encoding="utf-8"), label or folder.resolve().name, pages)
+    write_text(path, text)
+    console.echo(f"{path}: scores of {', '.join(page.name for page in pages)}")
 
 
 def push(
