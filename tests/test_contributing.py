@@ -67,7 +67,10 @@ def test_a_single_vector(monkeypatch):
 def test_a_loss_term():
     [(_, added)] = row(code("A loss term")[0], vars(loss_terms)).items()
     rows = F.normalize(torch.randn(4, 8), dim=-1)
-    batch = loss_terms.Batch(rows, rows, rows, -rows, rows[:0], rows[:0])
+    places = torch.zeros(4, 4, dtype=torch.int64)
+    batch = loss_terms.Batch(
+        rows, rows, rows, -rows, *3 * [rows[:0]], chunk_places=places, answer_places=places[:0]
+    )
     assert added.of(batch).item() == pytest.approx(2)
     assert added.weight == 0
 

@@ -6,6 +6,7 @@ together: random enough to train on, and no shard is read more than once in an e
 
 from __future__ import annotations
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -90,13 +91,15 @@ class BatchSpans:
     """Where a batch's vectors lie in its packed row, all int64.
 
     `starts`, `ends` (C,): every chunk's tokens; `segment_starts`, `segment_ends`
-    (P,): every segment's.
+    (P,): every segment's; `question_starts`, `question_ends` (Q,): every question's.
     """
 
     starts: Tensor
     ends: Tensor
     segment_starts: Tensor
     segment_ends: Tensor
+    question_starts: Tensor
+    question_ends: Tensor
 
 
 def pack_samples(
@@ -107,13 +110,15 @@ def pack_samples(
 ) -> tuple[Packed, BatchSpans]:
     """The texts as one packed row, CLS and SEP around each, and where their chunks lie in it.
 
-    `tokens` are the samples', `segment_bounds` (P, 2) the segments of each in them.
+    `tokens` are the samples', `segment_bounds` (P, 2) the segments of each in them. The samples'
+    questions come after all texts.
     """
     head, tail = np.array([tokenizer.cls_token_id]), np.array([tokenizer.sep_token_id])
-    packed = pack([np.concatenate((head, own.ids, tail)) for own in tokens])
+    asked = tokenizer.encode([one.text for sample in samples for one in sample.questions])
+    packed = pack([np.concatenate((head, own.ids, tail)) for own in (*tokens, *asked)])
     chunks, segments = [], []
     for sample, own, inner, origin in zip(
-        samples, tokens, segment_bounds, packed.starts, strict=True
+        samples, tokens, segment_bounds, packed.starts[: len(samples)], strict=True
     ):
         spans = spans_from_characters(own, sample.spans, num_chars=len(sample.text))
         bounds = np.array([(span.token_start, span.token_end) for span in spans], np.int64)
@@ -121,7 +126,31 @@ def pack_samples(
         segments.append(inner + origin + NUM_HEAD)
     starts, ends = torch.from_numpy(np.concatenate(chunks)).unbind(1)
     segment_starts, segment_ends = torch.from_numpy(np.concatenate(segments)).unbind(1)
-    return packed, BatchSpans(starts, ends, segment_starts, segment_ends)
+    first = torch.tensor(packed.starts[len(samples) :], dtype=torch.int64) + NUM_HEAD
+    sizes = torch.tensor([len(own) for own in asked], dtype=torch.int64)
+    return packed, BatchSpans(starts, ends, segment_starts, segment_ends, first, first + sizes)
+
+
+def places(samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
+    """Where all chunks (C, 4) and questions' answers (Q, 4) stand, int64.
+
+    A place is the number of a text, that of a sample, and the first and last characters in it.
+    Numbers are made of names, so that they mean the same in every process.
+    """
+    chunks, answers = list[list[int]](), list[list[int]]()
+    for sample in samples:
+        where = [_number(sample.id.partition("-")[0]), _number(sample.id)]
+        chunks += [[*where, *span] for span in sample.spans]
+        answers += [[*where, one.start, one.end] for one in sample.questions]
+    of_chunks, of_answers = (
+        torch.tensor(each, dtype=torch.int64).reshape(-1, 4) for each in (chunks, answers)
+    )
+    return of_chunks, of_answers
+
+
+def _number(name: str) -> int:
+    """A number below 2⁶³ that stands for a name."""
+    return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=7).digest(), "big")
 
 
 MakeRequest = Callable[[Sequence[Sample], Sequence[Tokens]], TeacherRequest]
@@ -141,7 +170,7 @@ class Collator:
         self._tokenizer, self._make_request = tokenizer, make_request
 
     def __call__(self, samples: Sequence[Targets]) -> dict[str, Any]:
-        """One batch: `ids` (T,), `lengths` (B,), where vectors lie, and their targets (·, D)."""
+        """One batch: `ids` (T,), `lengths` (B + Q,), where vectors lie, and their targets."""
         texts = [one.sample for one in samples]
         tokens = self._tokenizer.encode([text.text for text in texts])
         bounds = [one.segment_bounds for one in samples]
@@ -158,6 +187,7 @@ class Collator:
             targets = {"request": request}
             bounds = request.segments.bounds if request.segments is not None else bounds
         packed, rows = pack_samples(texts, tokens, bounds, self._tokenizer)
+        chunk_places, answer_places = places(texts)
         return {
             "ids": packed.ids_T,
             "lengths": packed.lengths,
@@ -165,5 +195,9 @@ class Collator:
             "ends": rows.ends,
             "segment_starts": rows.segment_starts,
             "segment_ends": rows.segment_ends,
+            "question_starts": rows.question_starts,
+            "question_ends": rows.question_ends,
+            "chunk_places": chunk_places,
+            "answer_places": answer_places,
             **targets,
         }

@@ -7,7 +7,6 @@ processes and taken up again by number. Reading, streaming and mixing are `datas
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
 import warnings
 from collections import Counter
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from dewey_embed.errors import ReadError
 from dewey_embed.extras import needs
+from dewey_embed.train.context import Titled, Why, titled
 from dewey_embed.train.corpus_files import cause, find_files, joined, named, read_files, text_column
 from dewey_embed.train.recipe import CorpusRecipe, FilesSource, HubSource
 
@@ -27,24 +27,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CorpusText:
-    """A text of the corpus: `id` is the hash of its content, `source` where it came from."""
+    """A text of the corpus: `id` is the hash of its content, `source` where it came from.
+
+    `titled` holds it by its parts, where its source has titles and it has one.
+    """
 
     id: str
     text: str
     source: str
     held_out: bool
+    titled: Titled | None = None
 
 
 class Corpus:
     """The texts of a recipe's sources; iterating starts from the beginning each time.
 
     `left_out` counts, after a pass, the rows that were no text, too short, or duplicates, and the
-    files that could not be read; these a warning names.
+    files that could not be read; these a warning names. `untitled` counts, of sources with titles,
+    the texts that have none.
     """
 
     def __init__(self, recipe: CorpusRecipe) -> None:
         self.recipe = recipe
         self.left_out: Counter[str] = Counter()
+        self.untitled: Why = Counter()
 
     def __iter__(self) -> Iterator[CorpusText]:
         """Every text once, in the order that the seed gives.
@@ -54,6 +60,7 @@ class Corpus:
 
         """
         self.left_out.clear()
+        self.untitled.clear()
         seen: set[bytes] = set()
         for row in _rows(self.recipe, self.left_out):
             text = row["text"]
@@ -73,7 +80,8 @@ class Corpus:
                 continue
             seen.add(digest)
             held_out = int.from_bytes(digest[:4], "big") < self.recipe.held_out * 2**32
-            yield CorpusText(digest.hex(), text, row["source"], held_out)
+            parts = titled(text, self.untitled) if row["titles"] == "first_line" else None
+            yield CorpusText(digest.hex(), text, row["source"], held_out, parts)
             if self.recipe.max_texts is not None and len(seen) >= self.recipe.max_texts:
                 return
 
@@ -105,7 +113,7 @@ def _rows(recipe: CorpusRecipe, left_out: Counter[str]) -> Iterator[dict[str, An
 
 
 def _mixed(recipe: CorpusRecipe, left_out: Counter[str]) -> IterableDataset:
-    """All sources as one stream of rows `text`, `source`, none of them twice."""
+    """All sources as one stream of rows `text`, `source`, `titles`, none of them twice."""
     with needs("train", "reading a corpus"):
         from datasets import disable_progress_bars, interleave_datasets
     if not sys.stderr.isatty():
@@ -135,7 +143,7 @@ def _files(source: FilesSource, seed: int, left_out: Counter[str]) -> IterableDa
             left_out[kind] += len(found)
             message = f"{source.path}: left out {len(found):,}: {named(found)}"
             warnings.warn(message, UserWarning, stacklevel=2)
-    return _labelled(table.shuffle(seed=seed).to_iterable_dataset(), source.path, source.matching)
+    return _labelled(table.shuffle(seed=seed).to_iterable_dataset(), source.path, source)
 
 
 def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
@@ -153,11 +161,11 @@ def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
             "check corpus.sources.id, subset and split, or give local files"
         ) from None
     shuffled = column.shuffle(seed=recipe.seed, buffer_size=source.shuffle_buffer)
-    return _labelled(shuffled, source.id, source.matching)
+    return _labelled(shuffled, source.id, source)
 
 
 def _labelled(
-    stream: IterableDataset, name: str, matching: re.Pattern[str] | None
+    stream: IterableDataset, name: str, source: FilesSource | HubSource
 ) -> IterableDataset:
     """The stream with its texts joined, so that all sources mix, and where they came from.
 
@@ -167,9 +175,9 @@ def _labelled(
 
     label = name if name.count("/") == 1 else Path(name).name.split(".")[0].rstrip("*_") or name
     texts = stream.map(
-        lambda row: {"text": joined(row["text"]), "source": label},
-        features=Features({"text": Value("string"), "source": Value("string")}),
+        lambda row: {"text": joined(row["text"]), "source": label, "titles": source.titles},
+        features=Features(dict.fromkeys(("text", "source", "titles"), Value("string"))),
     )
-    if matching is None:
+    if (matching := source.matching) is None:
         return texts
     return texts.filter(lambda row: row["text"] is not None and matching.search(row["text"]))

@@ -246,7 +246,7 @@ class HeldOutMeasure:
                     moved["chunk_targets"].cpu().numpy(),
                     whose + texts_before,
                     (batch["ends"] - batch["starts"]).numpy(),
-                    np.array(batch["lengths"]) - 2,
+                    np.array(batch["lengths"][: len(some)]) - 2,
                 )
                 for part, values in zip(parts, row, strict=True):
                     part.append(values)

@@ -33,6 +33,8 @@ PAPER_SPLITTERS: Mapping[SplitterName, float] = {"recursive": 0.7, "words": 0.3}
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
+ContextTop = Literal["title", "title_and_lead", "lead"]
+
 
 class Section(Settings):
     """A section of a recipe: its numbers are finite."""
@@ -56,6 +58,10 @@ DATA = "data/"
 """Where the recipes in recipes/ look for texts; `--data` names another folder."""
 
 
+Titles = Literal["first_line"]
+"""Where a source's texts have their titles; `first_line` is one with an empty line below it."""
+
+
 class FilesSource(Section):
     """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob.
 
@@ -66,6 +72,7 @@ class FilesSource(Section):
     kind: Literal["files"] = "files"
     path: str
     text: str = "text"
+    titles: Titles | None = None
     matching: re.Pattern[str] | None = None
     weight: float = Field(default=1.0, gt=0)
     licence: str = ""
@@ -79,6 +86,7 @@ class HubSource(Section):
     subset: str | None = None
     split: str = "train"
     text: str = "text"
+    titles: Titles | None = None
     matching: re.Pattern[str] | None = None
     weight: float = Field(default=1.0, gt=0)
     licence: str = ""
@@ -139,6 +147,29 @@ class SplitRecipe(Section):
         if min(self.crop_tokens) < 8:
             raise ValueError(f"crop_tokens {min(self.crop_tokens)} is too short; use 8 or more")
         return self
+
+
+CONTEXT_TOPS: Mapping[ContextTop, float] = {"title": 0.7, "title_and_lead": 0.2, "lead": 0.1}
+
+
+class ContextRecipe(Section):
+    """Targets of chunks that know their document, for texts of sources with `titles`.
+
+    The share `texts` of those is cut into crops of `crop_tokens` under a top, drawn by the weights
+    of `tops`: the title, the title and the text's lead sentence, or a lead sentence that names the
+    title. A chunk's target is the teacher's vector of title, heading and chunk; with
+    `title_and_lead` that of the lead, too. Of the crops, the share `masked` has no mention of the
+    title. A chunk's context has at most `max_tokens` student tokens. Each crop has up to
+    `questions_per_crop` questions, for the contrastive terms of the loss.
+    """
+
+    texts: Share = 0.5
+    crop_tokens: dict[int, float] = Field(default_factory=lambda: {2048: 1.0})
+    crops_per_text: int = Field(default=4, gt=0)
+    tops: dict[ContextTop, float] = Field(default_factory=lambda: dict(CONTEXT_TOPS))
+    masked: Share = 0.5
+    max_tokens: int = Field(default=32, gt=0)
+    questions_per_crop: int = Field(default=0, ge=0)
 
 
 SPEED_KEYS = ("batch_texts", "retries", "timeout_s", "requests_per_minute", "parallel_requests")
@@ -358,6 +389,7 @@ class Recipe(Settings):
     base: BaseRecipe | None = None
     corpus: CorpusRecipe
     split: SplitRecipe = SplitRecipe()
+    context: ContextRecipe | None = None
     teacher: AnyTeacherRecipe
     targets: TargetsRecipe = TargetsRecipe()
     loss: LossRecipe = LossRecipe()
@@ -368,10 +400,17 @@ class Recipe(Settings):
     def _has_one_start(self) -> Self:
         if self.loss.weights["cosine_parts"] and self.targets.part_tokens is None:
             raise ValueError("loss.cosine_parts needs targets.part_tokens, such as 16")
-        if self.split.chunk_tokens[1] > self.teacher.max_tokens:
+        longest = self.split.chunk_tokens[1]
+        if longest > self.teacher.max_tokens:
             raise ValueError(
-                f"split.chunk_tokens goes up to {self.split.chunk_tokens[1]}, but the teacher "
-                f"reads {self.teacher.max_tokens} tokens; lower it"
+                f"split.chunk_tokens goes up to {longest}, but the teacher reads "
+                f"{self.teacher.max_tokens} tokens; lower it"
+            )
+        if self.context and longest + self.context.max_tokens > self.teacher.max_tokens:
+            raise ValueError(
+                f"split.chunk_tokens goes up to {longest} and context.max_tokens is "
+                f"{self.context.max_tokens}, but the teacher reads {self.teacher.max_tokens} "
+                "tokens of both together; lower one"
             )
         if (self.model is None) != (self.warm_start is None) or (self.model is None) == (
             self.base is None
@@ -418,6 +457,7 @@ class Recipe(Settings):
                 mode="json", exclude={"max_texts": True, "sources": {"__all__": {"licence"}}}
             ),
             "split": self.split.model_dump(mode="json"),
+            "context": self.context and self.context.model_dump(mode="json"),
             "teacher": self.teacher.model_dump(mode="json", exclude=set(SPEED_KEYS)),
             "targets": self.targets.model_dump(mode="json"),
         }

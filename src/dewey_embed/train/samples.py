@@ -11,8 +11,9 @@ titles and keywords as the other, and a crop is as short as neither.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -20,8 +21,9 @@ from numpy.random import Generator
 
 from dewey_embed.text.splitter import split
 from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.train.context import Question, Surroundings, Titled, Why, masked, names, questions
 from dewey_embed.train.corpus import CorpusText
-from dewey_embed.train.recipe import SplitRecipe
+from dewey_embed.train.recipe import ContextRecipe, ContextTop, SplitRecipe
 
 NUM_SPECIAL = 2
 """CLS and SEP, which stand around every crop."""
@@ -55,35 +57,59 @@ class Draw:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A crop's text and the characters of its chunks, (start, end) within that text."""
+    """A crop's text and the characters of its chunks, (start, end) within that text.
+
+    `contexts` is empty, or holds what the teacher reads before each chunk ("" for nothing);
+    `questions` are answered by characters of the text.
+    """
 
     id: str
     source: str
     text: str
     spans: list[tuple[int, int]]
     draw: Draw
+    contexts: list[str] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
 
     def chunks(self) -> list[str]:
         """The chunks' texts, in order."""
         return [self.text[start:end] for start, end in self.spans]
 
+    def prefixes(self) -> list[str]:
+        """What the teacher reads before each chunk, in order; "" for nothing."""
+        if not self.contexts:
+            return [""] * len(self.spans)
+        return [f"{context}. " if context else "" for context in self.contexts]
+
 
 def cut_samples(
-    text: CorpusText, tokenizer: Tokenizer, recipe: SplitRecipe, resplit: int = 0
+    text: CorpusText,
+    tokenizer: Tokenizer,
+    recipe: SplitRecipe,
+    resplit: int = 0,
+    *,
+    context: ContextRecipe | None = None,
+    why: Why | None = None,
 ) -> list[Sample]:
     """The samples of one text; none for one without tokens, or without the sentences it is for.
 
-    Those of every `resplit`, of which 0 is the first cut, are drawn anew.
+    Those of every `resplit`, of which 0 is the first cut, are drawn anew. With `context`, some of
+    a text with a title are contextual; `why` counts chunks and questions that are not.
     """
     again = [resplit] if resplit else []
     random = np.random.default_rng([recipe.seed, int(text.id, 16), *again])
     name = "-".join([text.id, *map(str, again)])
+    if context and text.titled and random.random() < context.texts:
+        counts = Counter[str]() if why is None else why
+        recipes = recipe, context
+        return _contextual(text, name, tokenizer, recipes, random=random, why=counts)
     if recipe.sentences and random.random() < recipe.sentences:
         crop_tokens = SENTENCE_TOKENS[1]
         crops = _sentences(text.text, tokenizer, recipe, random)
     else:
         crop_tokens = _draw(random, recipe.crop_tokens)
-        crops = _crops(text.text, tokenizer, recipe, random, crop_tokens)
+        most, crop_from = recipe.crops_per_text, recipe.crop_from
+        crops = _crops(text.text, tokenizer, random, crop_tokens, most=most, crop_from=crop_from)
     samples = []
     for number, (char_start, char_end) in enumerate(crops):
         crop = text.text[char_start:char_end]
@@ -93,6 +119,68 @@ def cut_samples(
             draw = Draw(char_start, crop_tokens, splitter, size, overlap)
             samples.append(Sample(f"{name}-{number}", text.source, crop, spans, draw))
     return samples
+
+
+def _contextual(
+    text: CorpusText,
+    name: str,
+    tokenizer: Tokenizer,
+    recipes: tuple[SplitRecipe, ContextRecipe],
+    *,
+    random: Generator,
+    why: Why,
+) -> list[Sample]:
+    """The samples of a text with a title, whose chunks have contexts."""
+    split_recipe, recipe = recipes
+    parts = text.titled
+    assert parts is not None
+    crop_tokens = _draw(random, recipe.crop_tokens)
+    room = max(8, crop_tokens - recipe.max_tokens)
+    kind = _draw(random, recipe.tops)
+    if kind != "title" and not (parts.lead and (kind != "lead" or names(parts.lead, parts.title))):
+        why["no lead sentence"] += 1
+        kind = "title"
+    crops = _crops(parts.body, tokenizer, random, room, most=recipe.crops_per_text)
+    samples = []
+    for number, (start, end) in enumerate(crops):
+        crop = parts.body[start:end]
+        top, about = _top(parts, kind, holds_lead=start == 0)
+        if kind != "lead" and random.random() < recipe.masked:
+            crop = masked(crop, parts.title, random, why)
+        cut = _chunks(crop, tokenizer, split_recipe, random)
+        if cut is None:
+            continue
+        spans, splitter, size, overlap = cut
+        around = Surroundings(crop, about)
+        contexts = [around.of_chunk(first, last, why) for first, last in spans]
+        asked = questions(around, spans, recipe.questions_per_crop, random, why)
+        samples.append(
+            Sample(
+                f"{name}-{number}",
+                text.source,
+                top + crop,
+                [(first + len(top), last + len(top)) for first, last in spans],
+                Draw(start, crop_tokens, splitter, size, overlap),
+                [_first_tokens(each, recipe.max_tokens, tokenizer) for each in contexts],
+                [one._replace(start=one.start + len(top), end=one.end + len(top)) for one in asked],
+            )
+        )
+    return samples
+
+
+def _top(parts: Titled, kind: ContextTop, *, holds_lead: bool) -> tuple[str, list[str]]:
+    """What the student reads above a crop, and what the teacher reads before each chunk."""
+    above = [] if kind == "lead" else [parts.title]
+    if kind != "title" and not holds_lead:  # else the crop begins with it
+        above.append(parts.lead)
+    about = [parts.title, parts.lead] if kind == "title_and_lead" else [parts.title]
+    return "".join(f"{each}\n\n" for each in above), about
+
+
+def _first_tokens(text: str, most: int, tokenizer: Tokenizer) -> str:
+    """The beginning of a text that has at most so many tokens."""
+    offsets = tokenizer.encode([text])[0].offsets
+    return text if len(offsets) <= most else text[: int(offsets[most - 1, 1])]
 
 
 def _sentences(
@@ -124,7 +212,13 @@ def _clause(text: str, sentence: tuple[int, int], random: Generator) -> tuple[in
 
 
 def _crops(
-    text: str, tokenizer: Tokenizer, recipe: SplitRecipe, random: Generator, crop_tokens: int
+    text: str,
+    tokenizer: Tokenizer,
+    random: Generator,
+    crop_tokens: int,
+    *,
+    most: int,
+    crop_from: str = "anywhere",
 ) -> list[tuple[int, int]]:
     """Characters of each crop: the whole text where it fits, else windows that do not overlap."""
     tokens = tokenizer.encode([text])[0]
@@ -132,8 +226,8 @@ def _crops(
     if len(tokens) <= room:
         return [(0, len(text))]
     slots = len(tokens) // room
-    count = min(recipe.crops_per_text, slots)
-    if recipe.crop_from == "start":
+    count = min(most, slots)
+    if crop_from == "start":
         starts = np.arange(count) * room
     else:
         slack = random.integers(0, len(tokens) - slots * room + 1)

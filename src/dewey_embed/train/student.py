@@ -17,6 +17,7 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.engine import train_in_int8, train_with_kernels
 from dewey_embed.model.packing import Packed
 from dewey_embed.model.pooling import RunningSums
+from dewey_embed.single_vectors import SINGLE_VECTORS
 from dewey_embed.train.loss_terms import LOSS_TERMS, Batch
 from dewey_embed.train.recipe import LossRecipe, Recipe
 from dewey_embed.train.schedule import zero_output_projections
@@ -120,28 +121,41 @@ class Student(nn.Module):
         segment_starts: Tensor,
         segment_ends: Tensor,
         segment_targets: Tensor,
+        question_starts: Tensor,
+        question_ends: Tensor,
+        chunk_places: Tensor,
+        answer_places: Tensor,
         vectors_only: bool = False,
     ) -> dict[str, Tensor]:
         """`loss` and its terms, scalars; or the batch's `cls` (B, D) and `chunks` (C, D).
 
-        `ids` (T,) is a packed row of B sequences of these `lengths`; `starts`, `ends` (C,) are
-        each chunk's tokens in the row, `segment_starts`, `segment_ends` (P,) each segment's;
-        targets are (B, D), (C, D) and (P, D), float32, unit length.
+        `ids` (T,) is a packed row of B texts and Q questions of these `lengths`; `starts`, `ends`
+        (C,) are each chunk's tokens in the row, `segment_starts`, `segment_ends` (P,) each
+        segment's, `question_starts`, `question_ends` (Q,) each question's; targets are (B, D),
+        (C, D) and (P, D), float32, unit length; places are as in `Batch`.
         """
         packed = repacked(ids, lengths)
         hidden_TH = self.model(packed)
         first = packed.cu_seqlens[: len(lengths)]
+        num_texts = len(lengths) - len(question_starts)
         with torch.autocast(ids.device.type, enabled=False):
             cls = self.model.embed(hidden_TH[first])
             spans = RunningSums(hidden_TH).means(
-                torch.cat((starts, segment_starts)), torch.cat((ends, segment_ends))
+                torch.cat((starts, segment_starts, question_starts)),
+                torch.cat((ends, segment_ends, question_ends)),
             )
-            chunks, segments = self.model.embed(spans).split((len(starts), len(segment_starts)))
+            chunks, segments, means = self.model.embed(spans).split(
+                (len(starts), len(segment_starts), len(question_starts))
+            )
+            cls, question_cls = cls.split((num_texts, len(question_starts)))
             if vectors_only:
                 return {"cls": cls, "chunks": chunks}
+            combine = SINGLE_VECTORS[self.model.config.single_vector].combine
             loss, terms = self.alignment(
                 chunks=chunks, chunk_targets=chunk_targets, cls=cls, cls_targets=cls_targets,
                 segments=segments, segment_targets=segment_targets,
+                questions=combine(question_cls, means), chunk_places=chunk_places,
+                answer_places=answer_places,
             )  # fmt: skip
             return {"loss": loss, **terms}
 

@@ -7,9 +7,10 @@ Only what is listed counts, so a killed run loses at most one shard. A folder be
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 from dewey_embed.config import Settings
 from dewey_embed.errors import TargetsError
 from dewey_embed.files import atomic_file, locked, write_json
+from dewey_embed.train.context import Question
 from dewey_embed.train.recipe_file import recipe_diff
 from dewey_embed.train.samples import Draw, Sample
 from dewey_embed.types import Floats, Rows
@@ -44,6 +46,8 @@ class Shard:
     num_samples: int
     num_chunks: int
     num_bytes: int
+    no_context: dict[str, int] = field(default_factory=dict, hash=False)
+    """How many chunks and questions had no context that was wanted, by why."""
 
     @property
     def file(self) -> str:
@@ -112,6 +116,7 @@ class _Manifest(Settings):
     shards: tuple[Shard, ...]
     num_shards: dict[Split, int] | None = None
     left_out: dict[str, int] | None = None
+    untitled: dict[str, int] | None = None
 
 
 def refuse_orphans(path: Path) -> None:
@@ -261,7 +266,14 @@ class TargetsFolder:
         """Whether the file of a listed shard is there; one that was removed is written again."""
         return is_there(self.path / shard.file)
 
-    def write(self, split: Split, number: int, num_texts: int, targets: Sequence[Targets]) -> Shard:
+    def write(
+        self,
+        split: Split,
+        number: int,
+        num_texts: int,
+        targets: Sequence[Targets],
+        no_context: dict[str, int] | None = None,
+    ) -> Shard:
         """Write a shard to disk and list it."""
         path = self.path / Shard(split, number, 0, 0, 0, 0).file
         with atomic_file(path, sync=True) as draft:
@@ -269,7 +281,7 @@ class TargetsFolder:
             pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
         num_chunks = sum(len(one.chunks) for one in targets)
         size = path.stat().st_size
-        shard = Shard(split, number, num_texts, len(targets), num_chunks, size)
+        shard = Shard(split, number, num_texts, len(targets), num_chunks, size, no_context or {})
         with self._manifest() as manifest:
             others = [e for e in manifest["shards"] if (e["part"], e["number"]) != (split, number)]
             manifest["shards"] = [*others, asdict(shard)]
@@ -281,10 +293,26 @@ class TargetsFolder:
         found: dict[str, int] = read_manifest(self.path).get("left_out", {})
         return found
 
-    def finish(self, num_shards: dict[Split, int], left_out: dict[str, int]) -> None:
+    @property
+    def no_context(self) -> dict[str, int]:
+        """How many texts, chunks and questions had no context that was wanted, by why."""
+        manifest = read_manifest(self.path)
+        found = Counter[str](manifest.get("untitled") or {})
+        for shard in listed(manifest):
+            found.update(shard.no_context)
+        return dict(found)
+
+    def finish(
+        self,
+        num_shards: dict[Split, int],
+        left_out: dict[str, int],
+        untitled: dict[str, int] | None = None,
+    ) -> None:
         """Record in the manifest how many shards of each split the corpus makes."""
         with self._manifest() as manifest:
             manifest |= {"num_shards": num_shards, "left_out": left_out}
+            if untitled:
+                manifest["untitled"] = untitled
 
     def read(self, shard: Shard) -> ShardRows:
         """The samples of a shard, in order.
@@ -324,6 +352,8 @@ COLUMNS = (
     *("id", "source", "text", "starts", "ends", "draw"),
     *("whole", "chunks", "part_bounds", "parts"),
 )
+CONTEXT_COLUMNS = ("contexts", "questions")
+"""Which shards of recipes without [context] may lack."""
 VECTORS = ("whole", "chunks", "parts")
 HALVES = pa.list_(pa.float16())
 
@@ -339,6 +369,8 @@ def _to_table(targets: Sequence[Targets]) -> pa.Table:
             "starts": [[start for start, _ in sample.spans] for sample in samples],
             "ends": [[end for _, end in sample.spans] for sample in samples],
             "draw": [json.dumps(asdict(sample.draw)) for sample in samples],
+            "contexts": pa.array([one.contexts for one in samples], pa.list_(pa.string())),
+            "questions": [json.dumps(sample.questions) for sample in samples],
             "whole": pa.array([one.document.astype(np.float16) for one in targets], HALVES),
             "chunks": pa.array([one.chunks.astype(np.float16).ravel() for one in targets], HALVES),
             "part_bounds": [one.segment_bounds.ravel() for one in targets],
@@ -356,7 +388,8 @@ class ShardRows:
 
     def __init__(self, table: pa.Table, path: Path) -> None:
         self._path = path
-        self._columns = {name: table[name].combine_chunks() for name in COLUMNS}
+        there = [name for name in CONTEXT_COLUMNS if name in table.column_names]
+        self._columns = {name: table[name].combine_chunks() for name in (*COLUMNS, *there)}
         for name in VECTORS:
             column = self._columns[name]
             if column.type != HALVES:
@@ -390,6 +423,10 @@ class ShardRows:
             value["text"].as_py(),
             list(spans),
             Draw(**json.loads(value["draw"].as_py())),
+            value["contexts"].as_py() if "contexts" in value else [],
+            [Question(*each) for each in json.loads(value["questions"].as_py())]
+            if "questions" in value
+            else [],
         )
         bounds = np.array(value["part_bounds"].as_py(), np.int64).reshape(-1, 2)
         document = _unit(value["whole"].values.to_numpy())

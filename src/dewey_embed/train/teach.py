@@ -76,12 +76,18 @@ def teach(
     def write(
         split: Split, number: int, texts: list[CorpusText], cuts: SplitRecipe, resplit: int = 0
     ) -> None:
-        samples = [one for text in texts for one in cut_samples(text, tokenizer, cuts, resplit)]
+        context = recipe.context if split != "short" else None
+        why = Counter[str]()
+        samples = [
+            one
+            for text in texts
+            for one in cut_samples(text, tokenizer, cuts, resplit, context=context, why=why)
+        ]
         if teacher is None or reduction is None:
             rows = [untaught(sample) for sample in samples]
         else:
             rows = targets_of(samples, teacher, reduction, tokenizer, recipe)
-        targets.write(split, number, len(texts), rows)
+        targets.write(split, number, len(texts), rows, dict(why))
 
     # a shard that was the last, before the corpus grew, may have too few texts
     done = {
@@ -103,7 +109,8 @@ def teach(
                     write(split, number, texts, recipe.split, resplit)
             advance(len(texts))
     counts["short"] = counts["held_out"]
-    targets.finish(dict(counts), dict(corpus.left_out))
+    untitled = dict(corpus.untitled) if recipe.context else {}
+    targets.finish(dict(counts), dict(corpus.left_out), untitled)
     return targets
 
 
@@ -216,8 +223,8 @@ def _first_chunks(recipe: Recipe, tokenizer: Tokenizer) -> list[str]:
     """The first chunks of the corpus, as many as a reduction is fitted on."""
     chunks: list[str] = []
     for text in Corpus(recipe.corpus):
-        for sample in cut_samples(text, tokenizer, recipe.split):
-            chunks += sample.chunks()
+        for sample in cut_samples(text, tokenizer, recipe.split, context=recipe.context):
+            chunks += map("".join, zip(sample.prefixes(), sample.chunks(), strict=True))
         if len(chunks) >= recipe.teacher.pca_texts:
             break
     return chunks[: recipe.teacher.pca_texts]

@@ -180,9 +180,12 @@ def request_for(
 
     """
     chunks = [chunk for sample in samples for chunk in sample.chunks()]
+    prefixes = [prefix for sample in samples for prefix in sample.prefixes()]
     documents = plan_document_targets(samples, tokens, recipe.teacher)
-    places: dict[str, int] = {}
-    rows = [places.setdefault(text, len(places)) for text in (*chunks, *documents.texts)]
+    texts = [*zip(prefixes, chunks, strict=True), *(("", text) for text in documents.texts)]
+    places: dict[tuple[str, str], int] = {}
+    rows = [places.setdefault(text, len(places)) for text in texts]
+    joined = ["".join(text) for text in places]
     segments = None
     if (part_tokens := recipe.targets.part_tokens) is not None:
         if not isinstance(teacher, SegmentTeacher):
@@ -190,9 +193,10 @@ def request_for(
                 f"targets.part_tokens is set, but the teacher {teacher.name} only gives whole "
                 "vectors; leave it out"
             )
-        segments = _segments(samples, tokens, rows, teacher.tokenize(list(places)), part_tokens)
+        read = teacher.tokenize(joined, [prefix for prefix, _ in places])
+        segments = _segments(samples, tokens, rows, read, part_tokens)
     return TeacherRequest(
-        list(places), torch.tensor(rows), len(samples), len(chunks), documents, segments
+        joined, torch.tensor(rows), len(samples), len(chunks), documents, segments
     )  # fmt: skip
 
 

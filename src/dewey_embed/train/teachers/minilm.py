@@ -56,23 +56,36 @@ class MiniLM:
         vectors: Floats = self.embed_rows(self.tokenize(texts), None)[0].cpu().numpy()
         return vectors
 
-    def tokenize(self, texts: Sequence[str]) -> TokenRows:
-        """The texts as its model reads them, each from CLS to SEP."""
+    def tokenize(self, texts: Sequence[str], contexts: Sequence[str] = ()) -> TokenRows:
+        """The texts as its model reads them, each from CLS to SEP.
+
+        With `contexts` (N), each text begins with its context, which ends in white space or "".
+        """
         encodings = self._tokenizer.encode_batch_fast(list(texts))
         lengths = np.array([len(encoding) for encoding in encodings], np.int64)
+        heads = np.zeros(len(lengths), np.int64)
+        if any(contexts):
+            distinct = dict.fromkeys(contexts)
+            sizes = {
+                context: len(encoding) - NUM_SPECIAL
+                for context, encoding in zip(
+                    distinct, self._tokenizer.encode_batch_fast(list(distinct)), strict=True
+                )
+            }
+            heads = np.minimum([sizes[each] for each in contexts], lengths - NUM_SPECIAL)
         ids = np.empty(int(lengths.sum()), np.int64)
         end = 0
         for encoding, length in zip(encodings, lengths.tolist(), strict=True):
             ids[end : end + length] = encoding.ids
             end += length
-        return TokenRows(ids, lengths)
+        return TokenRows(ids, lengths, heads)
 
     @torch.no_grad()  # not inference_mode: its vectors take part in a loss
     def embed_rows(self, rows: TokenRows, part_tokens: int | None) -> tuple[Tensor, Tensor]:
         """(N, K) and (P, K) float32, unit length, where its model is: texts, and their segments.
 
-        What CLS and SEP add to a text's mean is shared out evenly among its tokens, so that the
-        mean of all tokens is the text's vector, whatever its segments.
+        What CLS, SEP and its context add to a text's mean is shared out evenly among its other
+        tokens, so that their mean is the text's vector, whatever its segments.
         """
         counts = 0 * rows.lengths if part_tokens is None else -(-rows.sizes // part_tokens)
         first_of = np.concatenate(([0], np.cumsum(counts)))
@@ -86,7 +99,8 @@ class MiniLM:
             places = _places(
                 first_of, counts, numbers, -(-(states_NTH.shape[1] - 1) // part_tokens)
             )
-            sums = _part_sums(states_NTH, self._there(rows.sizes[numbers]), part_tokens)
+            heads, sizes = (self._there(each[numbers]) for each in (rows.contexts, rows.sizes))
+            sums = _part_sums(states_NTH, heads, sizes, part_tokens)
             where, kept = (self._there(place) for place in places)
             segments[where] = F.normalize(sums.flatten(0, 1)[kept], dim=-1)
         return vectors, segments
@@ -122,14 +136,18 @@ class MiniLM:
             yield numbers, states.last_hidden_state.float(), mask_NT.unsqueeze(2)
 
 
-def _part_sums(states_NTH: Tensor, sizes_N: Tensor, part_tokens: int) -> Tensor:
-    """(N, J, H): sums over every `part_tokens` tokens, each with its share of CLS and SEP."""
-    rows = torch.arange(len(sizes_N), device=sizes_N.device)
-    special_NH = states_NTH[:, 0] + states_NTH[rows, sizes_N + 1]
-    share_N1H = (special_NH / sizes_N.clamp(min=1).unsqueeze(1)).unsqueeze(1)
+def _part_sums(states_NTH: Tensor, heads_N: Tensor, sizes_N: Tensor, part_tokens: int) -> Tensor:
+    """(N, J, H): sums over every `part_tokens` tokens, each with its share of what is around.
+
+    Around a text's own `sizes_N` tokens are CLS and the `heads_N` of its context before, and SEP.
+    """
     column = torch.arange(states_NTH.shape[1] - 1, device=sizes_N.device)
+    own_NT = 1 + heads_N.unsqueeze(1) + column
     is_token_NT1 = (column < sizes_N.unsqueeze(1)).unsqueeze(2)
-    own_NTH = (states_NTH[:, 1:] + share_N1H) * is_token_NT1
+    place_NT1 = own_NT.clamp(max=states_NTH.shape[1] - 1).unsqueeze(2)
+    own_NTH = states_NTH.gather(1, place_NT1.expand(-1, -1, states_NTH.shape[2])) * is_token_NT1
+    around_NH = states_NTH.sum(1) - own_NTH.sum(1)
+    own_NTH += is_token_NT1 * (around_NH / sizes_N.clamp(min=1).unsqueeze(1)).unsqueeze(1)
     filled = F.pad(own_NTH, (0, 0, 0, -own_NTH.shape[1] % part_tokens))
     sums: Tensor = filled.unflatten(1, (-1, part_tokens)).sum(2)
     return sums

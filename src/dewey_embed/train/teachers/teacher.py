@@ -93,15 +93,20 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Texts as a teacher reads them: `ids` (T,) of all one after another, `lengths` (N,); int64."""
+    """Texts as a teacher reads them: `ids` (T,) of all one after another, `lengths` (N,); int64.
+
+    Of a text, the first tokens may be its context, which is read and has no segments: `contexts`
+    (N,) says how many.
+    """
 
     ids: Rows
     lengths: Rows
+    contexts: Rows
 
     @property
     def sizes(self) -> Rows:
-        """(N,) tokens of each text without CLS and SEP."""
-        sizes: Rows = self.lengths - NUM_SPECIAL
+        """(N,) tokens of each text without CLS, its context and SEP."""
+        sizes: Rows = self.lengths - NUM_SPECIAL - self.contexts
         return sizes
 
 
@@ -109,15 +114,19 @@ class TokenRows:
 class SegmentTeacher(Protocol):
     """A teacher that pools by mean, and can say what it pooled."""
 
-    def tokenize(self, texts: Sequence[str]) -> TokenRows:
-        """The texts as its model reads them; needs no device, so that any process may do it."""
+    def tokenize(self, texts: Sequence[str], contexts: Sequence[str] = ()) -> TokenRows:
+        """The texts as its model reads them; needs no device, so that any process may do it.
+
+        With `contexts` (N), each text begins with its context, which ends in white space or "".
+        """
         ...
 
     def embed_rows(self, rows: TokenRows, part_tokens: int | None) -> tuple[Tensor, Tensor]:
         """(N, K) and (P, K) float32, unit length, where its model is: texts, and their segments.
 
-        A text has ⌈size/part_tokens⌉ of them, part j of its tokens from j·part_tokens on, and
-        those of all texts come one after another; without `part_tokens` there are none.
+        A text has ⌈size/part_tokens⌉ of them, part j of its tokens after its context from
+        j·part_tokens on, and those of all texts come one after another; without `part_tokens` there
+        are none.
         """
         ...
 
