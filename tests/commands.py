@@ -101,7 +101,7 @@ def _run(arguments, streams, cwd, environment):
     main()
 
 
-def dewey(*arguments, stdin=None, cwd=None, timeout=120, **environment):
+def dewey(*arguments, stdin=None, cwd=None, timeout=300, **environment):
     """A finished run: its exit code, standard output and standard error."""
     run = Dewey(*arguments, stdin=stdin, cwd=cwd, **environment)
     try:
@@ -115,7 +115,7 @@ def started_from_nothing(*arguments, **environment):
     """A finished run of a new interpreter, as a shell would start it."""
     return subprocess.run(
         [sys.executable, "-m", "dewey_embed.cli", *map(str, arguments)],
-        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment},
     )  # fmt: skip
 

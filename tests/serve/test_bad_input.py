@@ -132,13 +132,13 @@ def test_an_empty_list_is_refused(mini_client, path):
 
 @pytest.mark.parametrize("path", BODIES)
 def test_a_hundred_thousand_inputs_are_refused_with_both_numbers(mini_client, path):
-    started = time.perf_counter()
+    started = time.process_time()  # not that of other work on the machine
     words = refused(post(mini_client, path, BODIES[path](["rent"] * 100_000)), *TOO_MUCH)
     assert "100,000" in words
     assert "2,048" in words
     wrong = post(mini_client, path, BODIES[path]([None] * 100_000))
     refused(wrong, 422)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_a_hundred_thousand_inputs_are_refused_with_both_numbers(mini_client, pa
     ],
 )
 def test_ten_megabytes_of_one_word_are_refused_with_both_numbers(mini_client, path):
-    started = time.perf_counter()
+    started = time.process_time()
     words = refused(post(mini_client, path, BODIES[path](["a" * 10_000_000])), *TOO_MUCH)
     assert "tokens" in words
     assert "16,384" in words if path == "/embed_all" else "131,07" in words
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
 
 
 @pytest.mark.parametrize(

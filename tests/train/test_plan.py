@@ -229,6 +229,14 @@ def test_amounts_follow_the_recipe():
     assert half.tokens == 1500 * SENTENCE_LENGTH + 250 * 402 + 750 * 202
     clauses = planned(a_recipe(split=split | sentences | {"clauses": 1.0})).amounts
     assert half.tokens - clauses.tokens == 1500 * (SENTENCE_LENGTH - CLAUSE_LENGTH)
+    sources = [
+        {"kind": "files", "path": "a", "titles": "first_line"},
+        {"kind": "files", "path": "b", "weight": 3},
+    ]
+    context = {"texts": 0.8, "crop_tokens": {102: 1.0}, "crops_per_text": 5, "max_tokens": 8}
+    known = planned(a_recipe(split=split, context=context, corpus={"sources": sources})).amounts
+    assert known.samples == 800 + 0.2 * 1000 * 5
+    assert known.tokens == 0.8 * amounts.tokens + 0.2 * 1000 * 5 * 102
     thrice = planned(a_recipe(split=split | {"resplits": 2}, corpus={"held_out": 0.1}))
     assert thrice.amounts.samples == 100 + 3 * 900
     assert thrice.amounts.texts == 1000

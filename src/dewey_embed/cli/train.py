@@ -110,6 +110,13 @@ def teach(
     if written.left_out:
         reasons = (f"{count:,} {reason}" for reason, count in sorted(written.left_out.items()))
         console.echo(f"left out of the corpus: {', '.join(reasons)}")
+    if read.context is not None:
+        contextual = sum(shard.num_contextual for shard in shards)
+        reasons = (f"{count:,} {reason}" for reason, count in sorted(written.no_context.items()))
+        console.echo(
+            f"chunks that know their document: {contextual:,}; "
+            f"no context: {', '.join(reasons) or 'none'}"
+        )
     if read.teacher.reduce != "none" and not read.targets.on_the_fly:
         kept = kept_structure(read, run.start, run.targets)
         console.echo(

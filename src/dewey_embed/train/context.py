@@ -18,6 +18,9 @@ from numpy.random import Generator
 
 MOST_TITLE_CHARACTERS = 200
 
+MOST_WORDS_WITH_STOP = 8
+"""Words of a first line from which on a full stop makes it a sentence, and no title."""
+
 _FILE_NAME = re.compile(r"[\w\-. ]*\w\.[a-z]\w{1,4}", re.IGNORECASE)
 _HEADING = re.compile(r"(?m)^[^\S\n]*(?=\S{2})(?![-*•|>\d])([^\n.:;,!?|]{2,60})[.:]?[^\S\n]*$")
 _SENTENCE = re.compile(r"\S(?:[^\n.!?]|[.!?](?!\s))*[.!?]?")
@@ -68,7 +71,8 @@ def titled(text: str, why: Why) -> Titled | None:
     """
     line, blank, body = text.partition("\n\n")
     title, body = line.strip(), body.strip()
-    if not blank or "\n" in title or not _WORD.search(title):
+    is_sentence = title.endswith(".") and len(title.split()) > MOST_WORDS_WITH_STOP
+    if not blank or "\n" in title or is_sentence or not _WORD.search(title):
         why["no title"] += 1
     elif _FILE_NAME.fullmatch(title):
         why["title is a file name"] += 1
@@ -200,6 +204,6 @@ def _mentions(title: str) -> re.Pattern[str]:
     """What finds the title without its qualifier, and each of its longer capitalised words."""
     bare = _QUALIFIER.sub("", title) or title
     words = [word for word in _WORD.findall(bare) if len(word) > 3 and word[0].isupper()]
-    whole = re.escape(bare).replace(r"\ ", r"\s+")
-    options = [rf"(?i:{whole})", *(re.escape(word) for word in words)]
-    return re.compile(rf"\b(?:{'|'.join(options)})(?:'s|’s)?(?!\w)")
+    wholes = [r"\s+".join(map(re.escape, each.split())) for each in (title, bare)]
+    options = [*(rf"(?i:{whole})" for whole in wholes), *map(re.escape, words)]
+    return re.compile(rf"(?<!\w)(?:{'|'.join(options)})(?:'s|’s)?(?!\w)")

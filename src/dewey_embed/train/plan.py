@@ -14,7 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from dewey_embed.errors import ConfigError
-from dewey_embed.train.recipe import EndpointTeacher, PackageTeacher, Recipe, SplitRecipe
+from dewey_embed.train.recipe import (
+    ContextRecipe,
+    EndpointTeacher,
+    PackageTeacher,
+    Recipe,
+    SplitRecipe,
+)
 from dewey_embed.train.samples import NUM_SPECIAL
 from dewey_embed.train.shape import Shape, student_shape
 
@@ -210,7 +216,7 @@ def make_plan(
         raise ConfigError("the recipe has no corpus.max_texts; say how many texts with --texts")
     training, on_the_fly = recipe.training, recipe.targets.on_the_fly
     shape = student_shape(recipe)
-    crops = crops_per_text(recipe.split, text_tokens)
+    crops = crops_per_text(recipe, text_tokens)
     amounts = count_amounts(recipe, crops, texts)
     student_tokens = _student_tokens(recipe, amounts)
     train_flops = _mean_over_run(recipe, lambda shape: shape.mean_flops_per_token(crops))
@@ -275,20 +281,39 @@ CLAUSE_LENGTH = 14
 """The same of a clause."""
 
 
-def crops_per_text(split: SplitRecipe, text_tokens: int | None) -> list[tuple[int, float]]:
-    """Lengths of samples with CLS and SEP, and how many of each a text gives in the mean."""
-    share = (1 - split.sentences) / sum(split.crop_tokens.values())
+def contextual_share(recipe: Recipe) -> float:
+    """The share of the texts whose chunks have contexts, if all texts of sources have titles."""
+    if recipe.context is None:
+        return 0.0
+    sources = recipe.corpus.sources
+    titled = sum(source.weight for source in sources if source.titles)
+    return recipe.context.texts * titled / sum(source.weight for source in sources)
+
+
+def crops_per_text(recipe: Recipe, text_tokens: int | None) -> list[tuple[int, float]]:
+    """Lengths of samples with CLS and SEP, and how many of each a text gives in the mean.
+
+    Questions are left out: they are as short as clauses, and few.
+    """
+    split, contextual = recipe.split, contextual_share(recipe)
     crops = []
     if split.sentences:
         length = round(SENTENCE_LENGTH + split.clauses * (CLAUSE_LENGTH - SENTENCE_LENGTH))
-        crops.append((length, split.sentences * split.sentences_per_text))
-    for length, weight in split.crop_tokens.items():
-        room, count = length - NUM_SPECIAL, split.crops_per_text
-        if text_tokens is not None:
-            count = max(1, min(count, text_tokens // room))
-            room = min(room, text_tokens)
-        if weight:
-            crops.append((room + NUM_SPECIAL, weight * share * count))
+        crops.append((length, (1 - contextual) * split.sentences * split.sentences_per_text))
+    kinds: list[tuple[SplitRecipe | ContextRecipe, float]] = [
+        (split, (1 - contextual) * (1 - split.sentences))
+    ]
+    if recipe.context is not None:
+        kinds.append((recipe.context, contextual))
+    for kind, share in kinds:
+        whole = sum(kind.crop_tokens.values())
+        for length, weight in kind.crop_tokens.items():
+            room, count = length - NUM_SPECIAL, kind.crops_per_text
+            if text_tokens is not None:
+                count = max(1, min(count, text_tokens // room))
+                room = min(room, text_tokens)
+            if weight:
+                crops.append((room + NUM_SPECIAL, weight / whole * share * count))
     return crops
 
 
@@ -318,7 +343,10 @@ def chunks_of(num_tokens: int, split: SplitRecipe) -> tuple[float, float]:
 
 
 def count_amounts(recipe: Recipe, crops: Sequence[tuple[int, float]], texts: int) -> Amounts:
-    """How much the corpus comes to, held-out texts among them: the teacher reads these, too."""
+    """How much the corpus comes to, held-out texts among them: the teacher reads these, too.
+
+    Contexts are left out of what it reads.
+    """
     samples = chunks = tokens = teacher_tokens = 0.0
     cuts = 1 + recipe.split.resplits * (1 - recipe.corpus.held_out)
     for length, per_text in ((length, each * cuts) for length, each in crops):

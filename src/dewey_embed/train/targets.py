@@ -46,6 +46,7 @@ class Shard:
     num_samples: int
     num_chunks: int
     num_bytes: int
+    num_contextual: int = 0
     no_context: dict[str, int] = field(default_factory=dict, hash=False)
     """How many chunks and questions had no context that was wanted, by why."""
 
@@ -281,7 +282,10 @@ class TargetsFolder:
             pq.write_table(table, draft, compression="zstd", write_page_checksum=True)
         num_chunks = sum(len(one.chunks) for one in targets)
         size = path.stat().st_size
-        shard = Shard(split, number, num_texts, len(targets), num_chunks, size, no_context or {})
+        contextual = sum(bool(each) for one in targets for each in one.sample.contexts)
+        shard = Shard(
+            split, number, num_texts, len(targets), num_chunks, size, contextual, no_context or {}
+        )
         with self._manifest() as manifest:
             others = [e for e in manifest["shards"] if (e["part"], e["number"]) != (split, number)]
             manifest["shards"] = [*others, asdict(shard)]
