@@ -27,12 +27,19 @@ held_out = 0.15
 [[corpus.sources]]
 kind = "files"
 path = "{corpus}"
+titles = "first_line"
 
 [split]
 crop_tokens = {{ 64 = 0.5, 128 = 0.5 }}
 crops_per_text = 2
 chunk_tokens = [16, 48]
 overlap = [0.3, 0.6]
+
+[context]
+texts = 0.5
+crop_tokens = {{ 64 = 0.5, 128 = 0.5 }}
+max_tokens = 16
+questions_per_crop = 2
 
 [teacher]
 kind = "sentence-transformers"
@@ -42,6 +49,10 @@ dtype = "float32"
 
 [targets]
 shard_texts = 8
+
+[loss]
+in_sequence = 0.1
+in_batch = 0.1
 
 [training]
 learning_rate = 1e-3
@@ -103,8 +114,11 @@ def write_teacher(folder: Path) -> None:
 
 
 def write_corpus(path: Path) -> None:
-    """The Python language reference's topics, one JSON line each."""
-    lines = [json.dumps({"text": text}) for _, text in sorted(topics.items())]
+    """The Python language reference's topics under their names, one JSON line each."""
+    lines = [
+        json.dumps({"text": f"{name.capitalize()}\n\n{text}"})
+        for name, text in sorted(topics.items())
+    ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

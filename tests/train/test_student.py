@@ -22,12 +22,20 @@ WATCHED = "model.backbone.layers.1.attn.Wqkv.weight"
 
 @pytest.fixture(scope="module")
 def taught(tiny, tmp_path_factory):
-    """The tiny recipe, its started model, a batch maker, and its training samples."""
+    """The tiny recipe, its started model, a batch maker, and its training samples.
+
+    The first of these are of texts with questions and without.
+    """
     root = tmp_path_factory.mktemp("taught")
     recipe = read_recipe(tiny.recipe)
     start = start_folder(recipe, root / "start")
     targets = teach(recipe, start, root / "targets")
-    return recipe, start, Collator(start_tokenizer(start)), SampleSet(targets, "train")
+    samples = list(SampleSet(targets, "train"))
+    asked, others = (
+        [one for one in samples if bool(one.sample.questions) == has] for has in (True, False)
+    )
+    mixed = [one for pair in zip(asked, others, strict=False) for one in pair]
+    return recipe, start, Collator(start_tokenizer(start)), mixed
 
 
 def gradients(model, batch):
@@ -63,10 +71,10 @@ def test_who_asks_for_int8_where_there_are_no_kernels_is_told_so(tiny) -> None:
     assert type(model.model.backbone.layers[0].mlp.Wi) is torch.nn.Linear
 
 
-@pytest.mark.parametrize("term", ["cosine_cls", "cosine_chunks", "similarity_chunks"])
+@pytest.mark.parametrize("term", ["cosine_cls", "cosine_chunks", "in_sequence", "in_batch"])
 def test_every_term_alone_moves_the_layers(taught, term) -> None:
     recipe, start, collate, samples = taught
-    zero = dict.fromkeys(("cosine_cls", "cosine_chunks", "similarity_cls", "similarity_chunks"), 0)
+    zero = dict.fromkeys(recipe.loss.weights, 0)
     alone = recipe.model_copy(update={"loss": recipe.loss.model_copy(update={**zero, term: 1.0})})
     found = gradients(build_student(alone, start), collate([samples[i] for i in range(4)]))
     assert found[WATCHED].abs().max() > 0
@@ -80,7 +88,7 @@ def test_vectors_are_naive_means_of_each_text_alone(taught) -> None:
     batch = collate(chosen)
     found = model(**batch, vectors_only=True)
     row, chunk = 0, 0
-    for number, length in enumerate(batch["lengths"]):
+    for number, length in enumerate(batch["lengths"][: len(chosen)]):
         alone = model.model(repacked(batch["ids"][row : row + length], (length,)))[:length]
         expected = model.model.embed(alone[:1])
         torch.testing.assert_close(found["cls"][number : number + 1], expected)
@@ -148,6 +156,7 @@ def test_two_processes_have_the_gradients_of_one_with_both_batches(taught, tmp_p
     run_in_two(one_process, taught, shares, str(results))
     together = torch.load(results)
     batch = collate([samples[i] for i in range(5)])
+    assert len(batch["answer_places"]) > 3
     for balance in BALANCES:
         alone = gradients(build_student(balanced(recipe, balance), start), batch)
         assert together[balance].keys() == alone.keys()
