@@ -118,6 +118,46 @@ def test_a_long_text_is_read_in_windows_and_the_result_says_so(model):
     np.testing.assert_allclose(document.pool(ranges), document.chunks, atol=1e-6)
 
 
+def test_a_title_is_read_above_a_text_and_is_in_no_span(model):
+    text, title = TEXTS[0], "On tides [SEP]"
+    document = model.encode_document(text, titles=title, chunk_tokens=24, chunk_overlap=6)
+    plain = model.encode_document(text, chunk_tokens=24, chunk_overlap=6)
+    assert document.spans == plain.spans
+    assert document.num_tokens == plain.num_tokens
+    joined = f"{title}\n\n{text}"
+    ranges = [(s.char_start + len(title) + 2, s.char_end + len(title) + 2) for s in plain.spans]
+    whole = model.encode_document(joined, spans=[*ranges, (len(title) + 2, len(joined))])
+    np.testing.assert_allclose(document.chunks, whole.chunks[:-1], atol=1e-6)
+    np.testing.assert_allclose(document.vector, whole.chunks[-1], atol=1e-6)
+    assert np.abs(document.chunks - plain.chunks).max() > 1e-3
+
+
+def test_a_title_is_read_above_every_window():
+    short = Dewey.load(dtype="float32", max_tokens=100)
+    options = {"chunk_tokens": 24, "chunk_overlap": 6}
+    titled = short.encode_document(TEXTS[3], titles="Tides", **options)
+    plain = short.encode_document(TEXTS[3], **options)
+    assert titled.overflow == plain.overflow == "windows"
+    assert (np.abs(titled.chunks - plain.chunks).max(1) > 1e-3).all()
+
+
+def test_titles_are_one_for_each_text_and_cut_where_they_are_long(model):
+    texts = [TEXTS[0], TEXTS[1]]
+    both = model.encode_document(texts, titles=["", "Tides"])
+    apart = [model.encode_document(texts[0]), model.encode_document(texts[1], titles="Tides")]
+    for one, other in zip(both, apart, strict=True):
+        np.testing.assert_allclose(one.chunks, other.chunks, atol=1e-6)
+    endless, cut = (model.encode_document(texts[0], titles="sea " * n) for n in (9000, 64))
+    np.testing.assert_allclose(endless.chunks, cut.chunks, atol=1e-6)
+    with pytest.raises(ConfigError, match="1 titles, but there are 2 texts"):
+        model.encode_document(texts, titles=["Tides"])
+    for wrong in ("Tides", [None, "Tides"]):
+        with pytest.raises(TypeError, match="pass a string for each text"):
+            model.encode_document(texts, titles=wrong)
+    with pytest.raises(TypeError, match=r"pass a string$"):
+        model.encode_document(texts[0], titles=7)
+
+
 def test_a_range_longer_than_any_window_is_pooled_from_several(model):
     short = Dewey.load(dtype="float32", max_tokens=60)
     length = len(TEXTS[3])

@@ -11,9 +11,11 @@ import pytest
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, IndexStoreError, InputError
+from dewey_embed.index import sync
 from dewey_embed.index.changes import Place, is_gone, left_places
 from dewey_embed.index.index import Index
 from dewey_embed.index.ranking import CANDIDATES
+from dewey_embed.index.settings import INDEX_OPTIONS
 from dewey_embed.types import Document, Unreadable
 
 
@@ -264,18 +266,40 @@ def test_a_folder_that_was_replaced_by_a_link_to_its_new_place_is_one_folder(min
     assert index.add_files("d").num_changed == 1
 
 
-def test_details_that_change_cost_no_pass(mini, here):
+def test_metadata_that_changes_costs_no_pass(mini, here, monkeypatch):
     index = Index.open("i", mini)
     document = Document(id="a", text="Counted in March.", title="Inventory", metadata={"year": 1})
     index.add([document, Document(id="b", text="Rent is due.")])
-    index._encode = lambda *_: pytest.fail("the text was encoded again")
-    changed = Document(id="a", text=document.text, title="Quetzalcoatl", metadata={"year": 2})
+    encode = lambda *_: pytest.fail("the text was encoded again")  # noqa: E731
+    monkeypatch.setattr(sync.IndexEncoder, "encode", encode)
+    changed = Document(id="a", text=document.text, title="Inventory", metadata={"year": 2})
     report = index.add([changed])
     assert (report.num_changed, report.num_unchanged) == (1, 0)
     assert index.document("a") == changed
+
+
+@pytest.mark.parametrize("reads_titles", [True, False])
+def test_a_new_title_is_read_above_its_text_where_titles_are(mini, here, monkeypatch, reads_titles):
+    settings = sync.new_settings(mini, INDEX_OPTIONS, None)
+    assert settings.reads_titles
+    of_earlier = settings.model_copy(update={"reads_titles": reads_titles})
+    monkeypatch.setattr("dewey_embed.index.index.new_settings", lambda *_: of_earlier)
+    index = Index.open("i", mini)
+    document = Document(id="a", text="Counted in March.", title="Inventory", metadata={"year": 1})
+    other = Document(id="b", text="Rent is due.")
+    index.add([document, other])
+    encode, encoded = sync.IndexEncoder.encode, []
+    monkeypatch.setattr(
+        sync.IndexEncoder, "encode", lambda *given: encoded.append(1) or encode(*given)
+    )
+    changed = Document(id="a", text=document.text, title="Quetzalcoatl", metadata={"year": 2})
+    report = index.add([changed])
+    assert (report.num_changed, report.num_unchanged) == (1, 0)
+    assert bool(encoded) == reads_titles
+    assert index.document("a") == changed
     assert index.search("quetzalcoatl", 1, filter={"year": 2})[0].document_id == "a"
     fresh = Index.open("j", mini)
-    fresh.add([changed, Document(id="b", text="Rent is due.")])
+    fresh.add([changed, other])
     for mode in ("single", "multi", "hybrid"):
         assert index.search("quetzalcoatl", mode=mode) == fresh.search("quetzalcoatl", mode=mode)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from typing import Literal, NamedTuple, cast
 
@@ -31,6 +31,9 @@ from dewey_embed.types import (
     Span,
     Tokens,
 )
+
+TITLE_TOKENS = 64
+"""Most tokens of a title that are read above a text, and above each of its windows."""
 
 
 class Texts(NamedTuple):
@@ -105,6 +108,25 @@ def ranges_of(
     return cast(Sequence[CharSpans], ranges)
 
 
+def titles_of(titles: str | Sequence[str] | None, num_texts: int, *, single: bool) -> Sequence[str]:
+    """The title of each text, "" for none.
+
+    Raises:
+        ConfigError: there are titles for another number of texts.
+        TypeError: a title is not a string, or there is one for several texts.
+
+    """
+    if titles is None:
+        return [""] * num_texts
+    given: Sequence[object] = [titles] if single else titles
+    if isinstance(given, str) or not all(isinstance(title, str) for title in given):
+        each_text = "" if single else ' for each text, "" where it has none'
+        raise TypeError(f"titles is {short_repr(titles)}; pass a string{each_text}")
+    if len(given) != num_texts:
+        raise ConfigError(f"titles has {len(given)} titles, but there are {num_texts} texts")
+    return cast(Sequence[str], given)
+
+
 @dataclass(frozen=True, slots=True)
 class FittedText:
     """What the model reads of a text: all of it, in windows of `room` tokens, or its beginning.
@@ -137,12 +159,13 @@ def fit_texts(
     prompt: str,
     overflow: Overflow,
     window: int | None = None,
+    titles: Sequence[str] = (),
     depth: int = 1,
 ) -> list[FittedText]:
     """The texts with their tokens, as far as the model reads them; warns of blank ones.
 
-    The model reads at most `window` tokens at once, special ones and the prompt among them. A
-    warning names the line that called the function `depth` calls above this one.
+    The model reads at most `window` tokens at once, special ones, the prompt and the text's title
+    among them. A warning names the line that called the function `depth` calls above this one.
 
     Raises:
         ConfigError: `window` is less than the smallest of windows, or more than the model takes.
@@ -157,6 +180,8 @@ def fit_texts(
             "tokens at once"
         )
     tokens = tokenizer.encode(texts, prompt=prompt)
+    if any(titles):
+        tokens = _under_titles(tokens, tokenizer.encode([f"{title}\n\n" for title in titles]))
     if blank := [position for position, each in enumerate(tokens) if not len(each)]:
         own = config.pooled_over == "text"
         warnings.warn(
@@ -170,6 +195,14 @@ def fit_texts(
         with _naming_text(position):
             fitted.append(_fit(text, tokens[position], config, overflow, window))
     return fitted
+
+
+def _under_titles(tokens: Sequence[Tokens], titles: Sequence[Tokens]) -> list[Tokens]:
+    """Each text with its title after the prompt: read in every window, and in no span."""
+    return [
+        replace(own, prompt_ids=np.concatenate((own.prompt_ids, title.ids[:TITLE_TOKENS])))
+        for own, title in zip(tokens, titles, strict=True)
+    ]
 
 
 def _fit(

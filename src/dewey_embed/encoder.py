@@ -23,6 +23,7 @@ from dewey_embed.chunking import (
     pool_spans,
     ranges_of,
     texts_of,
+    titles_of,
 )
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError
@@ -61,6 +62,7 @@ class ReadingOptions(TypedDict, total=False):
     spans: CharSpans | Sequence[CharSpans] | None
     overflow: Overflow
     window: int | None
+    titles: str | Sequence[str] | None
     prompt_name: str | None
     prompt: str | None
     precision: Precision
@@ -185,6 +187,7 @@ class Dewey:
         spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
         window: int | None = None,
+        titles: str | Sequence[str] | None = None,
         prompt_name: str | None = "document",
         prompt: str | None = None,
         batch_tokens: int | None = None,
@@ -207,6 +210,9 @@ class Dewey:
           without its end (`"truncate"`), or not at all (`"error"`). The result says which.
         - `window`: the most tokens read at once; a longer text is read in overlapping windows,
           faster and with less context, though it would fit. The default is the model's maximum.
+        - `titles`: what is read above each text, and above each of its windows: chunks then know
+          whose they are. At most 64 tokens of it are read, and it takes part in vectors only where
+          a model's prompt does, too.
         - `prompt_name`, `prompt`: one of the model's prompts, or a text in its place.
         - `batch_tokens`: tokens of one forward pass; longer texts have a pass of their own.
         - `precision`: `"float32"`, `"float16"`, `"int8"` or `"binary"` vectors.
@@ -232,8 +238,8 @@ class Dewey:
         """
         prepared = self._prepared(
             texts, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, splitter=splitter,
-            spans=spans, overflow=overflow, window=window, prompt_name=prompt_name, prompt=prompt,
-            precision=precision,
+            spans=spans, overflow=overflow, window=window, titles=titles,
+            prompt_name=prompt_name, prompt=prompt, precision=precision,
         )  # fmt: skip
         embedded = self._embed(
             prepared.requests, prepared.skip,
@@ -271,6 +277,7 @@ class Dewey:
         spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
         window: int | None = None,
+        titles: str | Sequence[str] | None = None,
         prompt_name: str | None = "document",
         prompt: str | None = None,
         precision: Precision = "float32",
@@ -285,7 +292,8 @@ class Dewey:
         prompt = self._prompt(prompt_name, prompt)
         fitted = fit_texts(
             self.tokenizer, self.config, many,
-            prompt=prompt, overflow=overflow, window=window, depth=2,
+            prompt=prompt, overflow=overflow, window=window,
+            titles=titles_of(titles, len(many), single=single), depth=2,
         )  # fmt: skip
         chunked = chunk_texts(fitted, options, ranges, landmarks)
         return PreparedTexts(

@@ -65,11 +65,13 @@ class Refused:
 class Changes:
     """What was seen, and what must be done; `added` and `changed` are ids.
 
-    `held` is what the index holds by id, while it is written to. `refreshed` lists documents of
+    `held` is what the index holds by id, while it is written to. `reads_titles` says that a text is
+    read under its title, and changes with it. `refreshed` lists documents of
     which only details changed, which need no pass; `refused` those whose id is another's.
     """
 
     held: Mapping[str, Held]
+    reads_titles: bool = False
     added: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
     num_unchanged: int = 0
@@ -102,7 +104,10 @@ class Changes:
     def _missing(self, documents: Iterable[Document]) -> Iterator[Changed]:
         """Documents whose text the index does not hold, each id once."""
         for document in documents:
-            digest = document.hash if isinstance(document, Unchanged) else content_hash(document)
+            if isinstance(document, Unchanged):
+                digest = document.hash
+            else:
+                digest = content_hash(document, reads_titles=self.reads_titles)
             self.sources.add(document.source)
             reason = self._refusal(document, digest)
             if reason:

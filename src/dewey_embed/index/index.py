@@ -625,7 +625,7 @@ class Index:
 
     def _encoder(self) -> IndexEncoder:
         """The encoder of documents for this index."""
-        return IndexEncoder(self._load_model, self.options, self.settings.window)
+        return IndexEncoder(self._load_model, self.options, self.settings)
 
 
 def _numbers(vector: Floats) -> Floats:

@@ -42,7 +42,8 @@ class IndexSettings(Settings):
 
     `model` is the name to load the model by, with `single_vector`, `max_tokens` and
     `truncate_dim` as they were; `fingerprint` is that model's own. `window` is the most tokens
-    that the model reads at once.
+    that the model reads at once. `reads_titles` says that titles are read above their texts, which
+    indexes of earlier versions did not, and go on not to.
     """
 
     format_version: int = FORMAT_VERSION
@@ -54,6 +55,7 @@ class IndexSettings(Settings):
     embedding_dim: int = Field(gt=0)
     options: EncodeOptions = INDEX_OPTIONS
     window: int | None = Field(default=None, gt=0)
+    reads_titles: bool = False
 
     def require_model(self, model: str, fingerprint: str, folder: Path) -> None:
         """Refuse a model, by name and fingerprint, that is not the one that made this index.

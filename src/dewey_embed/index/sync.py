@@ -46,13 +46,15 @@ _CHARS_PER_TOKEN = 4
 class IndexEncoder:
     """Encodes documents and their titles as an index wants them.
 
-    The model is loaded when a document needs it: a run that finds no change takes none.
+    With `reads_titles`, a title is also read above its text, and above each of its windows. The
+    model is loaded when a document needs it: a run that finds no change takes none.
     """
 
     def __init__(
-        self, load_model: Callable[[], Dewey], options: EncodeOptions, window: int | None
+        self, load_model: Callable[[], Dewey], options: EncodeOptions, settings: IndexSettings
     ) -> None:
-        self._load_model, self._options, self._window = load_model, options, window
+        self._load_model, self._options, self._window = load_model, options, settings.window
+        self.reads_titles = settings.reads_titles
 
     def encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
         """The documents' vectors, their passages, and their titles' vectors.
@@ -68,6 +70,7 @@ class IndexEncoder:
             splitter="sentence" if by_sentence else self._options.splitter,
             overflow=self._options.overflow,
             window=self._window,
+            titles=list(map(title_text, documents)) if self.reads_titles else None,
             progress=progress,
         )
         passages = [
@@ -192,7 +195,7 @@ def update(
     cache: FileCache,
 ) -> IndexReport:
     """What was done with the documents read from `inputs`, once all of it is committed."""
-    changes = Changes(writer.held)
+    changes = Changes(writer.held, reads_titles=encoder.reads_titles)
     cache.begin(writer.held)
     faults: list[Unreadable] = []
     unread: dict[str, dict[str, int]] = {}
@@ -380,4 +383,5 @@ def new_settings(model: Dewey, options: EncodeOptions, window: int | None) -> In
         embedding_dim=model.embedding_dim,
         options=options,
         window=min(WINDOW, model.max_tokens) if window is None else window,
+        reads_titles=True,
     )

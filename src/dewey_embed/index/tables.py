@@ -140,12 +140,15 @@ def spelled(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def content_hash(document: Document) -> str:
+def content_hash(document: Document, *, reads_titles: bool = False) -> str:
     """64 hex digits that change with a document's id, text or landmarks.
 
-    The id is among them so that a hash names one version of one document, and no other.
+    The id is among them so that a hash names one version of one document, and no other; so is the
+    title where it is read above the text, and its vectors change with it.
     """
-    content = json.dumps([document.id, document.text, document.landmarks], separators=(",", ":"))
+    title = [title_text(document)] if reads_titles else []
+    parts = [document.id, document.text, document.landmarks, *title]
+    content = json.dumps(parts, separators=(",", ":"))
     return hashlib.sha256(content.encode("ascii")).hexdigest()
 
 

@@ -64,12 +64,11 @@ def query_vector(model: Dewey, text: str) -> list[float]:
 def chunks_of(
     model: Dewey,
     texts: Sequence[str],
-    titles: Sequence[str] = (),
     *,
     title_weight: float = 0.0,
     **options: Unpack[DocumentOptions],
 ) -> list[list[Chunk]]:
-    """The chunks of each text, whose vectors come from one pass over the text.
+    """The chunks of each text, whose vectors come from one pass over the text and its title.
 
     With `title_weight`, the vector of a text's title is added to its chunks' with that weight.
     Warns where `overflow="truncate"` left the end of a text out.
@@ -89,6 +88,7 @@ def chunks_of(
             stacklevel=4,
         )
     vectors = [each.chunks for each in documents]
+    titles = options.get("titles") or ()
     if title_weight and any(titles):
         vectors = _with_titles(model, documents, titles, title_weight)
     return [

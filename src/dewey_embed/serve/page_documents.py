@@ -311,14 +311,14 @@ async def _encoded(request: Request, document: Document, window: int, progress: 
     server = server_of(request)
     # Its first import takes seconds: that of what keeps the vectors, while the model reads.
     imported = asyncio.ensure_future(asyncio.to_thread(import_module, "lancedb"))
+    title = title_text(document)
     [vectors] = await server.encode(
-        request, [document],
+        request, [document], titles=[title],
         splitter="sentence", chunk_tokens=LONGEST_SENTENCE, chunk_overlap=0,
         overflow="windows", window=window, on_tokens=progress,
     )  # fmt: skip
     if not vectors.spans:
         raise ApiError(400, "the document has no words that the model can read")
-    title = title_text(document)
     titles = await server.encode(request, [title], overflow="truncate") if title else []
     vector = titles[0].vector if titles else None
     await imported
