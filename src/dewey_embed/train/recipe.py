@@ -159,7 +159,8 @@ class ContextRecipe(Section):
     of `tops`: the title, the title and the text's lead sentence, or a lead sentence that names the
     title. A chunk's target is the teacher's vector of title, heading and chunk; with
     `title_and_lead` that of the lead, too. Of the crops, the share `masked` has no mention of the
-    title. A chunk's context has at most `max_tokens` student tokens. Each crop has up to
+    title. A chunk's context has at most `max_tokens` student tokens; with `emphasis`, that many
+    times the teacher's vector of the context alone is added to the target. Each crop has up to
     `questions_per_crop` questions, for the contrastive terms of the loss.
     """
 
@@ -169,6 +170,7 @@ class ContextRecipe(Section):
     tops: dict[ContextTop, float] = Field(default_factory=lambda: dict(CONTEXT_TOPS))
     masked: Share = 0.5
     max_tokens: int = Field(default=32, gt=0)
+    emphasis: float = Field(default=0.0, ge=0)
     questions_per_crop: int = Field(default=0, ge=0)
 
 

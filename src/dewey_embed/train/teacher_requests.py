@@ -120,18 +120,41 @@ class Segments(NamedTuple):
     """The segments of all chunks of a request.
 
     `tokens` are the texts as the teacher's tokens, `part_tokens` of them to a segment; `rows` (P,)
-    int64 are the rows of the samples' segments among the teacher's, in the samples' order, and
-    `bounds` (P_i, 2) their tokens in each sample.
+    int64 are the rows of the samples' segments among the teacher's, in the samples' order,
+    `chunks` (P,) int64 the chunk of each, and `bounds` (P_i, 2) their tokens in each sample.
     """
 
     tokens: TokenRows
     part_tokens: int
     rows: Tensor
+    chunks: Tensor
     bounds: list[Rows]
 
     def pin_memory(self) -> Segments:
-        """The same, its tensor where a GPU copies from without waiting."""
-        return self._replace(rows=self.rows.pin_memory())
+        """The same, its tensors where a GPU copies from without waiting."""
+        return self._replace(rows=self.rows.pin_memory(), chunks=self.chunks.pin_memory())
+
+
+class Emphasis(NamedTuple):
+    """The vectors of contexts alone that are added to those of contexts with their chunks.
+
+    `rows` (C,) int64 are the contexts' rows among the texts, `weights` (C, 1) float32 theirs: 0 for
+    a chunk without a context.
+    """
+
+    rows: Tensor
+    weights: Tensor
+
+    def pin_memory(self) -> Emphasis:
+        """The same, its tensors where a GPU copies from without waiting."""
+        return Emphasis(self.rows.pin_memory(), self.weights.pin_memory())
+
+    def added(self, targets: Tensor, vectors: Tensor, chunks: Tensor | slice) -> Tensor:
+        """Targets (N, K) of `chunks`, whose contexts are among the texts' vectors; unit length."""
+        rows, weights = (
+            part.to(vectors.device, non_blocking=True)[chunks] for part in (self.rows, self.weights)
+        )
+        return F.normalize(targets + weights * vectors[rows], dim=-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +162,8 @@ class TeacherRequest:
     """The texts that the teacher embeds for some samples, each once, and whose vector each is.
 
     `rows` (C + E,) int64 are the texts' numbers: of all samples' chunks, then of what their whole
-    texts need beside those (`documents`).
+    texts need beside those (`documents`). With an `emphasis`, targets of chunks have more of their
+    contexts than the teacher gives them.
     """
 
     texts: list[str]
@@ -148,6 +172,7 @@ class TeacherRequest:
     num_chunks: int
     documents: DocumentTargets
     segments: Segments | None
+    emphasis: Emphasis | None = None
 
     def pin_memory(self) -> TeacherRequest:
         """The same, its tensors where a GPU copies from without waiting; DataLoader asks for it."""
@@ -156,6 +181,7 @@ class TeacherRequest:
             rows=self.rows.pin_memory(),
             documents=self.documents.pin_memory(),
             segments=None if self.segments is None else self.segments.pin_memory(),
+            emphasis=None if self.emphasis is None else self.emphasis.pin_memory(),
         )
 
 
@@ -185,6 +211,7 @@ def request_for(
     texts = [*zip(prefixes, chunks, strict=True), *(("", text) for text in documents.texts)]
     places: dict[tuple[str, str], int] = {}
     rows = [places.setdefault(text, len(places)) for text in texts]
+    emphasis = _emphasis(samples, places, recipe)
     joined = ["".join(text) for text in places]
     segments = None
     if (part_tokens := recipe.targets.part_tokens) is not None:
@@ -196,7 +223,7 @@ def request_for(
         read = teacher.tokenize(joined, [prefix for prefix, _ in places])
         segments = _segments(samples, tokens, rows, read, part_tokens)
     return TeacherRequest(
-        joined, torch.tensor(rows), len(samples), len(chunks), documents, segments
+        joined, torch.tensor(rows), len(samples), len(chunks), documents, segments, emphasis
     )  # fmt: skip
 
 
@@ -216,9 +243,29 @@ def teacher_vectors(teacher: Teacher, request: TeacherRequest) -> TeacherVectors
         vectors = torch.from_numpy(embed_unique(teacher, request.texts))
         segments = vectors[:0]
     table = vectors[request.rows.to(vectors.device, non_blocking=True)]
+    if (emphasis := request.emphasis) is not None:
+        table[: request.num_chunks] = emphasis.added(
+            table[: request.num_chunks], vectors, slice(None)
+        )
+        if request.segments is not None:
+            whose = request.segments.chunks.to(vectors.device, non_blocking=True)
+            segments = emphasis.added(segments, vectors, whose)
     return TeacherVectors(
         request.documents.mean(table, request.num_samples), table[: request.num_chunks], segments
     )
+
+
+def _emphasis(
+    samples: Sequence[Sample], places: dict[tuple[str, str], int], recipe: Recipe
+) -> Emphasis | None:
+    """The emphasis on contexts that a recipe wants, whose texts are then among the places."""
+    weight = recipe.context.emphasis if recipe.context else 0.0
+    contexts = [each for one in samples for each in one.contexts or [""] * len(one.spans)]
+    if not weight or not any(contexts):
+        return None
+    rows = [places.setdefault(("", each), len(places)) if each else 0 for each in contexts]
+    weights = [[weight if each else 0.0] for each in contexts]
+    return Emphasis(torch.tensor(rows), torch.tensor(weights, dtype=torch.float32))
 
 
 def _segments(
@@ -234,7 +281,7 @@ def _segments(
     """
     sizes = teacher_tokens.sizes
     first_of = np.concatenate(([0], np.cumsum(-(-sizes // part_tokens))))
-    bounds, places = [], []
+    bounds, places, chunks = [], [], []
     chunk = 0
     for sample, own in zip(samples, tokens, strict=True):
         found = [np.empty((0, 2), np.int64)]
@@ -247,6 +294,10 @@ def _segments(
             ends = np.minimum(starts + part_tokens, span.token_end)
             found.append(np.stack((starts, ends), 1))
             places.append(np.arange(first_of[row], first_of[row + 1]))
+            chunks.append(np.full(len(starts), chunk - 1))
         bounds.append(np.concatenate(found))
-    whose = np.concatenate(places) if places else np.empty(0, np.int64)
-    return Segments(teacher_tokens, part_tokens, torch.from_numpy(whose), bounds)
+    rows_P, chunks_P = (
+        torch.from_numpy(np.concatenate([np.empty(0, np.int64), *each]))
+        for each in (places, chunks)
+    )
+    return Segments(teacher_tokens, part_tokens, rows_P, chunks_P, bounds)
