@@ -261,6 +261,19 @@ class TestTargets:
         assert request.texts[:2] == joined
         np.testing.assert_allclose(found.chunks, mini_lm.embed(joined), atol=2e-2)
 
+    def test_emphasis_adds_the_vector_of_the_context_alone(self, tiny, mini_lm):
+        sample = self.sample(["Lighthouses of the north", ""])
+        changes = ["context.emphasis=0.5", "targets.part_tokens=500"]
+        _, plain = self.request(read_recipe(tiny.recipe, changes[1:]), mini_lm, [sample])
+        _, found = self.request(read_recipe(tiny.recipe, changes), mini_lm, [sample])
+        [context] = mini_lm.embed(["Lighthouses of the north"])
+        expected = plain.chunks[0].numpy() + 0.5 * context
+        expected /= np.linalg.norm(expected)
+        np.testing.assert_allclose(found.chunks[0], expected, atol=1e-2)
+        np.testing.assert_allclose(found.segments[0], expected, atol=1e-2)
+        np.testing.assert_allclose(found.chunks[1], plain.chunks[1], atol=1e-2)
+        np.testing.assert_allclose(found.segments[1], plain.segments[1], atol=1e-2)
+
     def test_segments_are_of_the_chunk_alone_and_together_give_its_contextual_vector(
         self, tiny, mini_lm
     ):
