@@ -125,10 +125,10 @@ class TestMistakes:
                 "weight = 2.0",
                 "wieght = 2.0",
                 "corpus.sources.1.wieght",
-                "kind, path, text, matching, weight",
+                "kind, path, text, titles, matching, weight",
             ),
             ("batch_samples", "batch_size", "training.batch_size", "batch_samples, epochs"),
-            ("[split]", "[spilt]", "spilt", "corpus, split, teacher"),
+            ("[split]", "[spilt]", "spilt", "corpus, split, context, teacher"),
         ],
     )
     def test_an_unknown_key_is_named_with_its_line_and_the_known_ones(

@@ -13,7 +13,11 @@ from dewey_embed.cli.options import Json
 from dewey_embed.extras import require
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dewey_embed.train.plan import Plan
+    from dewey_embed.train.recipe import Recipe
+    from dewey_embed.train.targets import TargetsFolder
 
 RecipeFile = Annotated[Path, typer.Argument(help="A recipe, such as recipes/mini.toml.")]
 Set = Annotated[
@@ -95,34 +99,42 @@ def teach(
     state.wait_for_everyone()
     if not state.is_main_process:
         return
-    shards = written.shards
-    trained, held_out = (
-        sum(shard.num_texts for shard in shards if shard.part == part)
-        for part in ("train", "held_out")
-    )
-    num_texts = trained // (1 + read.split.resplits) + held_out
-    console.echo(
-        f"{run.targets}: {num_texts:,} texts, "
-        f"{sum(s.num_samples for s in shards):,} samples, "
-        f"{sum(s.num_chunks for s in shards):,} chunks, "
-        f"{sum(s.num_bytes for s in shards) / 1e6:,.1f} MB"
-    )
-    if written.left_out:
-        reasons = (f"{count:,} {reason}" for reason, count in sorted(written.left_out.items()))
-        console.echo(f"left out of the corpus: {', '.join(reasons)}")
-    if read.context is not None:
-        contextual = sum(shard.num_contextual for shard in shards)
-        reasons = (f"{count:,} {reason}" for reason, count in sorted(written.no_context.items()))
-        console.echo(
-            f"chunks that know their document: {contextual:,}; "
-            f"no context: {', '.join(reasons) or 'none'}"
-        )
+    _say_what_was_written(written, read)
     if read.teacher.reduce != "none" and not read.targets.on_the_fly:
         kept = kept_structure(read, run.start, run.targets)
         console.echo(
             f"{read.teacher.reduce} to {read.vector_size} dimensions keeps {kept:.3f} of the "
             "teacher's similarity structure (correlation of dot products)"
         )
+
+
+def _say_what_was_written(written: TargetsFolder, recipe: Recipe) -> None:
+    """Print how much lies in a folder of targets, and what was left out, by reason."""
+    shards = written.shards
+    trained, held_out = (
+        sum(shard.num_texts for shard in shards if shard.part == part)
+        for part in ("train", "held_out")
+    )
+    num_texts = trained // (1 + recipe.split.resplits) + held_out
+    console.echo(
+        f"{written.path}: {num_texts:,} texts, "
+        f"{sum(s.num_samples for s in shards):,} samples, "
+        f"{sum(s.num_chunks for s in shards):,} chunks, "
+        f"{sum(s.num_bytes for s in shards) / 1e6:,.1f} MB"
+    )
+    if written.left_out:
+        console.echo(f"left out of the corpus: {_reasons(written.left_out)}")
+    if recipe.context is not None:
+        contextual = sum(shard.num_contextual for shard in shards)
+        console.echo(
+            f"chunks that know their document: {contextual:,}; "
+            f"no context: {_reasons(written.no_context) or 'none'}"
+        )
+
+
+def _reasons(counts: Mapping[str, int]) -> str:
+    """Counts with their reasons, in a line."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in sorted(counts.items()))
 
 
 def train(

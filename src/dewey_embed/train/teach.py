@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +79,8 @@ def teach(
     ) -> None:
         context = recipe.context if split != "short" else None
         why = Counter[str]()
-        samples = [
-            one
-            for text in texts
-            for one in cut_samples(text, tokenizer, cuts, resplit, context=context, why=why)
-        ]
+        cut = partial(cut_samples, tokenizer=tokenizer, recipe=cuts, context=context, why=why)
+        samples = [one for text in texts for one in cut(text, resplit=resplit)]
         if teacher is None or reduction is None:
             rows = [untaught(sample) for sample in samples]
         else:
@@ -90,11 +88,7 @@ def teach(
         targets.write(split, number, len(texts), rows, dict(why))
 
     # a shard that was the last, before the corpus grew, may have too few texts
-    done = {
-        (shard.part, shard.number, shard.num_texts)
-        for shard in targets.shards
-        if targets.holds(shard)
-    }
+    done = {(one.part, one.number, one.num_texts) for one in targets.shards if targets.holds(one)}
     counts: Counter[Split] = Counter()
     corpus = Corpus(recipe.corpus)
     bar = progress_bar("targets", total, "texts", show=progress)
@@ -109,8 +103,7 @@ def teach(
                     write(split, number, texts, recipe.split, resplit)
             advance(len(texts))
     counts["short"] = counts["held_out"]
-    untitled = dict(corpus.untitled) if recipe.context else {}
-    targets.finish(dict(counts), dict(corpus.left_out), untitled)
+    targets.finish(dict(counts), dict(corpus.left_out), dict(corpus.untitled))
     return targets
 
 
