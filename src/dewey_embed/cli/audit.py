@@ -170,6 +170,57 @@ def alignment(
     _finish(page, output)
 
 
+def context(
+    model: ModelArgument = None,
+    *,
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="A folder with documents.jsonl and chunks.jsonl, with or without queries.jsonl "
+            "and qrels.tsv, a folder of such folders, or any files that dewey index reads; give "
+            "it again for more."
+        ),
+    ],
+    documents: Annotated[
+        int, typer.Option(min=1, help="How many documents of each, by the seed.")
+    ] = 60,
+    chunk_tokens: Annotated[
+        int, typer.Option(min=1, max=LARGEST, help="Tokens of a chunk where none is annotated.")
+    ] = 128,
+    window: Annotated[
+        int | None,
+        typer.Option(
+            min=4,
+            max=LARGEST,
+            help="Tokens of a document read at once. Default: all that the model takes.",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    cache: Cache = CACHE,
+    output: Output = Path("results/context.json"),
+    device: Device = None,
+) -> None:  # fmt: skip
+    """Measure what documents do to their chunks, and whether reading them whole is worth it.
+
+    How far each chunk moved by its document, how near a document's chunks came to each other, and,
+    with queries about chunks, what is found alone, under the title, and in context.
+    """
+    from dewey_embed.encoder import Dewey
+    from dewey_embed.eval.audits.context import audit_context
+
+    page = audit_context(
+        Dewey.load(model, device=device),
+        data,
+        num_documents=documents,
+        chunk_tokens=chunk_tokens,
+        window=window,
+        cache=cache,
+        seed=seed,
+        progress=sys.stderr.isatty(),
+    )
+    _finish(page, output)
+
+
 def cost(
     model: ModelArgument = None,
     *,
@@ -334,6 +385,11 @@ AUDITS = {
         alignment,
         "dewey audit alignment --data ~/Documents",
         "dewey audit alignment my-model --data texts.parquet --chunk-tokens 64,256",
+    ),
+    "context": (
+        context,
+        "dewey audit context --data ~/Documents",
+        "dewey audit context my-model --data data/context --documents 20",
     ),
     "cost": (
         cost,

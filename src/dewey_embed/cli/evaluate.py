@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,8 +25,8 @@ Models = Annotated[
 Suite = Annotated[
     str,
     typer.Option(
-        help="longembed, locov1, mteb-eng-v2, mteb-offline, passkey, needle, position, or a "
-        "task's folder, or a folder of such folders."
+        help="longembed, locov1, mteb-eng-v2, mteb-offline, passkey, needle, position, conteb, "
+        "lmeb-conteb, or a task's folder, or a folder of such folders."
     ),
 ]
 Passages = Annotated[
@@ -47,6 +48,15 @@ Contexts = Annotated[
 Documents = Annotated[
     int | None,
     typer.Option(min=1, help="With --contexts: only so many documents of each task, by the seed."),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        min=4,
+        max=options.LARGEST,
+        help="With --contexts: tokens of a document read at once. Default: all that the model "
+        "takes.",
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="A number for another choice of documents.")]
 Data = Annotated[
@@ -82,6 +92,7 @@ def evaluate(
     contexts: Contexts = None,
     documents: Documents = None,
     seed: Seed = 0,
+    window: Window = None,
     data: Data = None,
     mode: Mode = "all",
     tasks: Tasks = None,
@@ -103,24 +114,28 @@ def evaluate(
     from dewey_embed.eval.models import open_models
     from dewey_embed.eval.report.markup import page_to_markdown
     from dewey_embed.eval.run import evaluate as run_evaluation
-    from dewey_embed.eval.suites import open_chunks, open_suite
+    from dewey_embed.eval.suites import CHUNK_SUITES, open_chunks, open_suite
 
-    ways = _ways(contexts, documents=documents, passages=passages)
+    ways = _ways(contexts or ("all" if suite in CHUNK_SUITES else ""))
+    given = {"documents": documents, "window": window, "passages": passages, "mode": mode != "all"}
+    _check_options(ways, given | sizes)
+    if ways:
+        measured = open_chunks(suite, data, num_documents=documents, seed=seed)
+    else:
+        measured = open_suite(suite, data, passages=passages)
     failed: list[str] = []
     opened = open_models(
         models,
         mode=mode,
         cache_folder=cache.expanduser(),
         device=device,
-        chunk_tokens=sizes["chunk_tokens"],
-        chunk_overlap=sizes["chunk_overlap"],
+        **sizes,
         contexts=ways,
+        window=window,
         show=sys.stderr.isatty(),
     )
     page = run_evaluation(
-        open_chunks(suite, num_documents=documents, seed=seed)
-        if ways
-        else open_suite(suite, data, passages=passages),
+        measured,
         opened,
         results,
         only=tasks.split(",") if tasks else None,
@@ -132,28 +147,27 @@ def evaluate(
     if output is not None:
         page.write(output)
     console.echo(page_to_markdown(page))
+    _end(failed)
+
+
+def _end(failed: Sequence[str]) -> None:
+    """Name what failed, and end with an error if something did."""
     for reason in failed:
         console.say(f"failed: {reason}")
     if failed:
         raise typer.Exit(options.EXIT_UNREADABLE)
 
 
-def _ways(contexts: str | None, *, documents: int | None, passages: bool) -> list[str]:
-    """The names of `--contexts`; empty where it is not given.
+def _ways(contexts: str) -> list[str]:
+    """The names of `--contexts`; none of an empty text.
 
     Raises:
-        ConfigError: a name is unknown, or options contradict each other.
+        ConfigError: a name is unknown.
 
     """
     from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS
 
-    if contexts is None:
-        if documents is not None:
-            raise ConfigError("--documents samples the documents of --contexts; give both")
-        return []
-    if passages:
-        raise ConfigError("--passages and --contexts rank different things; give one of them")
-    names = [name.strip() for name in contexts.split(",")]
+    names = [name.strip() for name in contexts.split(",")] if contexts else []
     if names == ["all"]:
         return list(CHUNK_CONTEXTS)
     if unknown := [name for name in names if name not in CHUNK_CONTEXTS]:
@@ -162,6 +176,25 @@ def _ways(contexts: str | None, *, documents: int | None, passages: bool) -> lis
             f"{', '.join(CHUNK_CONTEXTS)}, and all"
         )
     return list(dict.fromkeys(names))
+
+
+OF_CHUNKS = ("documents", "window")
+"""Options of ranking chunks; the others that are checked are of ranking documents."""
+
+
+def _check_options(ways: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuse options of what is not ranked: of chunks without `--contexts`, of documents with it.
+
+    Raises:
+        ConfigError: there is one.
+
+    """
+    for name, value in given.items():
+        option = "--" + name.replace("_", "-")
+        if value and ways and name not in OF_CHUNKS:
+            raise ConfigError(f"{option} has no part in ranking chunks; leave out {option}")
+        if value and not ways and name in OF_CHUNKS:
+            raise ConfigError(f"{option} is an option of ranking chunks; add --contexts all")
 
 
 MOST_NAMED = 5

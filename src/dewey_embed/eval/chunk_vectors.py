@@ -7,82 +7,55 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.eval.vector_cache import DOCUMENT_CHARS
+from dewey_embed.eval.passages import ChunkedDocument
+from dewey_embed.eval.vector_cache import DOCUMENT_CHARS, groups
 from dewey_embed.files import atomic_file
-from dewey_embed.progress import Advance, progress_bar
-from dewey_embed.types import CharSpans, Floats
+from dewey_embed.progress import Advance, Progress, progress_bar
+from dewey_embed.types import CharSpans, Floats, Mask
 
 TITLE_WEIGHT = 0.8
-"""Weight of the title's vector that is added to a chunk's (docs/log.md, 29 November 2026)."""
+"""Weight of the title's vector that is added to a chunk's; chosen on development suites."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChunkedDocument:
-    """A text with its title and the characters of its chunks (C,), at least one."""
-
-    title: str
-    text: str
-    spans: CharSpans
-
-    @property
-    def chunk_texts(self) -> list[str]:
-        """The text of each chunk."""
-        return [self.text[start:end] for start, end in self.spans]
-
-
-Read = Callable[[Dewey, Sequence[ChunkedDocument], Advance], list[Floats]]
-"""Makes the unit vectors (C, D) of each document's chunks; `Advance` receives tokens."""
+Reads = Callable[[ChunkedDocument], "list[tuple[str, CharSpans]]"]
+"""The texts that are read of a document, and the ranges of each that stand for its chunks."""
 
 
 class ChunkContext(NamedTuple):
-    """A way to read chunks; the title's vector is added with `title_weight`.
+    """A way to read chunks, and the weight of the title's vector that is added to theirs.
 
-    `is_text` says that a chunk is read as a text of its own, as any model can.
+    `is_text` says that each chunk is a text of its own, which any model can read.
     """
 
-    read: Read
+    reads: Reads
     is_text: bool = False
     title_weight: float = 0.0
 
 
-def _alone(model: Dewey, documents: Sequence[ChunkedDocument], advance: Advance) -> list[Floats]:
-    return _as_texts(model, [each.chunk_texts for each in documents], advance)
+def _alone(document: ChunkedDocument) -> list[tuple[str, CharSpans]]:
+    return [_complete(text) for text in document.chunk_texts]
 
 
-def _titled(model: Dewey, documents: Sequence[ChunkedDocument], advance: Advance) -> list[Floats]:
-    texts = [[f"{each.title} {text}".strip() for text in each.chunk_texts] for each in documents]
-    return _as_texts(model, texts, advance)
+def _titled(document: ChunkedDocument) -> list[tuple[str, CharSpans]]:
+    return [_complete(f"{document.title} {text}".strip()) for text in document.chunk_texts]
 
 
-def _as_texts(model: Dewey, texts: Sequence[Sequence[str]], advance: Advance) -> list[Floats]:
-    """The vectors of the texts of each document, each text as one chunk of its own."""
-    flat = [text for own in texts for text in own]
-    encoded = model.encode_document(
-        flat, spans=[[(0, len(text))] for text in flat], progress=advance
-    )
-    rows = np.concatenate([each.chunks for each in encoded])
-    return np.split(rows, np.cumsum([len(own) for own in texts])[:-1])
+def _complete(text: str) -> tuple[str, CharSpans]:
+    return text, [(0, len(text))]
 
 
-def _in_context(
-    model: Dewey, documents: Sequence[ChunkedDocument], advance: Advance
-) -> list[Floats]:
-    encoded = model.encode_document(
-        [each.text for each in documents],
-        spans=[each.spans for each in documents],
-        progress=advance,
-    )
-    return [each.chunks for each in encoded]
+def _in_context(document: ChunkedDocument) -> list[tuple[str, CharSpans]]:
+    return [(document.text, document.spans)]
 
 
 CHUNK_CONTEXTS: Mapping[str, ChunkContext] = MappingProxyType(
@@ -93,97 +66,133 @@ CHUNK_CONTEXTS: Mapping[str, ChunkContext] = MappingProxyType(
         "in-context+title": ChunkContext(_in_context, title_weight=TITLE_WEIGHT),
     }
 )
-"""Ways to read a chunk: its text alone; title and text as one; its range in its document's one
-pass; and that with the vector of its title."""
+"""Ways to read a chunk: its text alone; its document's title and it as one text, as BEIR joins
+them; its range in the one pass over its document's text, which holds the title only where the text
+does; and that with the vector of the title, as an index has it."""
 
 
 class ChunkVectorCache:
-    """Vectors of the chunks of documents by one model, each document's in a file of its own."""
+    """Vectors of the chunks of documents by one model; each document's are in a file of their own.
 
-    def __init__(self, model: Dewey, folder: Path, *, show: bool = False) -> None:
+    `window` is the most tokens read at once; the default is the model's maximum.
+    """
+
+    def __init__(
+        self, model: Dewey, folder: Path, *, window: int | None = None, show: bool = False
+    ) -> None:
         self.model = model
         self._folder = folder.expanduser() / model.fingerprint
-        self._show = show
+        self._window, self._show = window, show
 
     def vectors(self, documents: Sequence[ChunkedDocument], context: str) -> list[Floats]:
-        """The unit vectors (C, D) of each document's chunks, read as `CHUNK_CONTEXTS` says."""
-        row = CHUNK_CONTEXTS[context]
-        paths = [self._path(each, row.read.__name__) for each in documents]
-        known = {path: vectors for path in paths if (vectors := _read(path)) is not None}
-        missing = [
-            (path, each) for path, each in zip(paths, documents, strict=True) if path not in known
-        ]
-        total = sum(len(each.text) for _, each in missing)
-        with progress_bar(context, total, "characters", show=self._show) as advance:
-            for group in _groups(missing):
-                own = [each for _, each in group]
-                read = row.read(self.model, own, lambda _: None)
-                for (path, each), vectors in zip(group, read, strict=True):
-                    _write(path, vectors)
-                    known[path] = vectors
-                    advance(len(each.text))
-        chunks = [known[path] for path in paths]
-        return with_titles(self.model, documents, chunks, row.title_weight)
+        """The unit vectors (C, D) of each document's chunks, by a row of `CHUNK_CONTEXTS`.
 
-    def _path(self, document: ChunkedDocument, name: str) -> Path:
-        spans = [(int(start), int(end)) for start, end in document.spans]
-        settings = json.dumps([name, str(self.model.dtype), document.title, spans])
-        digest = hashlib.sha256(settings.encode())
-        digest.update(document.text.encode("utf-8", "surrogatepass"))
-        return self._folder / f"{digest.hexdigest()}.npy"
+        A chunk without a token has zeros, and a warning counts those.
+
+        Raises:
+            InputError: the model makes vectors with NaN or infinity.
+
+        """
+        reads, _, title_weight = CHUNK_CONTEXTS[context]
+        vectors: dict[Path, Floats] = {}
+        missing: list[tuple[Path, ChunkedDocument]] = []
+        paths = [self._path(reads(each)) for each in documents]
+        for path, each in zip(paths, documents, strict=True):
+            if (known := _read(path)) is None:
+                missing.append((path, each))
+            else:
+                vectors[path] = known
+        remaining = iter(missing)
+        with self._bar(context, [each for _, each in missing]) as advance:
+            for texts in groups((each.text for _, each in missing), DOCUMENT_CHARS):
+                group = list(islice(remaining, len(texts)))
+                read = self._encode([each for _, each in group], reads, advance)
+                for (path, _), own in zip(group, read, strict=True):
+                    _write(path, own)
+                    vectors[path] = own
+        chunks = [vectors[path] for path in paths]
+        if empty := sum(int((~each.any(axis=1)).sum()) for each in chunks):
+            warnings.warn(f"{empty:,} chunks hold no token: nothing finds them", stacklevel=2)
+        return with_titles(self.model, documents, chunks, title_weight)
+
+    def _encode(
+        self, documents: Sequence[ChunkedDocument], reads: Reads, advance: Advance
+    ) -> list[Floats]:
+        """The vectors (C, D) of the chunks of documents that are read together."""
+        masks = [self._has_token(each) for each in documents]
+        read = [
+            reads(each.only(mask))
+            for each, mask in zip(documents, masks, strict=True)
+            if mask.any()
+        ]
+        flat = [pair for own in read for pair in own]
+        encoded = self.model.encode_document(
+            [text for text, _ in flat],
+            spans=[spans for _, spans in flat],
+            window=self._window,
+            progress=advance,
+        )
+        rows = iter([row for each in encoded for row in each.chunks])
+        chunks = [np.zeros((len(mask), self.model.embedding_dim), np.float32) for mask in masks]
+        for own, mask in zip(chunks, masks, strict=True):
+            for place in np.flatnonzero(mask):
+                own[place] = next(rows)
+        return chunks
+
+    def _bar(
+        self, context: str, documents: Sequence[ChunkedDocument]
+    ) -> AbstractContextManager[Progress]:
+        """A bar that counts the tokens that will be read."""
+        texts = [text for each in documents for text, _ in CHUNK_CONTEXTS[context].reads(each)]
+        total = sum(map(len, self.model.tokenizer.encode(texts))) if self._show else 0
+        return progress_bar(context, total, "tokens", show=self._show and bool(documents))
+
+    def _has_token(self, document: ChunkedDocument) -> Mask:
+        """Which chunks (C,) hold a token."""
+        tokens = self.model.tokenizer.encode(document.chunk_texts)
+        return np.array([len(each) > 0 for each in tokens])
+
+    def _path(self, read: Sequence[tuple[str, CharSpans]]) -> Path:
+        """Where the vectors of a document are, or will be, by all that is read of it."""
+        ranges = [(text, [(int(start), int(end)) for start, end in spans]) for text, spans in read]
+        key = json.dumps([str(self.model.dtype), self._window, ranges])
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 
 
 def with_titles(
-    model: Dewey,
-    documents: Sequence[ChunkedDocument],
-    chunks: Sequence[Floats],
-    weight: float,
+    model: Dewey, documents: Sequence[ChunkedDocument], chunks: Sequence[Floats], weight: float
 ) -> list[Floats]:
-    """Unit vectors (C, D) of chunks with their title's added by a weight; without one as before.
+    """Unit vectors (C, D) of chunks, with their title's added by a weight.
+
+    Those of a document without a title, and chunks without a vector, stay as they are.
 
     >>> model = Dewey.load()
     >>> document = ChunkedDocument(title="Lease", text="Rent is due.", spans=[(0, 12)])
-    >>> vectors = model.encode_document(["Rent is due."])[0].chunks
+    >>> vectors = model.encode_document("Rent is due.").chunks
     >>> [added] = with_titles(model, [document], [vectors], 1.0)
     >>> title = model.encode_document("Lease").vector
     >>> bool(np.isclose(added[0] @ title, added[0] @ vectors[0], atol=1e-5))
     True
     """
-    titled = [place for place, each in enumerate(documents) if each.title] if weight else []
-    if not titled:
-        return list(chunks)
-    names = dict.fromkeys(documents[place].title for place in titled)
-    encoded = model.encode_document(list(names), overflow="truncate")
+    distinct = list(dict.fromkeys(each.title for each in documents if weight))
+    tokens = model.tokenizer.encode(distinct)
+    names = [name for name, own in zip(distinct, tokens, strict=True) if len(own)]
+    encoded = model.encode_document(names, overflow="truncate") if names else []
     titles = {name: each.vector for name, each in zip(names, encoded, strict=True)}
     added = list(chunks)
-    for place in titled:
-        rows = chunks[place] + np.float32(weight) * titles[documents[place].title]
-        added[place] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    for place, (document, own) in enumerate(zip(documents, chunks, strict=True)):
+        if document.title in titles:
+            has_vector = own.any(axis=1, keepdims=True)
+            rows = own + np.float32(weight) * titles[document.title] * has_vector
+            added[place] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     return added
-
-
-def _groups(
-    items: Sequence[tuple[Path, ChunkedDocument]],
-) -> Iterator[list[tuple[Path, ChunkedDocument]]]:
-    """The items in order, in groups of limited size; a document above the limit goes alone."""
-    group: list[tuple[Path, ChunkedDocument]] = []
-    num_chars = 0
-    for item in items:
-        length = len(item[1].text)
-        if group and num_chars + length > DOCUMENT_CHARS:
-            yield group
-            group, num_chars = [], 0
-        group.append(item)
-        num_chars += length
-    if group:
-        yield group
 
 
 def _read(path: Path) -> Floats | None:
     """The vectors in a file; `None` where there is none, or a damaged one."""
     try:
         vectors: Floats = np.load(path)
-    except (OSError, ValueError, EOFError, BadZipFile):
+    except (OSError, ValueError, EOFError):
         return None
     return vectors
 

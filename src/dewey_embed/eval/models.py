@@ -59,11 +59,14 @@ def open_models(
     chunk_tokens: int | Sequence[int] | None = None,
     chunk_overlap: int | Sequence[int] | None = None,
     contexts: Sequence[str] = (),
+    window: int | None = None,
     show: bool = False,
 ) -> list[EvaluatedModel]:
     """The models to measure, in the order of their names; a Dewey model once in each mode.
 
-    With `contexts`, names of `CHUNK_CONTEXTS`, a model is opened once for each that it knows.
+    With `contexts`, names of `CHUNK_CONTEXTS`, a model ranks chunks, once for each that it knows;
+    `window` is the most tokens that a Dewey model then reads at once.
+
     Models are loaded when they are first needed, and a Dewey model once for all of its modes.
 
     Raises:
@@ -77,7 +80,9 @@ def open_models(
         return [
             each
             for name in names
-            for each in _in_contexts(name, contexts, cache_folder, device=device, show=show)
+            for each in _in_contexts(
+                name, contexts, cache_folder, device=device, window=window, show=show
+            )
         ]
     models = []
     for name in names:
@@ -97,7 +102,13 @@ def open_models(
 
 
 def _in_contexts(
-    name: str, contexts: Sequence[str], cache_folder: Path, *, device: str | None, show: bool
+    name: str,
+    contexts: Sequence[str],
+    cache_folder: Path,
+    *,
+    device: str | None,
+    window: int | None,
+    show: bool,
 ) -> Iterator[EvaluatedModel]:
     """A model that ranks chunks, once for each of the contexts that it knows."""
     peer = is_peer(name)
@@ -107,20 +118,29 @@ def _in_contexts(
         else cache(partial(Dewey.load, name, device=device))
     )
     for context in contexts:
-        if not peer or CHUNK_CONTEXTS[context].is_text:
-            yield EvaluatedModel(
-                name=name,
-                label=f"{name if peer else Path(name).name} {context}",
-                open=partial(_open_chunks, load, cache_folder / CHUNKS, context=context, show=show),
-            )
+        is_text = CHUNK_CONTEXTS[context].is_text
+        if peer and not is_text:
+            continue
+        own_window = None if is_text else window
+        label = f"{name if peer else Path(name).name} {context}"
+        open_model = partial(
+            _open_chunks, load, cache_folder / CHUNKS,
+            context=context, window=own_window, show=show,
+        )  # fmt: skip
+        yield EvaluatedModel(
+            name=name, label=f"{label}, window {own_window:,}" if own_window else label,
+            open=open_model,
+        )  # fmt: skip
 
 
-def _open_chunks(load: Callable[[], Any], cache: Path, *, context: str, show: bool) -> MTEBModels:
+def _open_chunks(
+    load: Callable[[], Any], cache: Path, *, context: str, window: int | None, show: bool
+) -> MTEBModels:
     from dewey_embed.eval.chunk_task import ChunkReader, PeerChunks
 
     model = load()
     if isinstance(model, Dewey):
-        return ChunkReader(model, cache, context=context, show=show)
+        return ChunkReader(model, cache, context=context, window=window, show=show)
     return PeerChunks(model, context)
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ from dewey_embed.eval.beir import (
     read_texts,
     with_judgements,
 )
+from dewey_embed.types import CharSpans, Mask
 
 DOCUMENTS = "documents.jsonl"
 CHUNKS = ("chunks.jsonl", "spans.jsonl")
@@ -55,6 +58,24 @@ class Place(NamedTuple):
         return 2 * self.overlap(other) >= shorter
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunkedDocument:
+    """A text with its title, empty where it has none, and the characters of its chunks (C,)."""
+
+    title: str
+    text: str
+    spans: CharSpans
+
+    @property
+    def chunk_texts(self) -> list[str]:
+        """The text of each chunk."""
+        return [self.text[start:end] for start, end in self.spans]
+
+    def only(self, mask: Mask) -> ChunkedDocument:
+        """The document with the chunks of a mask (C,)."""
+        return replace(self, spans=list(compress(self.spans, mask)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class PassageData:
     """A task whose qrels name chunks of documents.
@@ -76,27 +97,29 @@ class PassageData:
             digest.update(json.dumps(part, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()[:16]
 
+    def by_document(self) -> dict[str, tuple[list[str], ChunkedDocument]]:
+        """The documents that have chunks, by id, each after the ids of its chunks."""
+        return by_document(self.documents, self.places)
+
     def sample(self, num_documents: int, seed: int = 0) -> PassageData:
         """The task of some of the documents, and of the queries that these answer.
 
-        The sample of a smaller number is part of that of a larger one. The name says the number.
+        The sample of a smaller number is part of that of a larger one.
 
         Raises:
             TaskError: no query has a relevant chunk in the sample.
 
         """
-        names = sorted(self.documents)
-        if num_documents >= len(names):
+        if num_documents >= len(self.documents):
             return self
-        random.Random(seed).shuffle(names)
-        kept = set(names[:num_documents])
+        kept = sampled(self.documents, num_documents, seed)
         places = {name: each for name, each in self.places.items() if each.document in kept}
         qrels = {
             query: own
             for query, gains in self.chunks.qrels.items()
             if (own := {chunk: gain for chunk, gain in gains.items() if chunk in places})
         }
-        name = f"{self.chunks.name}_{num_documents}_documents" + (f"_seed_{seed}" if seed else "")
+        name = sample_name(self.chunks.name, num_documents, seed)
         if not qrels:
             raise TaskError(
                 f"{name}: no query has a relevant chunk in these documents; give a larger number "
@@ -114,6 +137,50 @@ class PassageData:
         return PassageData(documents=documents, chunks=chunks, places=places)
 
 
+def by_document(
+    documents: Mapping[str, Text], places: Mapping[str, Place]
+) -> dict[str, tuple[list[str], ChunkedDocument]]:
+    """The documents that have chunks, by id, each after the ids of its chunks."""
+    chunks: dict[str, list[str]] = {}
+    for name, place in places.items():
+        chunks.setdefault(place.document, []).append(name)
+    return {
+        document: (
+            own,
+            ChunkedDocument(
+                title=documents[document].title,
+                text=documents[document].text,
+                spans=[(places[name].start, places[name].end) for name in own],
+            ),
+        )
+        for document, own in chunks.items()
+    }
+
+
+def sampled(names: Iterable[str], number: int, seed: int) -> set[str]:
+    """Some of several names, by a seed; those of a smaller number are among those of a larger."""
+    shuffled = sorted(names)
+    random.Random(seed).shuffle(shuffled)
+    return set(shuffled[:number])
+
+
+def sample_name(task: str, num_documents: int, seed: int) -> str:
+    """The name of a task over a sample of its documents.
+
+    >>> sample_name("leases", 40, 0), sampled_task(sample_name("leases", 40, 7))
+    ('leases_40_documents', 'leases')
+    """
+    return f"{task}_{num_documents}_documents" + (f"_seed_{seed}" if seed else "")
+
+
+def sampled_task(name: str) -> str:
+    """The name of the task that a sample is of; that of another task as it is."""
+    return _SAMPLE.sub("", name)
+
+
+_SAMPLE = re.compile(r"_\d+_documents(_seed_\d+)?$")
+
+
 def is_passage_folder(folder: Path) -> bool:
     """Whether a folder holds documents and annotated places in them."""
     return is_file(folder / DOCUMENTS) and any(is_file(folder / name) for name in CHUNKS)
@@ -129,23 +196,46 @@ def read_passages(folder: Path) -> PassageData:
 
     """
     folder = folder.expanduser()
+    documents, places, lines = read_places(folder)
+    chunks = {
+        name: Text(
+            documents[place.document].text[place.start : place.end],
+            documents[place.document].title,
+            lines[name],
+        )
+        for name, place in places.items()
+    }
+    judged = with_judgements(chunks, _chunks_path(folder))
+    return PassageData(documents=documents, chunks=judged, places=places)
+
+
+def read_places(folder: Path) -> tuple[dict[str, Text], dict[str, Place], dict[str, int]]:
+    """The documents of a folder, and the chunks annotated in them, with their lines, by id.
+
+    Raises:
+        TaskError: as `read_passages`, but for queries.
+
+    """
     documents = read_texts(folder / DOCUMENTS, titles=True)
-    path = next((folder / name for name in CHUNKS if is_file(folder / name)), folder / CHUNKS[0])
+    path = _chunks_path(folder)
     places: dict[str, Place] = {}
-    chunks: dict[str, Text] = {}
+    lines: dict[str, int] = {}
     for number, line in numbered_lines(path):
         where = f"{path}, line {number}"
         name, place = _record(line, where, documents)
         if places.setdefault(name, place) != place:
             raise TaskError(
                 f"{where}: id {name!r} comes a second time, with another place than in line "
-                f"{chunks[name].line}; give each chunk an id of its own"
+                f"{lines[name]}; give each chunk an id of its own"
             )
-        text, title, _ = documents[place.document]
-        chunks.setdefault(name, Text(text[place.start : place.end], title, number))
-    if not chunks:
+        lines.setdefault(name, number)
+    if not places:
         raise TaskError(f"{path}: holds no chunk, so there is nothing to measure")
-    return PassageData(documents=documents, chunks=with_judgements(chunks, path), places=places)
+    return documents, places, lines
+
+
+def _chunks_path(folder: Path) -> Path:
+    return next((folder / name for name in CHUNKS if is_file(folder / name)), folder / CHUNKS[0])
 
 
 def _record(line: str, where: str, documents: Mapping[str, Text]) -> tuple[str, Place]:

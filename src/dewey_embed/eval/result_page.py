@@ -39,7 +39,11 @@ class Column(Settings):
 
 
 def interval_columns(
-    name: str, *, unit: str = "", best: Literal["highest", "lowest"], digits: int = 4
+    name: str,
+    *,
+    unit: str = "",
+    best: Literal["highest", "lowest"] | None = None,
+    digits: int = 4,
 ) -> list[Column]:
     """The columns of a mean and of the ends of its interval."""
     ends = [Column(name=f"{name} {end}", unit=unit, digits=digits) for end in ("low", "high")]

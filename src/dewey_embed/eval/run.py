@@ -97,6 +97,7 @@ def evaluate(
         missing=missing,
         failed=failures,
         left_out={task.metadata.name: getattr(task, "left_out", ()) for task in tasks},
+        ranks_chunks=any(getattr(task, "ranks_chunks", False) for task in tasks),
         machine=Machine.here(device=device),
     )
 

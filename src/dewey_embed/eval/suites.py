@@ -41,24 +41,50 @@ class Suite:
             self.faulty[name] = str(error)
 
 
-def open_chunks(name_or_path: str, *, num_documents: int | None = None, seed: int = 0) -> Suite:
-    """The tasks that rank chunks: of a task's folder, or of a folder of such folders.
+def open_chunks(
+    name_or_path: str,
+    data: Path | None = None,
+    *,
+    num_documents: int | None = None,
+    seed: int = 0,
+) -> Suite:
+    """The tasks that rank chunks: of a name in `CHUNK_SUITES`, of a folder, or of its folders.
 
-    With `num_documents` each is over a sample of its documents.
+    With `num_documents` each is over a sample of its documents. `data` is a folder in which
+    `conteb/` holds the hub's data sets.
 
     Raises:
-        ConfigError: a suite without passages, or neither a suite nor a folder of tasks.
+        ConfigError: a suite whose tasks have no chunks, neither a suite nor a folder of tasks, or
+            the data folder is not there.
         TaskError: a folder cannot be looked into.
 
     """
-    from dewey_embed.eval.chunk_task import chunk_task
+    data = _data_folder(data)
+    if name_or_path in CHUNK_SUITES:
+        return CHUNK_SUITES[name_or_path](name_or_path, data, num_documents, seed)
+    if name_or_path in SUITES:
+        raise ConfigError(
+            f"{name_or_path}: has no chunks to rank; give --suite {', '.join(CHUNK_SUITES)} or a "
+            "folder, or leave out --contexts"
+        )
+    from dewey_embed.eval.chunk_task import folder_task
 
-    def make(folder: Path) -> Callable[[], AbsTask] | None:
+    def maker(folder: Path) -> Callable[[], AbsTask] | None:
         if not is_passage_folder(folder):
             return None
-        return partial(chunk_task, folder, num_documents=num_documents, seed=seed)
+        return partial(folder_task, folder, num_documents=num_documents, seed=seed)
 
-    return _folder(_existing(name_or_path), make, lacking=PASSAGE_FILES)
+    return _folder(_existing(name_or_path), maker, lacking=PASSAGE_FILES)
+
+
+def _data_folder(data: Path | None) -> Path | None:
+    """The data folder, if one is given; an error if it is not there."""
+    if data is not None and not (data := data.expanduser()).is_dir():
+        raise ConfigError(
+            f"{data}: no such folder, so no data can be read from it; give --data a folder that "
+            "holds the suite's data, or leave it out to read them from the Hugging Face hub"
+        )
+    return data
 
 
 def _existing(name_or_path: str) -> Path:
@@ -72,8 +98,9 @@ def _existing(name_or_path: str) -> Path:
     if folder.is_dir():
         return folder.resolve()
     raise ConfigError(
-        f"no suite {name_or_path!r}, and no such folder; suites: {', '.join(SUITES)}, or a folder "
-        f"of a task, or a folder of such folders; {LAYOUT}"
+        f"no suite {name_or_path!r}, and no such folder; suites: "
+        f"{', '.join([*SUITES, *CHUNK_SUITES])}, or a folder of a task, or a folder of such "
+        f"folders; {LAYOUT}"
     )
 
 
@@ -93,11 +120,9 @@ def open_suite(name_or_path: str, data: Path | None = None, *, passages: bool = 
         TaskError: a folder cannot be looked into.
 
     """
-    if data is not None and not (data := data.expanduser()).is_dir():
-        raise ConfigError(
-            f"{data}: no such folder, so no data can be read from it; give --data a folder that "
-            "holds the suite's data, or leave it out to read them from the Hugging Face hub"
-        )
+    data = _data_folder(data)
+    if name_or_path in CHUNK_SUITES:
+        raise ConfigError(f"{name_or_path}: ranks chunks; add --contexts all")
     if name_or_path in SUITES:
         if passages:
             raise ConfigError(
@@ -262,3 +287,45 @@ SUITES: dict[str, Callable[[str, Path | None], Suite]] = {
     "position": _generated,
 }
 """Suites by name; each function takes the name and the data folder."""
+
+
+def _conteb(name: str, data: Path | None, num_documents: int | None, seed: int) -> Suite:
+    from dewey_embed.eval.conteb import FOLDER, OWNER, SPLITS, conteb_task
+    from dewey_embed.eval.hub import why_no_dataset
+
+    suite = Suite(name=name)
+    for task in SPLITS:
+        folder = data / FOLDER / task if data is not None else None
+        local = folder if folder is not None and folder.is_dir() else None
+        why_not = None if local else why_no_dataset(f"{OWNER}/{task}")
+        if why_not is None:
+            make = partial(conteb_task, task, local, num_documents=num_documents, seed=seed)
+            suite.add(task, make)
+        else:
+            why = f"{folder} is not there" if folder else "no data folder was given"
+            suite.missing[task] = f"{why}; {why_not}"
+    return suite
+
+
+def _lmeb_conteb(name: str, data: Path | None, num_documents: int | None, seed: int) -> Suite:
+    from dewey_embed.eval.conteb import LMEB, lmeb_task
+    from dewey_embed.eval.hub import why_no_dataset
+
+    suite = Suite(name=name)
+    for task in map(lmeb_task, LMEB):
+        why_not = why_no_dataset(task.metadata.dataset["path"])
+        if num_documents is not None:
+            why_not = "its documents are not sampled; leave out --documents"
+        if why_not is None:
+            suite.tasks.append(task)
+        else:
+            suite.missing[task.metadata.name] = why_not
+    return suite
+
+
+CHUNK_SUITES: dict[str, Callable[[str, Path | None, int | None, int], Suite]] = {
+    "conteb": _conteb,
+    "lmeb-conteb": _lmeb_conteb,
+}
+"""Suites whose tasks rank chunks; each function takes the name, the data folder, the number of
+documents of a sample and its seed."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
+from dewey_embed.eval.chunk_vectors import TITLE_WEIGHT
 from dewey_embed.eval.locov1 import LOCOV1, LONGEMBED
+from dewey_embed.eval.passages import sampled_task
 from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
 from dewey_embed.eval.scores import Doubles, Failure, TaskScores, interval, paired_p_value
 
@@ -28,12 +31,44 @@ titles and of function words were chosen (docs/log.md, 23, 28 and 29 November 20
 FAILED, LEFT_OUT = "Failed", "Left out of the tasks"
 """Titles of tables: tasks that could not be measured, and parts of a task's files left unused."""
 
-PASSAGE_MEASURES = {
-    "recall_at_5": "recall@5",
-    "passage_success_at_1": "answered in the first passage",
-    "passage_success_at_3": "answered in the first three",
-}
-"""Measures of tasks whose qrels name passages, beside nDCG@10."""
+
+class Beside(NamedTuple):
+    """A table of measures beside the main one: its title, their names, and notes."""
+
+    title: str
+    measures: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+PASSAGES = Beside(
+    "Passages",
+    {
+        "recall_at_5": "recall@5",
+        "passage_success_at_1": "answered in the first passage",
+        "passage_success_at_3": "answered in the first three",
+    },
+    (
+        "nDCG and recall: a passage stands for the annotated chunk that it overlaps most, and "
+        "each chunk counts once, at its best passage.",
+        "Answered: the share of queries of which a passage shown and a relevant chunk cover "
+        "half of the shorter of the two.",
+        "Dewey models rank passages of their own; peers the annotated chunks, each under its "
+        "document's title.",
+    ),
+)
+"""Tasks whose qrels name passages."""
+
+CHUNKS = Beside(
+    "Chunks",
+    {"recall_at_5": "recall@5"},
+    (
+        "All chunks of all documents are ranked. alone: a chunk's text; titled: its document's "
+        "title before it, as one text; in-context: its range in the one pass over its document; "
+        "in-context+title: with the vector of the title added, weighted by "
+        f"{TITLE_WEIGHT:g}.",
+    ),
+)
+"""Tasks that rank all chunks."""
 
 MEASURE_NAMES = {
     "ndcg_at_10": "nDCG@10",
@@ -54,13 +89,14 @@ def summarise(
     missing: Mapping[str, str],
     failed: Sequence[Failure] = (),
     left_out: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ranks_chunks: bool = False,
     machine: Machine,
 ) -> ResultPage:
     """The page of one evaluation.
 
     `measures` holds each task's main measure under mteb's name, in the order of the tasks;
     `missing` the tasks of the suite without data, and why; `left_out` the messages on what of a
-    task's files is no part of it.
+    task's files is no part of it. `ranks_chunks` says that the tasks rank all chunks.
     """
     by_place: Scores = {(each.task, each.model): each for each in scores}
     models = list(dict.fromkeys(each.model for each in scores))
@@ -76,7 +112,9 @@ def summarise(
     if passage_tasks := [
         task for task in tasks if _means_by_model(by_place, task, models, "passage_success_at_1")
     ]:
-        tables.append(_passages_table(by_place, passage_tasks, models))
+        tables.append(_beside_table(PASSAGES, by_place, passage_tasks, models))
+    if ranks_chunks and tasks:
+        tables.append(_beside_table(CHUNKS, by_place, tasks, models))
     messages = [(task, message) for task, own in left_out.items() for message in own]
     failures = [(each.task, each.model or "every model", each.reason) for each in failed]
     for title, columns, rows in (
@@ -100,12 +138,17 @@ def summarise(
 
 def groups_of(tasks: Sequence[str]) -> dict[str, list[str]]:
     """Development tasks and the others, by the name of the group; one group if all are of one."""
-    development = [task for task in tasks if task in DEVELOPMENT_TASKS]
-    others = [task for task in tasks if task not in DEVELOPMENT_TASKS]
+    development = _development(tasks)
+    others = [task for task in tasks if task not in development]
     if not development:
         return {_counted(others, "task"): others}
     groups = {_counted(development, "development task"): development}
     return groups | {_counted(others, "other task"): others} if others else groups
+
+
+def _development(tasks: Sequence[str]) -> list[str]:
+    """The development tasks among others, and samples of them."""
+    return [task for task in tasks if sampled_task(task) in DEVELOPMENT_TASKS]
 
 
 def _scores_table(
@@ -152,7 +195,7 @@ def _scores_notes(tasks: Sequence[str], suite: str) -> Iterable[str]:
             f"The paper's means on LongEmbed: {LONGEMBED['single']:.4f} with one vector, "
             f"{LONGEMBED['multi']:.4f} with one for each chunk (arXiv 2503.20376)."
         )
-    if development := [task for task in tasks if task in DEVELOPMENT_TASKS]:
+    if development := _development(tasks):
         yield (
             "Development tasks, on which the size of chunks and the weights of multi and hybrid "
             f"were chosen, so that these scores flatter them: {', '.join(development)}."
@@ -177,7 +220,9 @@ def _intervals_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]
 
 def _differences_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Table:
     """The default mode, else the first model, against each of the others on the same queries."""
-    base = next((model for model in models if model.endswith(" hybrid")), models[0])
+    base = next(
+        (model for model in models if model.endswith((" hybrid", " in-context"))), models[0]
+    )
     others = [model for model in models if model != base]
     columns = [Column(name="task")]
     for other in others:
@@ -201,17 +246,19 @@ def _differences_table(scores: Scores, tasks: Sequence[str], models: Sequence[st
     )
 
 
-def _passages_table(scores: Scores, tasks: Sequence[str], models: Sequence[str]) -> Table:
-    """The measures of passages: of every task, and their means over several."""
+def _beside_table(
+    beside: Beside, scores: Scores, tasks: Sequence[str], models: Sequence[str]
+) -> Table:
+    """Measures of every task, and their means over several."""
     rows: list[tuple[Cell, ...]] = []
-    for measure, name in PASSAGE_MEASURES.items():
+    for measure, name in beside.measures.items():
         means = {task: _means_by_model(scores, task, models, measure) for task in tasks}
         own = [(task, name, *(means[task].get(model) for model in models)) for task in tasks]
         rows += own
         if len(own) > 1:
             rows.append(("mean", name, *map(_mean, list(zip(*own, strict=True))[2:])))
     return Table(
-        title="Passages",
+        title=beside.title,
         columns=(
             Column(name="task"),
             Column(name="measure"),
@@ -219,14 +266,7 @@ def _passages_table(scores: Scores, tasks: Sequence[str], models: Sequence[str])
         ),
         rows=tuple(rows),
         best_in="row",
-        notes=(
-            "nDCG and recall: a passage stands for the annotated chunk that it overlaps most, and "
-            "each chunk counts once, at its best passage.",
-            "Answered: the share of queries of which a passage shown and a relevant chunk cover "
-            "half of the shorter of the two.",
-            "Dewey models rank passages of their own; peers the annotated chunks, each under its "
-            "document's title.",
-        ),
+        notes=beside.notes,
     )
 
 

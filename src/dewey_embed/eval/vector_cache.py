@@ -73,7 +73,7 @@ class VectorCache:
         with self._file_errors():
             missing = [text for text in dict.fromkeys(texts) if self._read(text) is None]
             with progress_bar(label, len(missing), "texts", show=bool(missing)) as advance:
-                for group in _groups(missing, GROUP_CHARS, GROUP_TEXTS):
+                for group in groups(missing, GROUP_CHARS, GROUP_TEXTS):
                     self._add(group)
                     advance(len(group))
             vectors = [np.frombuffer(self._read(text) or b"", np.float32) for text in texts]
@@ -165,7 +165,7 @@ class DocumentVectorCache:
             else:
                 vectors[text] = known
                 advance(known.num_tokens)
-        for group in _groups(missing, DOCUMENT_CHARS):
+        for group in groups(missing, DOCUMENT_CHARS):
             encoded = self.model.encode_document(
                 group,
                 chunk_tokens=[size.tokens for size in self.sizes],
@@ -220,7 +220,7 @@ def _key(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _groups(
+def groups(
     texts: Iterable[str], max_chars: int, max_texts: float = float("inf")
 ) -> Iterator[list[str]]:
     """The texts in order, in groups of limited size; a text longer than the limit goes alone."""

@@ -28,6 +28,7 @@ KINDS = {
     "baseline": "Models side by side",
     "length": "Length",
     "alignment": "Alignment",
+    "context": "Context",
     "cost": "Cost",
     "ablation": "Ablations",
     "training": "Training",
