@@ -55,6 +55,16 @@ MODELS = {
 }
 """Rows of README's table of results: a model's column in the results of eval, and its label."""
 
+CHUNK_WAYS = {
+    "mini in-context": "**in its document's one pass**",
+    "mini in-context+title": "so, with the title's vector added",
+    "mini titled": "alone, its title before it as one text",
+    "mini alone": "alone",
+    "bm25 titled": "BM25, title and chunk",
+    "bm25 alone": "BM25",
+}
+"""Rows of README's table of chunks: a column in the results of `eval --contexts`, and its label."""
+
 COLUMN = 28
 """Width of the column of names in the tree."""
 OTHER_FOLDERS = {
@@ -256,7 +266,7 @@ def cell(words: str) -> str:
 def readme() -> str:
     """README.md with its marked blocks as they are now."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, block in {"costs": costs, "results": results, "tree": tree}.items():
+    for name, block in {"costs": costs, "results": results, "chunks": chunks, "tree": tree}.items():
         page = replaced(page, name, f"\n{block()}\n")
     figures = json.loads((RESULTS / "mini_training.json").read_text(encoding="utf-8"))["figures"]
     for name in ("chunk_cosine", "cls_cosine"):
@@ -333,6 +343,23 @@ def results() -> str:
         ]
         rows.append(f"| {label} | {' | '.join(means)} |")
     return "\n".join(rows)
+
+
+def chunks() -> str:
+    """What a chunk gains by its document: scores over all chunks, by how a chunk is read."""
+    table = tables("context.json")["Main scores"]
+    columns = [column["name"] for column in table["columns"]]
+    rows = [dict(zip(columns, row, strict=True)) for row in table["rows"] if row[1] == "nDCG@10"]
+    suites = [row["task"] for row in rows]
+    lines = [
+        f"| a chunk is read | {' | '.join(suites)} | mean |",
+        f"|---|{'---:|' * (len(rows) + 1)}",
+    ]
+    for column, label in CHUNK_WAYS.items():
+        scores = [row[column] for row in rows]
+        cells = " | ".join(f"{score:.3f}" for score in [*scores, sum(scores) / len(scores)])
+        lines.append(f"| {label} | {cells} |")
+    return "\n".join(lines)
 
 
 def tree() -> str:

@@ -281,7 +281,6 @@ def test_metadata_that_changes_costs_no_pass(mini, here, monkeypatch):
 @pytest.mark.parametrize("reads_titles", [True, False])
 def test_a_new_title_is_read_above_its_text_where_titles_are(mini, here, monkeypatch, reads_titles):
     settings = sync.new_settings(mini, INDEX_OPTIONS, None)
-    assert settings.reads_titles
     of_earlier = settings.model_copy(update={"reads_titles": reads_titles})
     monkeypatch.setattr("dewey_embed.index.index.new_settings", lambda *_: of_earlier)
     index = Index.open("i", mini)

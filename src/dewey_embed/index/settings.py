@@ -28,6 +28,10 @@ WINDOW = 2048
 """Tokens read at once unless one says otherwise: longer windows find no more, and take longer the
 longer they are (docs/log.md)."""
 
+READS_TITLES = False
+"""Whether new indexes read a title above its text: the mini of today gains nothing by it
+(docs/log.md), one that is trained with contextual targets will."""
+
 
 REMEDY = "restore the index from a copy, or index the documents again into another folder"
 """What is left to do where the truth itself is damaged."""

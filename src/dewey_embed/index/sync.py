@@ -16,7 +16,7 @@ from dewey_embed.config import EncodeOptions
 from dewey_embed.index.changes import Changes, Group, Refreshed, is_gone, is_within, left_places
 from dewey_embed.index.file_cache import FileCache
 from dewey_embed.index.passages import passage_numbers
-from dewey_embed.index.settings import PASSAGE_SPLITTER, WINDOW, IndexSettings
+from dewey_embed.index.settings import PASSAGE_SPLITTER, READS_TITLES, WINDOW, IndexSettings
 from dewey_embed.index.tables import Place, Record, storable, title_text
 from dewey_embed.index.writer import Writer
 from dewey_embed.progress import Advance, Progress
@@ -383,5 +383,5 @@ def new_settings(model: Dewey, options: EncodeOptions, window: int | None) -> In
         embedding_dim=model.embedding_dim,
         options=options,
         window=min(WINDOW, model.max_tokens) if window is None else window,
-        reads_titles=True,
+        reads_titles=READS_TITLES,
     )

@@ -21,7 +21,7 @@ from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dewey_embed.index.settings import WINDOW
+from dewey_embed.index.settings import READS_TITLES, WINDOW
 from dewey_embed.index.sync import LONGEST_SENTENCE
 from dewey_embed.index.tables import storable, title_text
 from dewey_embed.scoring import UNANSWERED
@@ -313,7 +313,7 @@ async def _encoded(request: Request, document: Document, window: int, progress: 
     imported = asyncio.ensure_future(asyncio.to_thread(import_module, "lancedb"))
     title = title_text(document)
     [vectors] = await server.encode(
-        request, [document], titles=[title],
+        request, [document], titles=[title] if READS_TITLES else None,
         splitter="sentence", chunk_tokens=LONGEST_SENTENCE, chunk_overlap=0,
         overflow="windows", window=window, on_tokens=progress,
     )  # fmt: skip

@@ -93,8 +93,9 @@ def cut_samples(
 ) -> list[Sample]:
     """The samples of one text; none for one without tokens, or without the sentences it is for.
 
-    Those of every `resplit`, of which 0 is the first cut, are drawn anew. With `context`, some of
-    a text with a title are contextual; `why` counts chunks and questions that are not.
+    Those of every `resplit`, of which 0 is the first cut, are drawn anew. With `context`, those of
+    some texts with a title are contextual, and those of the others are cut from below it; `why`
+    counts chunks and questions that are not contextual.
     """
     again = [resplit] if resplit else []
     random = np.random.default_rng([recipe.seed, int(text.id, 16), *again])
@@ -103,16 +104,18 @@ def cut_samples(
         counts = Counter[str]() if why is None else why
         recipes = recipe, context
         return _contextual(text, name, tokenizer, recipes, random=random, why=counts)
+    # A title above a chunk that is to be as it is alone would teach that titles mean nothing.
+    plain = text.titled.body if context and text.titled else text.text
     if recipe.sentences and random.random() < recipe.sentences:
         crop_tokens = SENTENCE_TOKENS[1]
-        crops = _sentences(text.text, tokenizer, recipe, random)
+        crops = _sentences(plain, tokenizer, recipe, random)
     else:
         crop_tokens = _draw(random, recipe.crop_tokens)
         most, crop_from = recipe.crops_per_text, recipe.crop_from
-        crops = _crops(text.text, tokenizer, random, crop_tokens, most=most, crop_from=crop_from)
+        crops = _crops(plain, tokenizer, random, crop_tokens, most=most, crop_from=crop_from)
     samples = []
     for number, (char_start, char_end) in enumerate(crops):
-        crop = text.text[char_start:char_end]
+        crop = plain[char_start:char_end]
         cut = _chunks(crop, tokenizer, recipe, random)
         if cut is not None:
             spans, splitter, size, overlap = cut
