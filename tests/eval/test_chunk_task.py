@@ -8,14 +8,16 @@ import pytest
 from dewey_embed.cli.evaluate import evaluate as command
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, TaskError
+from dewey_embed.eval.chunk_task import ChunkSearch, PeerChunks
 from dewey_embed.eval.chunk_vectors import (
     CHUNK_CONTEXTS,
     TITLE_WEIGHT,
     ChunkVectorCache,
     with_titles,
 )
-from dewey_embed.eval.models import open_models
+from dewey_embed.eval.models import EvaluatedModel, open_models
 from dewey_embed.eval.passages import ChunkedDocument, read_passages
+from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.run import evaluate
 from dewey_embed.eval.suites import open_chunks, open_suite
 from dewey_embed.types import DocumentVectors
@@ -126,6 +128,8 @@ class TestReading:
         assert not np.array_equal(oak, elm)
         oak, elm = windows.vectors(documents, "in-context")
         assert np.array_equal(oak, elm)
+        [alone], [same] = (each.vectors(documents[:1], "titled") for each in (one_pass, windows))
+        assert np.array_equal(alone, same)  # a chunk that is a text is read at once
 
 
 class TestCache:
@@ -196,6 +200,35 @@ class TestEvaluation:
         assert again.tables == first.tables
         assert done == []
 
+    @pytest.mark.parametrize("context", ["alone", "titled"])
+    def test_a_peer_that_encodes_reads_chunks_as_texts(self, letters, leases, tmp_path, context):
+        seen = []
+        encode = letters.encode
+
+        def watched(inputs, **options):
+            batches = list(inputs)
+            seen.extend(text for batch in batches for text in batch["text"])
+            return encode(batches, **options)
+
+        letters.encode = watched
+        peer = PeerChunks(letters, context)
+        model = EvaluatedModel(name="letters", label=f"letters {context}", open=lambda: peer)
+        page = evaluate(open_chunks(str(leases)), [model], tmp_path / "out")
+        assert page.tables[0].rows[0][2] > 0
+        expected = {"alone": RENT, "titled": f"Oak Street {RENT}"}
+        assert expected[context] in seen
+        assert (f"Oak Street {RENT}" in seen) == (context == "titled")
+
+    def test_the_command_writes_a_page_of_a_sample(self, leases, tmp_path, capsys):
+        options = {"suite": str(leases), "contexts": "alone,titled", "documents": 2}
+        command(
+            ["bm25"], **options, results=tmp_path / "results", cache=tmp_path / "cache",
+            output=tmp_path / "page.json",
+        )  # fmt: skip
+        page = ResultPage.read(tmp_path / "page.json")
+        assert page.tables[0].rows[0][0] == "leases_2_documents"
+        assert "bm25 titled" in capsys.readouterr().out
+
     def test_a_window_is_a_model_of_its_own(self, leases, tmp_path):
         models = self.models(tmp_path, names=["mini"], window=64)
         assert [each.label for each in models] == [
@@ -212,8 +245,6 @@ class TestEvaluation:
         folder = write_leases(tmp_path / "leases", more_chunks=[blank])
         task = open_chunks(str(folder)).tasks[0]
         [model] = open_models(["mini"], cache_folder=tmp_path, contexts=["alone"])
-        from dewey_embed.eval.chunk_task import ChunkSearch
-
         search = ChunkSearch(model.open(), task.passages())
         with pytest.warns(UserWarning, match="hold no token"):
             search.index(None)

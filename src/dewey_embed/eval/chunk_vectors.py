@@ -74,7 +74,7 @@ does; and that with the vector of the title, as an index has it."""
 class ChunkVectorCache:
     """Vectors of the chunks of documents by one model; each document's are in a file of their own.
 
-    `window` is the most tokens read at once; the default is the model's maximum.
+    `window` is the most tokens of a document read at once; the default is the model's maximum.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class ChunkVectorCache:
             InputError: the model makes vectors with NaN or infinity.
 
         """
-        reads, _, title_weight = CHUNK_CONTEXTS[context]
+        way = CHUNK_CONTEXTS[context]
         vectors: dict[Path, Floats] = {}
         missing: list[tuple[Path, ChunkedDocument]] = []
-        paths = [self._path(reads(each)) for each in documents]
+        paths = [self._path(each, way) for each in documents]
         for path, each in zip(paths, documents, strict=True):
             if (known := _read(path)) is None:
                 missing.append((path, each))
@@ -106,22 +106,22 @@ class ChunkVectorCache:
         with self._bar(context, [each for _, each in missing]) as advance:
             for texts in groups((each.text for _, each in missing), DOCUMENT_CHARS):
                 group = list(islice(remaining, len(texts)))
-                read = self._encode([each for _, each in group], reads, advance)
+                read = self._encode([each for _, each in group], way, advance)
                 for (path, _), own in zip(group, read, strict=True):
                     _write(path, own)
                     vectors[path] = own
         chunks = [vectors[path] for path in paths]
         if empty := sum(int((~each.any(axis=1)).sum()) for each in chunks):
             warnings.warn(f"{empty:,} chunks hold no token: nothing finds them", stacklevel=2)
-        return with_titles(self.model, documents, chunks, title_weight)
+        return with_titles(self.model, documents, chunks, way.title_weight)
 
     def _encode(
-        self, documents: Sequence[ChunkedDocument], reads: Reads, advance: Advance
+        self, documents: Sequence[ChunkedDocument], way: ChunkContext, advance: Advance
     ) -> list[Floats]:
         """The vectors (C, D) of the chunks of documents that are read together."""
         masks = [self._has_token(each) for each in documents]
         read = [
-            reads(each.only(mask))
+            way.reads(each.only(mask))
             for each, mask in zip(documents, masks, strict=True)
             if mask.any()
         ]
@@ -129,7 +129,7 @@ class ChunkVectorCache:
         encoded = self.model.encode_document(
             [text for text, _ in flat],
             spans=[spans for _, spans in flat],
-            window=self._window,
+            window=self._window_of(way),
             progress=advance,
         )
         rows = iter([row for each in encoded for row in each.chunks])
@@ -152,10 +152,17 @@ class ChunkVectorCache:
         tokens = self.model.tokenizer.encode(document.chunk_texts)
         return np.array([len(each) > 0 for each in tokens])
 
-    def _path(self, read: Sequence[tuple[str, CharSpans]]) -> Path:
+    def _window_of(self, way: ChunkContext) -> int | None:
+        """The most tokens read at once; a chunk that is a text of its own is read at once."""
+        return None if way.is_text else self._window
+
+    def _path(self, document: ChunkedDocument, way: ChunkContext) -> Path:
         """Where the vectors of a document are, or will be, by all that is read of it."""
-        ranges = [(text, [(int(start), int(end)) for start, end in spans]) for text, spans in read]
-        key = json.dumps([str(self.model.dtype), self._window, ranges])
+        read = [
+            (text, [(int(start), int(end)) for start, end in spans])
+            for text, spans in way.reads(document)
+        ]
+        key = json.dumps([str(self.model.dtype), self._window_of(way), read])
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 
 
