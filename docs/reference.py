@@ -45,6 +45,9 @@ TOKENS_PER_MB = 220_000
 CLONE_MB, INSTALLED_GB, TORCH_GB = 81, 1.6, 0.75
 """Measured on 28 November 2026: Linux, Python 3.11, `pip install .` after torch for CPUs."""
 
+USABLE = 0.01
+"""Of nDCG@10: what an index may lose by another model's queries, as in benchmarks/asymmetric.py."""
+
 MODELS = {
     "mini hybrid": "**Dewey, `hybrid`**",
     "bm25": "BM25",
@@ -266,7 +269,11 @@ def cell(words: str) -> str:
 def readme() -> str:
     """README.md with its marked blocks as they are now."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name, block in {"costs": costs, "results": results, "chunks": chunks, "tree": tree}.items():
+    blocks = {
+        "costs": costs, "results": results, "chunks": chunks, "two models": two_models,
+        "tree": tree,
+    }  # fmt: skip
+    for name, block in blocks.items():
         page = replaced(page, name, f"\n{block()}\n")
     figures = json.loads((RESULTS / "mini_training.json").read_text(encoding="utf-8"))["figures"]
     for name in ("chunk_cosine", "cls_cosine"):
@@ -285,6 +292,23 @@ def tables(name: str) -> dict[str, dict[str, Any]]:
     """The tables of a result file by their titles."""
     page = json.loads((RESULTS / name).read_text(encoding="utf-8"))
     return {table["title"]: table for table in page["tables"]}
+
+
+def two_models() -> str:
+    """Whether mini and its teacher can share an index, as a paragraph."""
+    title = "nDCG@10 by who embeds queries and who the index"
+    *tasks, [_, _, mini, teacher, new, old] = tables("asymmetric.json")[title]["rows"]
+    usable = "stays usable with" if old >= teacher - USABLE else "should be made again for"
+    return "\n".join(
+        [
+            f"An existing index of all-MiniLM-L6-v2's vectors {usable} mini's queries: mean "
+            f"nDCG@10 {old:.3f} over",
+            f"samples of {len(tasks)} tasks, and {teacher:.3f} with MiniLM's own. MiniLM's queries "
+            f"in an index of mini's: {new:.3f}, and {mini:.3f} with",
+            "mini's own (`benchmarks/asymmetric.py`; every task in "
+            "[docs/evaluation.md](docs/evaluation.md#queries-by-one-model-chunks-by-another)).",
+        ]
+    )
 
 
 def costs() -> str:

@@ -30,6 +30,7 @@ KINDS = {
     "alignment": "Alignment",
     "context": "Context",
     "cost": "Cost",
+    "asymmetric": "Two models, one index",
     "ablation": "Ablations",
     "training": "Training",
 }
