@@ -31,7 +31,7 @@ class Loss(NamedTuple):
 
 
 class AlignmentLoss(nn.Module):
-    """The terms of `LOSS_TERMS`, as a recipe weighs them.
+    """The terms of `LOSS_TERMS`, as a recipe weighs them; those off by default only where it does.
 
     With `balance = "dynamic"` the sum L₁ of the terms that align chunks and the sum L₂ of those
     that align documents are weighed by learned log variances s: Σ ½ exp(-sᵢ) Lᵢ + ½ sᵢ, least at
@@ -52,9 +52,15 @@ class AlignmentLoss(nn.Module):
     def forward(self, **vectors: Tensor) -> Loss:
         """The loss of a batch, whose fields are those of `Batch`, of this process alone."""
         batch = Batch(**{name: gathered(vectors[name]) for name in Batch._fields})
-        terms = {name: term.of(batch) for name, term in LOSS_TERMS.items()}
+        weights = self.recipe.weights
+        terms = {
+            name: term.of(batch)
+            for name, term in LOSS_TERMS.items()
+            if weights[name] or term.weight  # those that are off by default cost a GPU its queue
+        }
         chunks = documents = batch.chunks.new_zeros(())
-        for name, weight in self.recipe.weights.items():
+        for name in terms:
+            weight = weights[name]
             if LOSS_TERMS[name].aligns == "chunks":
                 chunks = chunks + weight * terms[name]
             else:
