@@ -31,7 +31,7 @@ class Loss(NamedTuple):
 
 
 class AlignmentLoss(nn.Module):
-    """The terms of `LOSS_TERMS`, as a recipe weighs them; those off by default only where it does.
+    """The terms of `LOSS_TERMS` as a recipe weighs them; those off by default only where it does.
 
     With `balance = "dynamic"` the sum L₁ of the terms that align chunks and the sum L₂ of those
     that align documents are weighed by learned log variances s: Σ ½ exp(-sᵢ) Lᵢ + ½ sᵢ, least at
