@@ -59,12 +59,11 @@ class AlignmentLoss(nn.Module):
             if weights[name] or term.weight  # those that are off by default cost a GPU its queue
         }
         chunks = documents = batch.chunks.new_zeros(())
-        for name in terms:
-            weight = weights[name]
+        for name, term in terms.items():
             if LOSS_TERMS[name].aligns == "chunks":
-                chunks = chunks + weight * terms[name]
+                chunks = chunks + weights[name] * term
             else:
-                documents = documents + weight * terms[name]
+                documents = documents + weights[name] * term
         return Loss(self._balanced(chunks, documents), terms)
 
     def _balanced(self, chunks: Tensor, documents: Tensor) -> Tensor:
