@@ -78,8 +78,8 @@ measure: $(READY)
 		context/medquad_sections_dev context/fairytaleqa_sections) runs/passages
 	$(BIN)/dewey eval mini bm25 --mode hybrid --suite runs/passages --passages \
 		--results runs/eval --cache runs/eval-cache -o $(RESULTS)/passages.json
-	$(BIN)/dewey eval mini bm25 --suite $(DATA)/context --contexts all \
-		--results runs/eval --cache runs/eval-cache -o $(RESULTS)/contexts.json
+	$(BIN)/dewey eval mini bm25 --suite $(DATA)/context --contexts all --documents 40 \
+		--results runs/eval --cache runs/eval-cache -o $(RESULTS)/context.json
 	$(BIN)/python benchmarks/passages.py $(DATA)/eval/chroma_chunks --cache runs/splitters
 	$(BIN)/dewey eval mini minilm --suite mteb-offline --data $(DATA) --mode single \
 		--results runs/short_texts --cache runs/eval-cache -o $(RESULTS)/short_texts.json
@@ -88,7 +88,8 @@ measure: $(READY)
 		wikipedia_0 pubmed novels legal_cases tech_proposals medquad))
 	$(BIN)/dewey audit length --data $(DATA)/eval/fairytaleqa --longest-passkey 32768 \
 		-o $(RESULTS)/audits/length.json
-	$(BIN)/dewey audit context --data $(DATA)/context -o $(RESULTS)/audits/context.json
+	$(BIN)/dewey audit context --data $(DATA)/context --documents 40 \
+		-o $(RESULTS)/audits/context.json
 	$(BIN)/dewey audit baseline $(DATA)/eval/time --model mini --model bm25 --model minilm \
 		-o $(RESULTS)/audits/baseline.json
 	$(BIN)/dewey audit cost --data $(DATA)/eval/fairytaleqa -o $(RESULTS)/audits/cost.json
