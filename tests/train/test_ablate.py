@@ -22,7 +22,7 @@ set = [
     "corpus.max_texts=24", "corpus.held_out=0.3", "training.max_steps=4", "training.save_steps=2",
     "training.evaluate_steps=4", "diagnostics.passkey_tokens=[]",
 ]
-evaluate = ["split.crop_tokens={ 64 = 1, 400 = 1 }"]
+evaluate = ["split.crop_tokens={ 64 = 1, 400 = 1 }", "context.texts=0.0"]
 
 [[runs]]
 name = "64"
