@@ -113,7 +113,7 @@ def mine(
     _name(mined.left_out)
     console.echo(
         f"{output}: {len(mined.rows):,} rows of {negatives} negatives; {mined.num_too_near:,} "
-        "passages left out as likely answers"
+        "passages nearer than the margin left out"
     )
 
 
