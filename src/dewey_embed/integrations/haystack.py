@@ -123,7 +123,7 @@ class DeweyDocumentEmbedder:
         chunked = chunks_of(
             self._loaded,
             texts,
-            titles=[title_of(each.meta) for each in documents],
+            names=[title_of(each.meta) for each in documents],
             title_weight=self.title_weight,
             chunk_tokens=self.chunk_tokens,
             chunk_overlap=self.chunk_overlap,

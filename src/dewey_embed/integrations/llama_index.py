@@ -103,7 +103,7 @@ class DeweyNodeParser(NodeParser):
         chunked = chunks_of(
             self._model,
             texts,
-            titles=[title_of(node.metadata) for node in nodes],
+            names=[title_of(node.metadata) for node in nodes],
             title_weight=self.title_weight,
             chunk_tokens=self.chunk_tokens,
             chunk_overlap=self.chunk_overlap,
