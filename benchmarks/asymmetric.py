@@ -6,6 +6,8 @@ LEAF's students stand in their teacher's space, so that either may embed queries
 documents (arXiv 2509.12539). Both models embed the same chunks: the student pools each from one
 pass over its document, the teacher, all-MiniLM-L6-v2, reads each alone. A document's score is the
 cosine of its best chunk; nothing else is mixed in, so that the four ways differ in vectors alone.
+Where the student has axes of its own (`dewey rotate`), queries are turned into those of the index:
+its own by `queries @ student.teacher_axes.T`, the teacher's by `queries @ student.teacher_axes`.
 
 The teacher's vectors are kept in the cache by text, the student's by model and task: a second
 model costs its own passes, a second run seconds. Long tasks are cut to their first documents of
@@ -137,7 +139,9 @@ def main() -> None:
             "student": by_student(student, task, arguments.window, arguments.cache),
             "teacher": by_teacher(teacher, task),
         }
-        measured.append((task, {way: scores(task, vectors, way) for way in WAYS}))
+        measured.append(
+            (task, {way: scores(task, vectors, way, student.teacher_axes) for way in WAYS})
+        )
     write_page(page_of(student, measured, arguments), arguments.output)
 
 
@@ -222,10 +226,15 @@ def by_teacher(teacher: VectorCache, task: Task) -> tuple[Floats, Floats]:
     return queries, teacher.embed(task.chunk_texts(), label=f"{task.name}, chunks")
 
 
-def scores(task: Task, vectors: Mapping[str, tuple[Floats, Floats]], way: str) -> Doubles:
+def scores(
+    task: Task, vectors: Mapping[str, tuple[Floats, Floats]], way: str, axes: Floats | None
+) -> Doubles:
     """nDCG@10 of every query, in the order of their names."""
     asks, holds = WAYS[way]
-    cosines = vectors[asks][0] @ vectors[holds][1].T
+    queries = vectors[asks][0]
+    if axes is not None and asks != holds:
+        queries = queries @ (axes.T if asks == "student" else axes)
+    cosines = queries @ vectors[holds][1].T
     starts = np.flatnonzero(np.diff(task.owners, prepend=-1))
     best = np.maximum.reduceat(cosines, starts, axis=1)
     ranking = rank_documents(task.judged.queries, task.names, best, TOP_K)

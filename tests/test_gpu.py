@@ -99,7 +99,7 @@ def test_a_step_of_training_never_waits_for_the_gpu(tiny, tmp_path) -> None:
     recipe = recipe.model_copy(update={"teacher": PackageTeacher(kind="package", max_tokens=96)})
     start = start_folder(recipe, tmp_path / "start")
     tokenizer = start_tokenizer(start)
-    online_teacher = OnlineTeacher(recipe, tokenizer, tmp_path)
+    online_teacher = OnlineTeacher(recipe, start, tmp_path)
     samples = [untaught(sample_of("s", [text[:400]])) for text in TEXTS]
     collator = Collator(tokenizer, online_teacher.request)
     [batch] = DataLoader(samples, len(samples), collate_fn=collator, pin_memory=True)

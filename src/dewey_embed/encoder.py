@@ -444,6 +444,21 @@ class Dewey:
         return self.embedding_dim
 
     @property
+    def teacher_axes(self) -> Floats | None:
+        """The (T, D) axes of the vectors in the space of the model's teacher, of T dimensions.
+
+        `vectors @ model.teacher_axes.T` are comparable with the teacher's own vectors, and
+        `teacher_vectors @ model.teacher_axes` with the model's. None where the two are comparable
+        as they are, or nothing is known of a teacher. `dewey rotate` makes axes.
+
+        >>> axes = Dewey.load(truncate_dim=128).teacher_axes
+        >>> axes is None or axes.shape == (384, 128)
+        True
+        """
+        axes = self.model.teacher_axes
+        return None if axes is None else axes[:, : self.embedding_dim]
+
+    @property
     def max_tokens(self) -> int:
         """The largest number of tokens in one pass, with CLS, the prompt and SEP."""
         return self.config.max_tokens

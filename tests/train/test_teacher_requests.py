@@ -156,7 +156,7 @@ class TestSegments:
 def test_a_batch_answered_on_the_way_is_the_batch_of_stored_targets(tiny, tokenizer, tmp_path):
     recipe = read_recipe(tiny.recipe, ["targets.part_tokens=4", "base.vector_size=384"])
     recipe = recipe.model_copy(update={"teacher": PackageTeacher(kind="package", max_tokens=96)})
-    online_teacher = OnlineTeacher(recipe, tokenizer, tmp_path)
+    online_teacher = OnlineTeacher(recipe, tmp_path, tmp_path)
     samples = [sample_of("a", TEXTS), sample_of("b", TEXTS[:1])]
     same = fit_reduction("none", np.empty((0, 384), np.float32), 384)
     teacher = open_teacher(recipe.teacher)
@@ -181,7 +181,7 @@ def test_an_answer_that_is_no_vector_is_refused_before_it_is_trained_on(
     with torch.no_grad():
         broken._model.embeddings.word_embeddings.weight[tokenizer.encode(["tide"])[0].ids] = np.nan
     monkeypatch.setattr(teach, "open_teacher", lambda *_, **__: broken)
-    online_teacher = OnlineTeacher(recipe, tokenizer, tmp_path)
+    online_teacher = OnlineTeacher(recipe, tmp_path, tmp_path)
     samples = [untaught(sample_of("a", ["A ship comes in.", "The tide comes in."]))]
     batch = Collator(tokenizer, online_teacher.request)(samples)
     with pytest.raises(TeacherError, match=r"MiniLM.*'A ship.*got NaN or infinity for text"):

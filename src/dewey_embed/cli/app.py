@@ -19,7 +19,7 @@ from dewey_embed.cli.evaluate import evaluate, report
 from dewey_embed.cli.index import index, info, remove
 from dewey_embed.cli.mcp import mcp
 from dewey_embed.cli.mine import mine
-from dewey_embed.cli.publish import card, merge, push
+from dewey_embed.cli.publish import card, merge, push, rotate
 from dewey_embed.cli.search import search
 from dewey_embed.cli.serve import serve
 from dewey_embed.cli.train import ablate, plan, teach, train, warm_start
@@ -70,6 +70,11 @@ COMMANDS = {
         merge,
         "dewey merge runs/a/model runs/b/model --output runs/ab",
         "dewey merge mini runs/a/model --weights 0.3,0.7 --output runs/ab",
+    ),
+    "rotate": (
+        rotate,
+        "dewey rotate runs/mini/model --data data/train --output runs/mini_rotated",
+        "dewey rotate mini --data texts.jsonl --data books --chunks 2000 --output rotated",
     ),
     "card": (
         card,

@@ -1,4 +1,4 @@
-"""`dewey merge`, `card`, `push`: several models as one; figures in its card; the way to the hub."""
+"""`dewey merge`, `rotate`, `card`, `push`: what is done to a finished model."""
 
 from __future__ import annotations
 
@@ -45,6 +45,52 @@ def merge(
     merged = run_merging(models, output, given, progress=True)
     parts = ", ".join(f"{each.share:.4g} of {each.name}" for each in merged)
     console.echo(f"{output}: {parts}")
+
+
+def rotate(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A model folder, a Hugging Face id, or mini.")
+    ],
+    *,
+    data: Annotated[
+        list[Path],
+        typer.Option(
+            help="Files, folders or globs of texts, JSON lines or Parquet, like those that will be "
+            "searched; give it again for another."
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The rotated model's folder; an older model there is replaced by the complete "
+            "one.",
+        ),
+    ],
+    chunks: Annotated[
+        int, typer.Option(min=1, help="Chunks whose vectors the axes are fitted on.")
+    ] = 4096,
+    text_field: Annotated[
+        str, typer.Option(help="The column of texts in JSON lines and Parquet.")
+    ] = "text",
+) -> None:
+    """Rotate a model's vectors to their principal axes, so that their first dimensions say most.
+
+    Complete vectors keep all of their cosines; truncated ones keep more. The rotation is written
+    beside the weights, for vectors of the teacher: teacher_axes.safetensors.
+    """
+    require_train()
+    from dewey_embed.train.rotate import rotate as run_rotation
+
+    rotation = run_rotation(
+        model, data, output, num_chunks=chunks, text_field=text_field, progress=True
+    )
+    num_chunks, size = rotation.vectors.shape
+    console.echo(f"{output}: {size} axes of {num_chunks:,} chunks")
+    for dim in (part for part in (64, 128, 256) if part < size):
+        before, after = rotation.shares(dim)
+        console.echo(f"first {dim}: {after:.3f} of the vectors' squares, {before:.3f} before")
 
 
 def card(

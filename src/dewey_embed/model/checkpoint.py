@@ -16,11 +16,26 @@ from torch import Tensor
 from dewey_embed.config import PAPER_PROMPTS, Dense, DeweyConfig
 from dewey_embed.errors import CheckpointError
 from dewey_embed.model.dewey import DeweyModel
-from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, is_there, read_json
+from dewey_embed.model.folder import (
+    AXES_FILE,
+    AXES_NAME,
+    MODULES_FILE,
+    SETTINGS_FILE,
+    Json,
+    is_there,
+    read_json,
+)
 from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.model.sentence_transformers import read_folder
-from dewey_embed.model.weights import Weights, head_left_over, read_weights, split_weights
+from dewey_embed.model.weights import (
+    Weights,
+    head_left_over,
+    read_tensors,
+    read_weights,
+    split_weights,
+)
 from dewey_embed.single_vectors import SINGLE_VECTORS
+from dewey_embed.types import Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +44,7 @@ class Checkpoint:
 
     `tokenizer` is the folder of the tokenizer's files; with `lower_case` texts are lowered before
     it. With `template` the tokenizer's own template names the special tokens around a text, and the
-    ids in `config` are only a guess.
+    ids in `config` are only a guess. `teacher_axes` are those of `DeweyModel`.
     """
 
     config: DeweyConfig
@@ -37,6 +52,7 @@ class Checkpoint:
     tokenizer: Path
     template: bool = False
     lower_case: bool = False
+    teacher_axes: Floats | None = None
 
 
 class Layout(NamedTuple):
@@ -94,7 +110,27 @@ def build_model(checkpoint: Checkpoint) -> DeweyModel:
     for name, tensor in expected.items():
         _require_fitting(weights, name, tensor)
     model.load_state_dict(weights.tensors, assign=True)
+    model.teacher_axes = checkpoint.teacher_axes
     return model.eval()
+
+
+def read_teacher_axes(folder: Path) -> Floats | None:
+    """The (T, D) axes of the vectors of a Dewey folder's model; None where it has none.
+
+    Raises:
+        CheckpointError: the file is damaged, or holds something else.
+
+    """
+    path = folder / AXES_FILE
+    if not is_there(path):
+        return None
+    tensors = read_tensors(path)
+    axes = tensors.get(AXES_NAME)
+    if axes is None or axes.ndim != 2 or len(axes) < axes.shape[1] or not axes.isfinite().all():
+        raise CheckpointError(
+            f"{path}: holds no finite (T, D) matrix {AXES_NAME!r} of axes; fetch the file again"
+        )
+    return axes.float().numpy()
 
 
 def _require_fitting(weights: Weights, name: str, expected: Tensor) -> None:
@@ -130,9 +166,14 @@ def _read_ours(folder: Path, config: Json) -> Checkpoint:
         numbers.append(len(ours.steps) + 2)
     if is_there(folder / MODULES_FILE):
         _refuse_older(path, ours, read_folder(folder).config)
-    return Checkpoint(
-        ours, _weights(folder, ours, [folder / f"{n}_Dense" for n in numbers]), folder
-    )
+    axes = read_teacher_axes(folder)
+    if axes is not None and axes.shape[1] != ours.embedding_dim:
+        raise CheckpointError(
+            f"{folder / AXES_FILE}: holds {axes.shape[1]} axes for vectors of "
+            f"{ours.embedding_dim} dimensions; it belongs to another model"
+        )
+    weights = _weights(folder, ours, [folder / f"{n}_Dense" for n in numbers])
+    return Checkpoint(ours, weights, folder, teacher_axes=axes)
 
 
 def _refuse_older(path: Path, ours: DeweyConfig, theirs: DeweyConfig) -> None:

@@ -16,6 +16,7 @@ from dewey_embed.model.device import Dtype, find_device, find_dtype, limit_threa
 from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.int8 import to_int8
 from dewey_embed.model.packing import Packed
+from dewey_embed.types import Floats
 
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "identity": nn.Identity,
@@ -51,7 +52,8 @@ class NormalizeStep(nn.Module):
 class DeweyModel(nn.Module):
     """A backbone with the steps on its pooled states and its head (a plain linear layer, or none).
 
-    Dewey's own models have no steps; Sentence Transformers folders may.
+    Dewey's own models have no steps; Sentence Transformers folders may. `teacher_axes` (T, D) says
+    where a vector's D axes lie among the teacher's T; None where they are the teacher's own.
     """
 
     def __init__(self, config: DeweyConfig) -> None:
@@ -64,6 +66,7 @@ class DeweyModel(nn.Module):
         self.head: nn.Linear | None = None
         if config.vector_size is not None:
             self.head = nn.Linear(config.pooled_dim, config.vector_size, bias=config.head_bias)
+        self.teacher_axes: Floats | None = None
 
     def forward(self, packed: Packed) -> Tensor:
         """Hidden states (T, H) float32 of a packed row."""
@@ -103,7 +106,12 @@ def placed(
     if place.type == "cpu":
         limit_threads()
         use_threads()
-    model.to(device=place, dtype=number)
+    for part in (model.backbone, model.steps):
+        part.to(device=place, dtype=number)
+    if (head := model.head) is not None:
+        # Its products are in float32 anyway: stored so, it stays so, and a rotation is exact.
+        stored = head.weight.dtype
+        head.to(device=place, dtype=stored if stored is torch.float32 else number)
     if dtype == "int8":
         to_int8(model.backbone)
     if compile_layers:

@@ -10,14 +10,23 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
 from dewey_embed.config import DeweyConfig
 from dewey_embed.files import write_json
 from dewey_embed.model.dewey import ACTIVATIONS, DenseStep, DeweyModel
-from dewey_embed.model.folder import MODULES_FILE, SETTINGS_FILE, Json, read_json
+from dewey_embed.model.folder import (
+    AXES_FILE,
+    AXES_NAME,
+    MODULES_FILE,
+    SETTINGS_FILE,
+    Json,
+    read_json,
+)
 from dewey_embed.model.hugging_face import to_hugging_face
 from dewey_embed.single_vectors import SINGLE_VECTORS
+from dewey_embed.types import Floats
 
 FORMAT = 1
 
@@ -37,6 +46,8 @@ def write_model(model: DeweyModel, folder: Path) -> None:
     """Write a model without its tokenizer into `folder`."""
     config = model.config
     _write_weights(model.backbone, folder)
+    if model.teacher_axes is not None:
+        _write_axes(model.teacher_axes, folder / AXES_FILE)
     dtype = str(next(model.backbone.parameters()).dtype).removeprefix("torch.")
     files: dict[str, Any] = {
         "config.json": {**to_hugging_face(config.backbone), "dtype": dtype},
@@ -114,6 +125,13 @@ def _model_file(config: DeweyConfig) -> Json:
         **({} if config.truncate_dim is None else {"truncate_dim": config.truncate_dim}),
         "dewey_pooling_note": pooling_difference(config) or same,
     }
+
+
+def _write_axes(axes: Floats, path: Path) -> None:
+    """Write the axes of a model's vectors."""
+    from safetensors.numpy import save
+
+    path.write_bytes(save({AXES_NAME: np.ascontiguousarray(axes)}))
 
 
 def _write_weights(module: nn.Module, folder: Path, prefix: str = "") -> None:

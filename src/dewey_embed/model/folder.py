@@ -25,6 +25,8 @@ from dewey_embed.errors import CheckpointError
 
 SETTINGS_FILE = "dewey.json"
 MODULES_FILE = "modules.json"
+AXES_FILE = "teacher_axes.safetensors"
+AXES_NAME = "teacher_axes"
 
 SAVED = ".dewey-saved"
 DRAFT = ".dewey-draft"
@@ -232,7 +234,7 @@ def _put_in_place(draft: Path, path: Path) -> None:
 
 
 def _place(saved: Path, path: Path, away: Path) -> None:
-    """Move each saved file to its place, and remove the files of modules that are gone.
+    """Move each saved file to its place, and remove those that the saved model lacks.
 
     The file that names the modules comes last, so that this can be repeated from any point.
     """
@@ -266,7 +268,7 @@ def _place_file(file: Path, target: Path, link: Path) -> None:
 
 
 def _module_files(path: Path) -> set[Path]:
-    """The files of the modules of a model that Dewey wrote, relative to its folder."""
+    """The files of a model that Dewey wrote and another may lack, relative to its folder."""
     if not (path / SETTINGS_FILE).exists():
         return set()
     try:
@@ -275,7 +277,8 @@ def _module_files(path: Path) -> set[Path]:
     except (OSError, ValueError, TypeError, KeyError):
         return set()
     own = [folder for folder in folders if len(folder.parts) == 1 and folder.name != ".."]
-    return {folder / name for folder in own for name in ("config.json", "model.safetensors")}
+    files = {folder / name for folder in own for name in ("config.json", "model.safetensors")}
+    return files | {Path(AXES_FILE)}
 
 
 def _refuse_others(path: Path) -> None:

@@ -45,7 +45,7 @@ def read_weights(folder: Path) -> Weights:
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if is_there(single):
-        return Weights(_read_tensors(single), str(single))
+        return Weights(read_tensors(single), str(single))
     if not is_there(index):
         raise CheckpointError(f"{single}: no such file{_instead(folder)}")
     shards = read_file(_Index, index).weight_map.values()
@@ -54,14 +54,19 @@ def read_weights(folder: Path) -> Weights:
     for name in sorted(set(shards)):
         if Path(name).name != name:
             raise CheckpointError(f"{index}: shard {name!r} does not lie beside it; {FETCH}")
-        shard = _read_tensors(folder / name)
+        shard = read_tensors(folder / name)
         tensors |= shard
         sources |= dict.fromkeys(shard, str(folder / name))
     return Weights(tensors, str(index), sources)
 
 
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors file."""
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file.
+
+    Raises:
+        CheckpointError: it is missing, truncated or foreign.
+
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

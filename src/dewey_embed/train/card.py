@@ -20,6 +20,11 @@ FIGURES = {
 
 CARD = "README.md"
 LICENCE = "apache-2.0"
+AXES_TEXT = """## Axes
+Vectors stand along their principal axes: `truncate_dim` keeps the first dimensions, which say most.
+`teacher_axes.safetensors` turns them back: `vectors @ model.teacher_axes.T` are comparable with the
+teacher's own vectors, and `teacher_vectors @ model.teacher_axes` with the model's.
+"""
 DATA_HEADING = ("## Data", "| source | weight | licence |", "|---|---|---|")
 
 
@@ -103,6 +108,13 @@ def merged_card(
         *([*DATA_HEADING, *data, ""] if data else []),
     ]
     return "\n".join(lines)
+
+
+def with_axes(card: str) -> str:
+    """The card of a model whose vectors stand in axes of their own; it says so once."""
+    if AXES_TEXT in card:
+        return card
+    return f"{card.rstrip()}\n\n{AXES_TEXT}"
 
 
 def licence_of(folder: Path) -> str | None:

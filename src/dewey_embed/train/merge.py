@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,9 +26,10 @@ from dewey_embed.model.export import write_model, write_tokenizer_files
 from dewey_embed.model.folder import atomic_model_folder, locate_model, read_json
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
-from dewey_embed.train.card import data_rows, licence_of, merged_card
+from dewey_embed.train.card import CARD, data_rows, licence_of, merged_card, with_axes
 from dewey_embed.train.run import machine
 from dewey_embed.train.start import HISTORY_FILE, runs_of
+from dewey_embed.types import Floats
 
 
 class Ingredient(NamedTuple):
@@ -78,7 +80,9 @@ def merge(
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(first.tokenizer, draft, model.config)
         write_json(draft / HISTORY_FILE, history, indent=2)
-        (draft / "README.md").write_text(_card(ingredients, history), encoding="utf-8")
+        card = _card(ingredients, history)
+        card = card if model.teacher_axes is None else with_axes(card)
+        (draft / CARD).write_text(card, encoding="utf-8")
     return ingredients
 
 
@@ -117,6 +121,19 @@ def _require_alike(first: str, ours: Checkpoint, name: str, theirs: Checkpoint) 
     same = ours.lower_case == theirs.lower_case and read_json(files[0]) == read_json(files[1])
     if not same:
         raise CheckpointError(f"{name}: has another tokenizer than {first}; {remedy}")
+    if not _same_axes(ours.teacher_axes, theirs.teacher_axes):
+        raise CheckpointError(
+            f"{name}: its vectors stand in other axes than those of {first}, so that no weight of "
+            "their last layers is alike; merge the models as they were before `dewey rotate`, then "
+            "rotate the merged one"
+        )
+
+
+def _same_axes(ours: Floats | None, theirs: Floats | None) -> bool:
+    """Whether two models' vectors stand in the same axes."""
+    if ours is None or theirs is None:
+        return ours is theirs
+    return bool(np.array_equal(ours, theirs))
 
 
 def _differences(ours: DeweyConfig, theirs: DeweyConfig) -> list[str]:

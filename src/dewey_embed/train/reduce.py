@@ -123,13 +123,36 @@ def fit_reduction(kind: Kind, vectors: Floats, size: int) -> Reduction:
                 f"pca to {size} dimensions needs at least as many texts, got {num_vectors}; raise "
                 "teacher.pca_texts or give a larger corpus"
             )
-        return Reduction("pca", teacher_size, size, _principal_directions(vectors, size))
+        return Reduction("pca", teacher_size, size, principal_directions(vectors, size))
     if kind == "none" and size != teacher_size:
         raise ConfigError(
             f"the teacher has {teacher_size} dimensions, the student {size}: set teacher.reduce to "
             "'truncate' or 'pca'"
         )
     return Reduction(kind, teacher_size, size)
+
+
+def reduction_to(axes: Floats, kind: Kind, teacher_size: int) -> Reduction:
+    """The reduction to the axes (K, D) in which a student's vectors stand already.
+
+    Raises:
+        ConfigError: the axes lie in another space than that of the teacher's K dimensions, or
+            `kind` is to cut its vectors.
+
+    """
+    if kind == "truncate":
+        raise ConfigError(
+            "teacher.reduce is 'truncate', but the base checkpoint's vectors stand in axes of "
+            "their own (teacher_axes.safetensors), to which all of the teacher's dimensions are "
+            "turned; set it to 'none'"
+        )
+    if len(axes) != teacher_size:
+        raise ConfigError(
+            f"the base checkpoint's axes lie in a space of {len(axes)} dimensions, the teacher has "
+            f"{teacher_size}; take the teacher that it was trained by, or give it a new head by "
+            "another base.vector_size"
+        )
+    return Reduction("pca", teacher_size, axes.shape[1], np.ascontiguousarray(axes.T))
 
 
 def structure_kept(before: Floats, after: Floats) -> float:
@@ -151,7 +174,7 @@ def structure_kept(before: Floats, after: Floats) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def _principal_directions(vectors: Floats, size: int) -> Floats:
+def principal_directions(vectors: Floats, size: int) -> Floats:
     """(D, K) orthonormal: the eigenvectors of the second moments with the greatest eigenvalues.
 
     Not centred, unlike the usual PCA: the losses read dot products of unit vectors, and these D

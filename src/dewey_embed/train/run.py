@@ -39,17 +39,18 @@ from dewey_embed.model.export import write_model, write_tokenizer_files
 from dewey_embed.model.folder import atomic_model_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
-from dewey_embed.train.card import card
+from dewey_embed.train.card import CARD, card, with_axes
 from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import HeldOutMeasure, warnings
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe, renamed
 from dewey_embed.train.recipe_file import read_object, recipe_diff
+from dewey_embed.train.reduce import Reduction
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer, with_run
 from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder, targets_complete
-from dewey_embed.train.teach import OnlineTeacher, teach
+from dewey_embed.train.teach import REDUCTION, OnlineTeacher, teach
 from dewey_embed.train.trainer import AlignmentTrainer, last_complete_checkpoint, step_of
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
@@ -138,7 +139,7 @@ def train(
     state.wait_for_everyone()
     run = Progress(steps, max_minutes=max_minutes, elapsed_s=last[1] if last else 0.0)
     online_teacher = (
-        OnlineTeacher(recipe, tokenizer, targets.path) if recipe.targets.on_the_fly else None
+        OnlineTeacher(recipe, folder.start, targets.path) if recipe.targets.on_the_fly else None
     )
     collator = Collator(tokenizer, online_teacher.request if online_teacher else None)
     show = progress and state.is_main_process
@@ -203,6 +204,7 @@ def finish(
 
     Raises:
         RunError: no checkpoint was evaluated, or the best one cannot be read.
+        TargetsError: how the targets were made cannot be read.
 
     """
     best = trainer.state.best_model_checkpoint
@@ -214,6 +216,8 @@ def finish(
     model.load_state_dict(
         {name.removeprefix(prefix): w for name, w in weights.items() if name.startswith(prefix)}
     )
+    if (components := Reduction.load(folder.targets / REDUCTION).components) is not None:
+        model.teacher_axes = components.T
     step = step_of(Path(best))
     figures = next(
         renamed({k.removeprefix("eval_"): v for k, v in entry.items() if k.startswith("eval_")})
@@ -257,7 +261,9 @@ def export(
         tokenizer.save(draft / "tokenizer.json")
         write_tokenizer_files(start, draft, model.config)
         write_json(draft / HISTORY_FILE, with_run(result["before"], result), indent=2)
-        (draft / "README.md").write_text(card(result), encoding="utf-8")
+        text = card(result)
+        text = text if model.teacher_axes is None else with_axes(text)
+        (draft / CARD).write_text(text, encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

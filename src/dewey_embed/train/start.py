@@ -143,6 +143,7 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
     model.config, model.backbone.config = config, backbone
     if new_head:
         model.head = _new_head(model, config.embedding_dim, recipe.head_seed)
+        model.teacher_axes = None
     with atomic_model_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")

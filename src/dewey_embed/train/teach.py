@@ -17,19 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dewey_embed.model.checkpoint import read_teacher_axes
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.corpus import Corpus, CorpusText
 from dewey_embed.train.memory import kept_memory
 from dewey_embed.train.recipe import Recipe, SplitRecipe, fingerprint
-from dewey_embed.train.reduce import Reduction, fit_reduction, structure_kept
+from dewey_embed.train.reduce import Reduction, fit_reduction, reduction_to, structure_kept
 from dewey_embed.train.samples import Sample, cut_samples
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.targets import Split, Targets, TargetsFolder
 from dewey_embed.train.teacher_requests import TeacherRequest, request_for, teacher_vectors
 from dewey_embed.train.teachers import open_teacher
 from dewey_embed.train.teachers.teacher import Teacher, batch_name, checked, embed_unique
-from dewey_embed.types import Floats, Rows, Tokens
+from dewey_embed.types import Rows, Tokens
 
 REDUCTION = "reduction.npz"
 STRUCTURE_CHUNKS = 2000
@@ -66,13 +67,15 @@ def teach(
     """
     tokens_by = (start / "tokenizer.json").read_bytes()
     about = recipe.targets_about() | {"tokenizer": hashlib.sha256(tokens_by).hexdigest()[:16]}
+    if (axes := read_teacher_axes(start)) is not None:
+        about["teacher_axes"] = hashlib.sha256(axes.tobytes()).hexdigest()[:16]
     total = recipe.corpus.max_texts
     targets = TargetsFolder(folder, fingerprint=fingerprint(about), about=about, max_texts=total)
     if targets.is_complete:
         return targets
     tokenizer = start_tokenizer(start)
     teacher = None if recipe.targets.on_the_fly else open_teacher(recipe.teacher, device=device)
-    reduction = None if teacher is None else reduction_of(recipe, tokenizer, teacher, folder)
+    reduction = None if teacher is None else reduction_of(recipe, start, teacher, folder)
 
     def write(
         split: Split, number: int, texts: list[CorpusText], cuts: SplitRecipe, resplit: int = 0
@@ -149,10 +152,10 @@ def targets_of(
 class OnlineTeacher:
     """A recipe's teacher, which embeds while training, so that no targets are stored."""
 
-    def __init__(self, recipe: Recipe, tokenizer: Tokenizer, folder: Path) -> None:
+    def __init__(self, recipe: Recipe, start: Path, folder: Path) -> None:
         self._recipe = recipe
         self._teacher = open_teacher(recipe.teacher)
-        self._reduction = reduction_of(recipe, tokenizer, self._teacher, folder)
+        self._reduction = reduction_of(recipe, start, self._teacher, folder)
 
     def request(self, samples: Sequence[Sample], tokens: Sequence[Tokens]) -> TeacherRequest:
         """The request to the teacher for the samples' targets."""
@@ -189,26 +192,36 @@ def untaught(sample: Sample) -> Targets:
     return Targets(sample, nothing.ravel(), chunks, NO_SEGMENTS, nothing)
 
 
-def reduction_of(recipe: Recipe, tokenizer: Tokenizer, teacher: Teacher, folder: Path) -> Reduction:
-    """How the teacher's vectors become the student's size; fitted once and kept in `folder`."""
+def reduction_of(recipe: Recipe, start: Path, teacher: Teacher, folder: Path) -> Reduction:
+    """How the teacher's vectors become the student's; fitted once and kept in `folder`.
+
+    A student that stands in axes of its own goes on in these, and nothing is fitted.
+
+    Raises:
+        ConfigError: the student's axes are another teacher's, or are to be cut.
+
+    """
     path = folder / REDUCTION
     if path.exists():
         return Reduction.load(path)
-    size = recipe.vector_size or teacher.dim
-    if recipe.teacher.reduce != "pca":
-        sample: Floats = np.empty((0, teacher.dim), np.float32)
+    reduce, size = recipe.teacher.reduce, recipe.vector_size or teacher.dim
+    if (axes := read_teacher_axes(start)) is not None:
+        reduction = reduction_to(axes, reduce, teacher.dim)
+    elif reduce != "pca":
+        reduction = fit_reduction(reduce, np.empty((0, teacher.dim), np.float32), size)
     else:
-        sample = embed_unique(teacher, _first_chunks(recipe, tokenizer))
-    reduction = fit_reduction(recipe.teacher.reduce, sample, size)
+        chunks = _first_chunks(recipe, start_tokenizer(start))
+        reduction = fit_reduction(reduce, embed_unique(teacher, chunks), size)
     reduction.save(path)
     return reduction
 
 
 def kept_structure(recipe: Recipe, start: Path, folder: Path) -> float:
     """How much of the teacher's similarities the reduction keeps: a correlation, at best 1."""
-    tokenizer, teacher = start_tokenizer(start), open_teacher(recipe.teacher)
-    reduction = reduction_of(recipe, tokenizer, teacher, folder)
-    vectors = embed_unique(teacher, _first_chunks(recipe, tokenizer)[:STRUCTURE_CHUNKS])
+    teacher = open_teacher(recipe.teacher)
+    reduction = reduction_of(recipe, start, teacher, folder)
+    chunks = _first_chunks(recipe, start_tokenizer(start))[:STRUCTURE_CHUNKS]
+    vectors = embed_unique(teacher, chunks)
     return structure_kept(vectors, reduction.apply(vectors))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -105,10 +106,12 @@ def audit_alignment(
         )
     if not data:
         raise ConfigError("no data are given; give files of texts with --data")
-    if teacher.dim != model.embedding_dim:
+    axes = model.teacher_axes
+    width = model.embedding_dim if axes is None else len(axes)
+    if teacher.dim != width:
         raise ConfigError(
-            f"vectors of {model.name} have {model.embedding_dim} dimensions and those of "
-            f"{teacher.name} {teacher.dim}; only vectors of one width have angles between them"
+            f"vectors of {model.name} have {width} dimensions and those of {teacher.name} "
+            f"{teacher.dim}; only vectors of one width have angles between them"
         )
     sizes = sorted(set(chunk_tokens))
     student = DocumentVectorCache(model, cache, [ChunkSize(size, 0.0) for size in sizes])
@@ -116,6 +119,8 @@ def audit_alignment(
     drawn = _drawn(corpus, num_documents, only=held_out is not None)
     texts = _beginnings(model, drawn, max_tokens)
     documents = student.encode_with_progress(texts, show=progress)
+    if axes is not None:
+        documents = [_in_teacher_space(each, axes) for each in documents]
     targets = _chunk_targets(
         teacher, _teacher_file(teacher, teacher_tokens, cache), texts, documents, len(sizes)
     )
@@ -232,6 +237,11 @@ def _samples(
         Sample("", "", text, [span[:2] for span in each.at(number)[1]], draw)
         for text, each in zip(texts, documents, strict=True)
     ]
+
+
+def _in_teacher_space(document: DocumentVectors, axes: Floats) -> DocumentVectors:
+    """A document's vectors (D) along the teacher's own axes; `axes` are (T, D)."""
+    return replace(document, vector=document.vector @ axes.T, chunks=document.chunks @ axes.T)
 
 
 def _page(
