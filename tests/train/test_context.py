@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -197,6 +198,18 @@ class TestSamples:
         options = {"context": ContextRecipe(texts=1.0)}
         assert cut_samples(text, TOKENIZER, SPLIT, **options) == cut_samples(text, TOKENIZER, SPLIT)
 
+    def test_answers_stand_where_their_questions_say_in_the_samples_text(self):
+        [sample] = cut(questions_per_crop=9)
+        sections = [sample.text[one.start : one.end].strip() for one in sample.questions[:2]]
+        assert sorted(sections) == sorted([(CLIMATE * 3).strip(), (RIVER * 3).strip()])
+        for one in sample.questions[2:]:
+            assert (one.start, one.end) in sample.spans
+
+    def test_plain_samples_of_titled_texts_are_cut_from_below_the_title(self):
+        [sample] = cut(texts=0.0)
+        assert sample.text == TEXT.partition("\n\n")[2].strip()
+        assert not sample.contexts
+
     @given(
         st.lists(st.sampled_from([*SOUND, "Rent", ". ", "\n\n", "\n"]), max_size=40).map("".join),
         st.floats(0, 1),
@@ -297,6 +310,25 @@ class TestTargets:
         for rows, chunk in zip((slice(0, first), slice(first, None)), found.chunks, strict=True):
             mean = sizes[rows] @ found.segments[rows].numpy()
             assert mean @ chunk.numpy() / np.linalg.norm(mean) > 0.95
+
+    def test_segments_are_the_teachers_states_of_the_chunk_and_a_share_of_the_others(
+        self, tiny, mini_lm
+    ):
+        sample = self.sample(["Lighthouses", ""])
+        request, found = self.request(
+            read_recipe(tiny.recipe, ["targets.part_tokens=3"]), mini_lm, [sample]
+        )
+        read = mini_lm.tokenize([request.texts[0]])
+        with torch.no_grad():
+            ids = torch.from_numpy(read.ids).unsqueeze(0)
+            states = mini_lm._model(ids).last_hidden_state[0].float()
+        first = 1 + len(TOKENIZER.encode(["Lighthouses. "])[0])
+        own = states[first:-1]
+        own = own + (states.sum(0) - own.sum(0)) / len(own)
+        expected = torch.nn.functional.normalize(
+            torch.stack([part.sum(0) for part in own.split(3)]), dim=-1
+        )
+        assert (found.segments[: len(expected)] * expected).sum(1).min() > 0.995
 
 
 def test_questions_are_read_after_all_texts_and_places_are_those_of_texts_and_samples():

@@ -101,6 +101,24 @@ def test_vectors_are_naive_means_of_each_text_alone(taught) -> None:
     assert chunk == len(found["chunks"])
 
 
+@pytest.mark.parametrize("kind", ["cls", "mean"])
+def test_a_questions_vector_is_its_single_vector_and_learns(taught, kind) -> None:
+    recipe, start, collate, samples = taught
+    model = build_student(recipe, start).eval()
+    model.model.config = model.model.config.model_copy(update={"single_vector": kind})
+    given = {}
+    model.alignment.register_forward_pre_hook(
+        lambda _, args, named: given.update(named), with_kwargs=True
+    )
+    batch = collate(samples[:2])
+    model(**batch)
+    start_, end = (int(batch[f"question_{name}"][0]) for name in ("starts", "ends"))
+    alone = model.model(repacked(batch["ids"][start_ - 1 : end + 1], (end - start_ + 2,)))
+    expected = alone[0] if kind == "cls" else alone[1 : end - start_ + 1].mean(0)
+    torch.testing.assert_close(given["questions"][:1], model.model.embed(expected[None]))
+    assert given["questions"].requires_grad
+
+
 def test_a_tiny_student_overfits_its_tiny_teacher(taught) -> None:
     recipe, start, collate, samples = taught
     torch.manual_seed(0)

@@ -22,6 +22,7 @@ from dewey_embed.eval.passages import ChunkedDocument
 from dewey_embed.eval.vector_cache import DOCUMENT_CHARS, groups
 from dewey_embed.files import atomic_file
 from dewey_embed.progress import Advance, Progress, progress_bar
+from dewey_embed.scoring import with_title
 from dewey_embed.types import CharSpans, Floats, Mask
 
 TITLE_WEIGHT = 0.8
@@ -189,9 +190,7 @@ def with_titles(
     added = list(chunks)
     for place, (document, own) in enumerate(zip(documents, chunks, strict=True)):
         if document.title in titles:
-            has_vector = own.any(axis=1, keepdims=True)
-            rows = own + np.float32(weight) * titles[document.title] * has_vector
-            added[place] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            added[place] = with_title(own, titles[document.title], weight)
     return added
 
 

@@ -8,11 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Unpack
 
-import numpy as np
-
 from dewey_embed.encoder import Dewey, DocumentOptions
 from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.index.index import Index
+from dewey_embed.scoring import with_title
 from dewey_embed.types import Document, DocumentVectors, Floats, Hit, Passage
 
 PLACE_KEYS = ("document_id", "char_start", "char_end", "score", "probability")
@@ -107,14 +106,10 @@ def _with_titles(
     """Chunks' vectors with those of their documents' titles added, of unit length again."""
     named = [title for title in titles if title.strip()]
     vectors = iter(model.encode(named, prompt_name="document"))
-    mixed = []
-    for document, title in zip(documents, titles, strict=True):
-        rows = document.chunks
-        if title.strip():
-            rows = rows + weight * next(vectors)
-            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        mixed.append(rows)
-    return mixed
+    return [
+        with_title(document.chunks, next(vectors), weight) if title.strip() else document.chunks
+        for document, title in zip(documents, titles, strict=True)
+    ]
 
 
 def title_of(metadata: Mapping[str, Any]) -> str:

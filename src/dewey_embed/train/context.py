@@ -12,9 +12,12 @@ import re
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from numpy.random import Generator
+
+from dewey_embed.text.sentences import sentence_starts
 
 MOST_TITLE_CHARACTERS = 200
 
@@ -23,12 +26,13 @@ MOST_WORDS_WITH_STOP = 8
 
 _FILE_NAME = re.compile(r"[\w\-. ]*\w\.[a-z]\w{1,4}", re.IGNORECASE)
 _HEADING = re.compile(r"(?m)^[^\S\n]*(?=\S{2})(?![-*•|>\d])([^\n.:;,!?|]{2,60})[.:]?[^\S\n]*$")
-_SENTENCE = re.compile(r"\S(?:[^\n.!?]|[.!?](?!\s))*[.!?]?")
 _QUALIFIER = re.compile(r"\s*[(\[].*")
 _WORD = re.compile(r"\w+")
 
 SHORTEST_SECTION = 80
 """Characters of the line below a heading: list items and verses have no such line below them."""
+
+_LINE_BELOW = re.compile(rf"\s*\S[^\n]{{{SHORTEST_SECTION - 1}}}")
 
 SHORTEST_LEAD = 30
 LONGEST_LEAD = 300
@@ -81,10 +85,14 @@ def titled(text: str, why: Why) -> Titled | None:
     elif not _WORD.search(body):
         why["nothing below the title"] += 1
     else:
-        first = _SENTENCE.match(body)
-        lead = first.group() if first else ""
+        lead = sentences(body[: 2 * LONGEST_LEAD])[0]
         return Titled(title, body, lead if SHORTEST_LEAD <= len(lead) <= LONGEST_LEAD else "")
     return None
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, without the blanks around them."""
+    return [text[start:end].strip() for start, end in pairwise([*sentence_starts(text), len(text)])]
 
 
 def names(text: str, title: str) -> bool:
@@ -98,9 +106,9 @@ def masked(text: str, title: str, random: Generator, why: Why) -> str:
     Unchanged where nearly every sentence names it, or nothing would be left; counted in `why`.
     """
     mentions = _mentions(title)
-    sentences = [match.group() for match in _SENTENCE.finditer(text)]
-    naming = sum(mentions.search(sentence) is not None for sentence in sentences)
-    if len(sentences) > 2 and naming >= NAMED_EVERYWHERE * len(sentences):
+    own = sentences(text)
+    naming = sum(mentions.search(sentence) is not None for sentence in own)
+    if len(own) > 2 and naming >= NAMED_EVERYWHERE * len(own):
         why["title is in every sentence"] += 1
         return text
     stand_in = STAND_INS[int(random.integers(len(STAND_INS)))]
@@ -119,8 +127,8 @@ def headings(text: str) -> list[tuple[int, int, str]]:
     """
     found = []
     for match in _HEADING.finditer(text):
-        below = text[match.end() :].lstrip("\n ")[: SHORTEST_SECTION + 1].partition("\n")[0]
-        if len(below) >= SHORTEST_SECTION and match[1].strip()[0].isupper():
+        below = _LINE_BELOW.match(text, match.end())
+        if below and match[1].strip()[0].isupper():
             found.append((match.start(1), match.end(), match[1].strip()))
     return found
 
