@@ -20,7 +20,7 @@ from dewey_embed.model.inference import KeptStates, Request
 from dewey_embed.printable import short_repr
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
-from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.text.tokenizer import Tokenizer, untitled
 from dewey_embed.types import (
     CharSpans,
     Document,
@@ -179,9 +179,14 @@ def fit_texts(
             f"window is {window}; the model reads from {MIN_TOKENS} to {config.max_tokens:,} "
             "tokens at once"
         )
-    tokens = tokenizer.encode(texts, prompt=prompt)
+    if any(titles) and tokenizer.marks_titles:  # a text has one title
+        pairs = zip(texts, titles, strict=True)
+        read = [untitled(text) if title else text for text, title in pairs]
+    else:
+        read = list(texts)
+    tokens = tokenizer.encode(read, prompt=prompt)
     if any(titles):
-        tokens = _under_titles(tokens, tokenizer.encode([f"{title}\n\n" for title in titles]))
+        tokens = _under_titles(tokens, tokenizer.encode_titles(titles, TITLE_TOKENS))
     if blank := [position for position, each in enumerate(tokens) if not len(each)]:
         own = config.pooled_over == "text"
         warnings.warn(
@@ -197,10 +202,10 @@ def fit_texts(
     return fitted
 
 
-def _under_titles(tokens: Sequence[Tokens], titles: Sequence[Tokens]) -> list[Tokens]:
+def _under_titles(tokens: Sequence[Tokens], titles: Sequence[NDArray[np.int64]]) -> list[Tokens]:
     """Each text with its title after the prompt: read in every window, and in no span."""
     return [
-        replace(own, prompt_ids=np.concatenate((own.prompt_ids, title.ids[:TITLE_TOKENS])))
+        replace(own, prompt_ids=np.concatenate((own.prompt_ids, title)))
         for own, title in zip(tokens, titles, strict=True)
     ]
 

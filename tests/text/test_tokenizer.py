@@ -9,10 +9,18 @@ import numpy as np
 import pytest
 import tokenizers
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dewey_embed.errors import CheckpointError
 from dewey_embed.text.characters import WHITE_SPACE
-from dewey_embed.text.tokenizer import GROUP_CHARS, SEGMENT_CHARS, Tokenizer, lossless_word_pieces
+from dewey_embed.text.tokenizer import (
+    GROUP_CHARS,
+    SEGMENT_CHARS,
+    Tokenizer,
+    lossless_word_pieces,
+    marking_titles,
+    untitled,
+)
 
 from .conftest import MINILM, hard_texts, train_byte_level
 
@@ -289,3 +297,75 @@ def test_a_saved_tokenizer_gives_the_same_tokens_and_keeps_its_template(
 
 def test_white_space_is_what_python_says():
     assert set(WHITE_SPACE) == {c for c in map(chr, range(sys.maxunicode + 1)) if c.isspace()}
+
+
+TITLED = [
+    "Albania\n\nIt lies by the sea.",
+    "Ünïcode ﬁ \r\n \n\n  body\n\nmore",
+    "a" * 200 + "\n\nb",
+]
+UNTITLED = [
+    "Albania\nIt lies by the sea.",
+    " Albania\n\nIt lies",
+    "a" * 201 + "\n\nb",
+    "One line only",
+    "",
+    "\n\nAlbania",
+]
+
+
+@pytest.fixture(scope="module")
+def marking(word_pieces):
+    backend = marking_titles(word_pieces._backend, "¶")
+    return Tokenizer(backend, cls_token_id=101, sep_token_id=102)
+
+
+def test_a_mark_stands_where_a_blank_line_follows_the_first_line(word_pieces, marking):
+    assert marking.marks_titles
+    assert not word_pieces.marks_titles
+    mark = marking._backend.token_to_id("¶")
+    for text, plain, found in zip(
+        TITLED, word_pieces.encode(TITLED), marking.encode(TITLED), strict=True
+    ):
+        (at,) = np.flatnonzero(found.ids == mark)
+        np.testing.assert_array_equal(np.delete(found.ids, at), plain.ids)
+        start, end = found.offsets[at].tolist()
+        assert text[start:end].isspace()
+        assert "\n" not in text[:start].strip()
+    for plain, found in zip(word_pieces.encode(UNTITLED), marking.encode(UNTITLED), strict=True):
+        np.testing.assert_array_equal(found.ids, plain.ids)
+        np.testing.assert_array_equal(found.offsets, plain.offsets)
+
+
+@properties
+@given(st.text(alphabet="ab¶ \n\t\r\u2028é", max_size=40))
+def test_a_text_without_its_title_is_as_long_and_has_no_mark_more(word_pieces, marking, text):
+    without = untitled(text)
+    assert len(without) == len(text)
+    found, plain = marking.encode([without])[0], word_pieces.encode([text])[0]
+    np.testing.assert_array_equal(found.ids, plain.ids)
+    np.testing.assert_array_equal(found.offsets, plain.offsets)
+
+
+def test_a_mark_stands_only_once_in_a_text_of_many_segments(marking):
+    text = "Title\n\n" + "word\n\n" * (3 * SEGMENT_CHARS // 6)
+    ids = marking.encode([text])[0].ids
+    assert (ids == marking._backend.token_to_id("¶")).sum() == 1
+
+
+def test_titles_are_one_line_and_keep_their_end_where_they_are_cut(word_pieces, marking):
+    mark = marking._backend.token_to_id("¶")
+    titles = ["On\ntides\n\nand winds", " \n", "sea " * 500]
+    whole, blank, long = marking.encode_titles(titles, 64)
+    np.testing.assert_array_equal(whole, [*word_pieces.encode(["On tides and winds"])[0].ids, mark])
+    assert len(blank) == 0
+    assert len(long) == 64
+    assert long[-1] == mark
+    assert len(word_pieces.encode_titles(titles, 64)[0]) == len(whole) - 1
+
+
+def test_marking_twice_is_marking_once_and_the_mark_is_a_token(word_pieces):
+    once = marking_titles(word_pieces._backend, "¶")
+    assert marking_titles(once, "¶").to_str() == once.to_str()
+    with pytest.raises(CheckpointError, match="no token of the vocabulary"):
+        marking_titles(word_pieces._backend, "no-such-token")

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dewey_embed.errors import CheckpointError
 from dewey_embed.train.batches import pack_samples, places
 from dewey_embed.train.context import (
     Question,
@@ -20,10 +21,10 @@ from dewey_embed.train.context import (
     titled,
 )
 from dewey_embed.train.corpus import CorpusText
-from dewey_embed.train.recipe import ContextRecipe, SplitRecipe
+from dewey_embed.train.recipe import BaseRecipe, ContextRecipe, SplitRecipe
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import Draw, Sample, cut_samples
-from dewey_embed.train.start import start_folder, start_tokenizer
+from dewey_embed.train.start import from_checkpoint, start_folder, start_tokenizer
 from dewey_embed.train.teach import teach
 from dewey_embed.train.teacher_requests import request_for, teacher_vectors
 from dewey_embed.train.teachers.minilm import MiniLM
@@ -193,11 +194,6 @@ class TestSamples:
         [sample] = cut(max_tokens=3)
         assert {len(TOKENIZER.encode([each])[0]) for each in sample.contexts} == {0, 3}
 
-    def test_texts_without_titles_are_cut_as_without_context(self):
-        text = replace(corpus_text(TEXT), titled=None)
-        options = {"context": ContextRecipe(texts=1.0)}
-        assert cut_samples(text, TOKENIZER, SPLIT, **options) == cut_samples(text, TOKENIZER, SPLIT)
-
     def test_answers_stand_where_their_questions_say_in_the_samples_text(self):
         [sample] = cut(questions_per_crop=9)
         sections = [sample.text[one.start : one.end].strip() for one in sample.questions[:2]]
@@ -205,10 +201,25 @@ class TestSamples:
         for one in sample.questions[2:]:
             assert (one.start, one.end) in sample.spans
 
-    def test_plain_samples_of_titled_texts_are_cut_from_below_the_title(self):
-        [sample] = cut(texts=0.0)
-        assert sample.text == TEXT.partition("\n\n")[2].strip()
-        assert not sample.contexts
+    def test_plain_samples_of_titled_texts_have_a_title_among_their_words_or_none(self):
+        title, _, body = (part.strip() for part in TEXT.partition("\n\n"))
+        recipes = [SPLIT.model_copy(update={"seed": seed}) for seed in range(40)]
+        context = ContextRecipe(texts=0.0)
+        found = [
+            cut_samples(corpus_text(TEXT), TOKENIZER, each, context=context) for each in recipes
+        ]
+        starts = Counter(sample.text[: len(title) + 2] for sample, *_ in found)
+        assert set(starts) == {body[: len(title) + 2], f"{title} {body[0]}"}
+        assert min(starts.values()) > 8
+        assert not any(sample.contexts for sample, *_ in found)
+
+    def test_plain_samples_do_not_begin_as_a_text_under_its_title_does(self):
+        text = replace(corpus_text(TEXT), titled=None)
+        [sample] = cut_samples(text, TOKENIZER, SPLIT, context=ContextRecipe(texts=1.0))
+        assert sample.text == TEXT.replace("\n\n", "  ", 1)
+        [other] = cut_samples(text, TOKENIZER, SPLIT)
+        assert other.text == TEXT
+        assert other.spans == sample.spans
 
     @given(
         st.lists(st.sampled_from([*SOUND, "Rent", ". ", "\n\n", "\n"]), max_size=40).map("".join),
@@ -375,3 +386,19 @@ def test_a_shard_keeps_contexts_and_questions_and_says_what_had_none(tiny, tmp_p
     assert kept == expected
     assert sum(len(sample.questions) for sample in kept.values()) > 6
     assert folder.no_context["no title"] == 1
+
+
+def test_a_start_with_a_title_mark_reads_it_wherever_its_tokenizer_does(tmp_path):
+    from transformers import AutoTokenizer
+
+    recipe = BaseRecipe(checkpoint=str(MINI), title_mark="¶", single_vector="mean")
+    from_checkpoint(recipe, tmp_path / "start")
+    tokenizer = start_tokenizer(tmp_path / "start")
+    assert tokenizer.marks_titles
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "start")
+    own = tokenizer.encode([TEXT])[0].ids.tolist()
+    assert theirs(TEXT)["input_ids"][1:-1] == own
+    assert own.count(theirs.convert_tokens_to_ids("¶")) == 1
+    with pytest.raises(CheckpointError, match="'no such' is no token"):
+        from_checkpoint(recipe.model_copy(update={"title_mark": "no such"}), tmp_path / "other")
+    assert not (tmp_path / "other").exists()

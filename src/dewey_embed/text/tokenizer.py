@@ -6,6 +6,7 @@ Texts are neither truncated nor padded, and special tokens are added where batch
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -80,6 +81,7 @@ class Tokenizer:
         backend.post_processor = None
         self._backend = backend
         self._num_rows: int | None = None
+        self.marks_titles = _marks_titles(backend)
         self._specials = {
             token.content: token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
@@ -178,6 +180,20 @@ class Tokenizer:
         ids = [*before, *own[: max(limit - len(before) - len(after), 0)], *after]
         ends_special = bool(ids) and self._backend.id_to_token(ids[-1]) in named
         return len(ids) - ends_special
+
+    def encode_titles(self, titles: Sequence[str], most: int) -> list[NDArray[np.int64]]:
+        """The ids of each title as a text under it begins, at most `most`; none for a blank one.
+
+        A title is read as one line. Of one that is too long, what ends a title is kept.
+        """
+        lines = [" ".join(title.split()) for title in titles]
+        line, whole = self.encode(["a", "a\n\n"])
+        end = whole.ids[len(line) :]
+        room = max(most - len(end), 0)
+        return [
+            np.concatenate((own.ids[:room], end[:most])) if len(own) else own.ids
+            for own in self.encode(lines)
+        ]
 
     def save(self, path: Path) -> None:
         """Write the backend to `path` as a `tokenizer.json` without truncation or padding."""
@@ -306,6 +322,62 @@ def lossless_word_pieces(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
         first = [copy.pre_tokenizer] if copy.pre_tokenizer is not None else []
         copy.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*first, cut])
     return copy
+
+
+_TITLE_LINE = r"(?![ \t\r\n])[^\n]{1,200}"
+"""A first line that may be a title: a blank line must follow."""
+
+_BREAK = r"\n[ \t\r]*\n[ \t\r\n]*"
+
+_TITLED = re.compile(f"{_TITLE_LINE}({_BREAK})")
+
+_MARKED = rf"\A{_TITLE_LINE}\K{_BREAK}"
+"""What the backend replaces; `\\K` leaves the title out. Later segments begin with space."""
+
+
+def untitled(text: str) -> str:
+    r"""A text as long whose first line is no title: spaces are what parted it from the rest.
+
+    >>> untitled("Albania\n\nIt lies by the sea.")
+    'Albania  It lies by the sea.'
+    """
+    found = _TITLED.match(text)
+    if found is None:
+        return text
+    start, end = found.span(1)
+    return text[:start] + " " * (end - start) + text[end:]
+
+
+def marking_titles(backend: tokenizers.Tokenizer, mark: str) -> tokenizers.Tokenizer:
+    """A copy that reads `mark` between a text's title and what is below it.
+
+    WordPiece tokenizers drop line breaks, so a model cannot know a title from the words after it.
+    A text has a title where a blank line follows its first line, of at most 200 characters.
+
+    Raises:
+        CheckpointError: the mark is not one token of the vocabulary.
+
+    """
+    if backend.token_to_id(mark) is None:
+        raise CheckpointError(
+            f"title_mark {mark!r} is no token of the vocabulary; take a character that is one and "
+            "that texts hardly hold, such as '¶'"
+        )
+    settings = json.loads(backend.to_str())
+    marks = {"type": "Replace", "pattern": {"Regex": _MARKED}, "content": f" {mark} "}
+    own = settings["normalizer"] or {"type": "Sequence", "normalizers": []}
+    parts = own["normalizers"] if own["type"] == "Sequence" else [own]
+    unmarked = [part for part in parts if part.get("pattern") != marks["pattern"]]
+    settings["normalizer"] = {"type": "Sequence", "normalizers": [marks, *unmarked]}
+    return tokenizers.Tokenizer.from_str(json.dumps(settings))
+
+
+def _marks_titles(backend: tokenizers.Tokenizer) -> bool:
+    """Whether a tokenizer came from `marking_titles`."""
+    if not isinstance(backend.normalizer, tokenizers.normalizers.Sequence):
+        return False
+    parts = json.loads(backend.normalizer.__getstate__())["normalizers"]
+    return any(part.get("pattern") == {"Regex": _MARKED} for part in parts)
 
 
 def _checked(texts: Sequence[str]) -> Sequence[str]:

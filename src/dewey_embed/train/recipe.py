@@ -280,9 +280,14 @@ class WarmStartRecipe(Section):
 
 
 class BaseRecipe(Section):
-    """A pretrained checkpoint to start from, with more room and a new head."""
+    """A pretrained checkpoint to start from, with more room and a new head.
+
+    A tokenizer that drops line breaks reads `title_mark`, one of its tokens, where a blank line
+    follows the first line of a text: so the model knows a title, and what has none.
+    """
 
     checkpoint: str
+    title_mark: str = ""
     vector_size: int | None = Field(default=None, gt=0)
     max_position_embeddings: int = Field(default=MAX_POSITIONS_128K, gt=0)
     global_rope_theta: float = Field(default=GLOBAL_THETA_128K, gt=0)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.random import Generator
 
 from dewey_embed.text.splitter import split
-from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.text.tokenizer import Tokenizer, untitled
 from dewey_embed.train.context import Question, Surroundings, Titled, Why, masked, names, questions
 from dewey_embed.train.corpus import CorpusText
 from dewey_embed.train.recipe import ContextRecipe, ContextTop, SplitRecipe
@@ -94,7 +94,7 @@ def cut_samples(
     """The samples of one text; none for one without tokens, or without the sentences it is for.
 
     Those of every `resplit`, of which 0 is the first cut, are drawn anew. With `context`, those of
-    some texts with a title are contextual, and those of the others are cut from below it; `why`
+    some texts with a title are contextual, and those of the others begin with no title; `why`
     counts chunks and questions that are not contextual.
     """
     again = [resplit] if resplit else []
@@ -104,8 +104,7 @@ def cut_samples(
         counts = Counter[str]() if why is None else why
         recipes = recipe, context
         return _contextual(text, name, tokenizer, recipes, random=random, why=counts)
-    # A title above a chunk that is to be as it is alone would teach that titles mean nothing.
-    plain = text.titled.body if context and text.titled else text.text
+    plain = _plain(text, random) if context else text.text
     if recipe.sentences and random.random() < recipe.sentences:
         crop_tokens = SENTENCE_TOKENS[1]
         crops = _sentences(plain, tokenizer, recipe, random)
@@ -116,12 +115,25 @@ def cut_samples(
     samples = []
     for number, (char_start, char_end) in enumerate(crops):
         crop = plain[char_start:char_end]
+        if context:
+            crop = untitled(crop)
         cut = _chunks(crop, tokenizer, recipe, random)
         if cut is not None:
             spans, splitter, size, overlap = cut
             draw = Draw(char_start, crop_tokens, splitter, size, overlap)
             samples.append(Sample(f"{name}-{number}", text.source, crop, spans, draw))
     return samples
+
+
+def _plain(text: CorpusText, random: Generator) -> str:
+    """A text whose chunks have no context: as often as not its title is a part of it.
+
+    No blank line follows it there, as where a title and a text are joined for a search by words:
+    so it is the blank line that makes a title, and not the words.
+    """
+    if text.titled is None:
+        return text.text
+    return text.titled.body if random.random() < 0.5 else f"{text.titled.title} {text.titled.body}"
 
 
 def _contextual(

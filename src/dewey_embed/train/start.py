@@ -33,7 +33,7 @@ from dewey_embed.model.export import write_model, write_tokenizer_files
 from dewey_embed.model.folder import atomic_model_folder, locate_model
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
-from dewey_embed.text.tokenizer import Tokenizer, lossless_word_pieces
+from dewey_embed.text.tokenizer import Tokenizer, lossless_word_pieces, marking_titles
 from dewey_embed.train.recipe import BaseRecipe, Recipe, WarmStartRecipe, fingerprint
 from dewey_embed.train.recipe_file import read_object
 
@@ -107,7 +107,7 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
     Source: arXiv 2503.20376 §2: θ = 73,780,400 for 131,072 positions, a linear layer to 2048.
 
     Raises:
-        CheckpointError: the checkpoint cannot be found or read.
+        CheckpointError: the checkpoint cannot be found or read, or lacks the title mark.
         RunError: it has modules that training would not train.
 
     """
@@ -147,9 +147,17 @@ def from_checkpoint(recipe: BaseRecipe, output: Path) -> None:
     with atomic_model_folder(output) as draft:
         write_model(model, draft)
         tokenizer.save(draft / "tokenizer.json")
+        if recipe.title_mark:
+            _mark_titles(draft / "tokenizer.json", recipe.title_mark)
         write_tokenizer_files(checkpoint.tokenizer, draft, config)
         if before := runs_of(source):
             write_json(draft / HISTORY_FILE, before, indent=2)
+
+
+def _mark_titles(path: Path, mark: str) -> None:
+    """Let the tokenizer of a `tokenizer.json` read a mark below a text's title."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    marking_titles(tokenizer, mark).save(str(path))
 
 
 def _new_head(model: DeweyModel, size: int, seed: int) -> nn.Linear:
