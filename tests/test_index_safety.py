@@ -16,6 +16,7 @@ from dewey_embed.index.changes import Place, is_gone, left_places
 from dewey_embed.index.index import Index
 from dewey_embed.index.ranking import CANDIDATES
 from dewey_embed.index.settings import INDEX_OPTIONS
+from dewey_embed.index.tables import title_above
 from dewey_embed.types import Document, Unreadable
 
 
@@ -305,6 +306,25 @@ def test_a_new_title_is_read_above_its_text_where_titles_are(mini, here, monkeyp
     fresh.add([changed, other])
     for mode in ("single", "multi", "hybrid"):
         assert index.search("quetzalcoatl", mode=mode) == fresh.search("quetzalcoatl", mode=mode)
+
+
+def test_new_indexes_read_titles_where_the_model_has_a_mark_for_them(mini):
+    settings = sync.new_settings(mini, INDEX_OPTIONS, None)
+    assert settings.reads_titles == mini.tokenizer.marks_titles
+
+
+@pytest.mark.parametrize(
+    ("title", "source", "text", "above"),
+    [
+        ("Leases", "/c/1.pdf", "Rent\n\nIs due.", "Leases"),
+        ("1.pdf", "/c/1.pdf", "Rent\n\nIs due.", "Rent"),
+        ("", "/c/1.pdf", "Rent\nis due.", ""),
+        ("", "", "Rent\n\nIs due.", "Rent"),
+    ],
+)
+def test_the_name_of_a_file_is_read_above_no_passage(title, source, text, above):
+    document = Document(id=source or "a", title=title, source=source, text=text)
+    assert title_above(document) == above
 
 
 def test_documents_leave_by_id_by_file_and_by_folder(mini, here):

@@ -20,7 +20,8 @@ from dewey_embed.model.inference import KeptStates, Request
 from dewey_embed.printable import short_repr
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
-from dewey_embed.text.tokenizer import Tokenizer, untitled
+from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.titles import untitled
 from dewey_embed.types import (
     CharSpans,
     Document,

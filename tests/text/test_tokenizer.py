@@ -19,8 +19,8 @@ from dewey_embed.text.tokenizer import (
     Tokenizer,
     lossless_word_pieces,
     marking_titles,
-    untitled,
 )
+from dewey_embed.titles import untitled
 
 from .conftest import MINILM, hard_texts, train_byte_level
 

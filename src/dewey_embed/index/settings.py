@@ -25,13 +25,8 @@ INDEX_OPTIONS = EncodeOptions(chunk_tokens=(64,), chunk_overlap=(0,), splitter=P
 """How documents are cut unless one says otherwise: passages of whole sentences."""
 
 WINDOW = 2048
-"""Tokens read at once unless one says otherwise: longer windows find no more, and take longer the
-longer they are (docs/log.md)."""
-
-READS_TITLES = False
-"""Whether new indexes read a title above its text: the mini of today gains nothing by it
-(docs/log.md), one that is trained with contextual targets will."""
-
+"""Tokens read at once unless one says otherwise: longer windows find no more under a title, and
+take longer the longer they are (docs/log.md)."""
 
 REMEDY = "restore the index from a copy, or index the documents again into another folder"
 """What is left to do where the truth itself is damaged."""
@@ -46,8 +41,8 @@ class IndexSettings(Settings):
 
     `model` is the name to load the model by, with `single_vector`, `max_tokens` and
     `truncate_dim` as they were; `fingerprint` is that model's own. `window` is the most tokens
-    that the model reads at once. `reads_titles` says that titles are read above their texts, which
-    indexes of earlier versions did not, and go on not to.
+    that the model reads at once. `reads_titles` says that titles are read above their texts, as
+    new indexes do with a model that knows titles; indexes of earlier versions go on not to.
     """
 
     format_version: int = FORMAT_VERSION

@@ -16,8 +16,8 @@ from dewey_embed.config import EncodeOptions
 from dewey_embed.index.changes import Changes, Group, Refreshed, is_gone, is_within, left_places
 from dewey_embed.index.file_cache import FileCache
 from dewey_embed.index.passages import passage_numbers
-from dewey_embed.index.settings import PASSAGE_SPLITTER, READS_TITLES, WINDOW, IndexSettings
-from dewey_embed.index.tables import Place, Record, storable, title_text
+from dewey_embed.index.settings import PASSAGE_SPLITTER, WINDOW, IndexSettings
+from dewey_embed.index.tables import Place, Record, storable, title_above, title_text
 from dewey_embed.index.writer import Writer
 from dewey_embed.progress import Advance, Progress
 from dewey_embed.text.reader import EXTENSIONS, STDIN
@@ -70,7 +70,7 @@ class IndexEncoder:
             splitter="sentence" if by_sentence else self._options.splitter,
             overflow=self._options.overflow,
             window=self._window,
-            titles=list(map(title_text, documents)) if self.reads_titles else None,
+            titles=list(map(title_above, documents)) if self.reads_titles else None,
             progress=progress,
         )
         passages = [
@@ -383,5 +383,5 @@ def new_settings(model: Dewey, options: EncodeOptions, window: int | None) -> In
         embedding_dim=model.embedding_dim,
         options=options,
         window=min(WINDOW, model.max_tokens) if window is None else window,
-        reads_titles=READS_TITLES,
+        reads_titles=model.tokenizer.marks_titles,
     )

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.index.words import count_words
 from dewey_embed.quantization import to_precision
+from dewey_embed.titles import title_line
 from dewey_embed.types import Document, DocumentVectors, MetadataValue
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def content_hash(document: Document, *, reads_titles: bool = False) -> str:
     The id is among them so that a hash names one version of one document, and no other; so is the
     title where it is read above the text, and its vectors change with it.
     """
-    title = [title_text(document)] if reads_titles else []
+    title = [title_above(document)] if reads_titles else []
     parts = [document.id, document.text, document.landmarks, *title]
     content = json.dumps(parts, separators=(",", ":"))
     return hashlib.sha256(content.encode("ascii")).hexdigest()
@@ -370,6 +371,19 @@ def title_text(document: Document) -> str:
     if name and title in ("", name):
         return " ".join(_NAME_WORDS.findall(PurePosixPath(name).stem))
     return title
+
+
+def title_above(document: Document) -> str:
+    r"""The title that is read above a document's text; empty where it has none.
+
+    It is the document's own, else the text's first line where that is one. The name of a file says
+    too little to be read above every passage.
+
+    >>> title_above(Document(id="a", text="Albania\n\nIt lies by the sea."))
+    'Albania'
+    """
+    title, name = document.title.strip(), file_name(document)
+    return title if title not in ("", name) else title_line(document.text)
 
 
 def searched_text(document: Document) -> str:

@@ -21,9 +21,9 @@ from fastapi import APIRouter, Request, UploadFile
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dewey_embed.index.settings import READS_TITLES, WINDOW
+from dewey_embed.index.settings import WINDOW
 from dewey_embed.index.sync import LONGEST_SENTENCE
-from dewey_embed.index.tables import storable, title_text
+from dewey_embed.index.tables import storable, title_above, title_text
 from dewey_embed.scoring import UNANSWERED
 from dewey_embed.serve.errors import ApiError, api_error
 from dewey_embed.serve.reading import GRANULARITIES, Reading, Shelf
@@ -313,7 +313,8 @@ async def _encoded(request: Request, document: Document, window: int, progress: 
     imported = asyncio.ensure_future(asyncio.to_thread(import_module, "lancedb"))
     title = title_text(document)
     [vectors] = await server.encode(
-        request, [document], titles=[title] if READS_TITLES else None,
+        request, [document],
+        titles=[title_above(document)] if server.model.tokenizer.marks_titles else None,
         splitter="sentence", chunk_tokens=LONGEST_SENTENCE, chunk_overlap=0,
         overflow="windows", window=window, on_tokens=progress,
     )  # fmt: skip

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dewey_embed.errors import CheckpointError
 from dewey_embed.text.characters import code_points, white_space, without_surrogates
 from dewey_embed.text.special_tokens import SpecialIds, special_ids
+from dewey_embed.titles import TITLE_BREAK, TITLE_LINE
 from dewey_embed.types import Tokens
 
 SEGMENT_CHARS = 65_536
@@ -324,28 +325,8 @@ def lossless_word_pieces(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     return copy
 
 
-_TITLE_LINE = r"(?![ \t\r\n])[^\n]{1,200}"
-"""A first line that may be a title: a blank line must follow."""
-
-_BREAK = r"\n[ \t\r]*\n[ \t\r\n]*"
-
-_TITLED = re.compile(f"{_TITLE_LINE}({_BREAK})")
-
-_MARKED = rf"\A{_TITLE_LINE}\K{_BREAK}"
+_MARKED = rf"\A{TITLE_LINE}\K{TITLE_BREAK}"
 """What the backend replaces; `\\K` leaves the title out. Later segments begin with space."""
-
-
-def untitled(text: str) -> str:
-    r"""A text as long whose first line is no title: spaces are what parted it from the rest.
-
-    >>> untitled("Albania\n\nIt lies by the sea.")
-    'Albania  It lies by the sea.'
-    """
-    found = _TITLED.match(text)
-    if found is None:
-        return text
-    start, end = found.span(1)
-    return text[:start] + " " * (end - start) + text[end:]
 
 
 def marking_titles(backend: tokenizers.Tokenizer, mark: str) -> tokenizers.Tokenizer:

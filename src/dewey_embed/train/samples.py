@@ -20,7 +20,8 @@ import numpy as np
 from numpy.random import Generator
 
 from dewey_embed.text.splitter import split
-from dewey_embed.text.tokenizer import Tokenizer, untitled
+from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.titles import untitled
 from dewey_embed.train.context import Question, Surroundings, Titled, Why, masked, names, questions
 from dewey_embed.train.corpus import CorpusText
 from dewey_embed.train.recipe import ContextRecipe, ContextTop, SplitRecipe
