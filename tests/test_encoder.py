@@ -266,6 +266,75 @@ def test_similarity_multi_is_mostly_the_best_chunk_and_single_the_document_vecto
         model.similarity(queries, documents, mode="best")
 
 
+RENT, SHIPS = "The tenant pays the rent by the month. ", "Ships carry timber over the sea. "
+
+
+@pytest.fixture(scope="module")
+def topical():
+    return Dewey.load(dtype="float32", single_vector="topics")
+
+
+def test_topics_have_a_vector_each_beside_the_mean(model, topical):
+    text = RENT * 120 + SHIPS * 30
+    document, plain = topical.encode_document(text), model.encode_document(text)
+    np.testing.assert_allclose(document.vector, plain.vector, atol=1e-6)
+    np.testing.assert_allclose(document.chunks, plain.chunks, atol=1e-6)
+    assert plain.vectors is None
+    assert document.vectors.shape == (2, 384)
+    query = topical.encode_query("what do ships carry?")
+    assert query.shape == (384,)
+    single = topical.similarity(query, document, mode="single")
+    np.testing.assert_allclose(single, [[(document.vectors @ query).max()]], atol=1e-6)
+    assert single[0, 0] > plain.vector @ query + 0.1
+    multi = topical.similarity(query, document)
+    np.testing.assert_allclose(multi, model.similarity(query, plain), atol=1e-6)
+
+
+def test_one_vector_of_texts_with_topics_is_their_mean(model, topical):
+    texts = [RENT * 60 + SHIPS * 60, RENT]
+    np.testing.assert_allclose(topical.encode(texts), model.encode(texts), atol=1e-6)
+    np.testing.assert_allclose(topical.encode(texts[0]), model.encode(texts[0]), atol=1e-6)
+
+
+def test_topics_are_those_of_each_text_of_a_batch(topical):
+    texts = [RENT * 60 + SHIPS * 60, RENT, SHIPS * 200 + RENT * 30 + SHIPS * 90]
+    documents = topical.encode_document(texts)
+    assert [len(each.vectors) for each in documents] == [2, 1, 3]
+    for text, document in zip(texts, documents, strict=True):
+        alone = topical.encode_document(text, spans=[])
+        np.testing.assert_allclose(document.vectors, alone.vectors, atol=1e-5)
+    np.testing.assert_array_equal(documents[1].vectors, documents[1].vector[None])
+
+
+def test_topics_of_a_blank_text_are_its_own_vector(topical):
+    with pytest.warns(UserWarning, match="hold no token"):
+        document = topical.encode_document("")
+    np.testing.assert_array_equal(document.vectors, document.vector[None])
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8", "binary"])
+def test_topics_have_the_precision_and_width_of_chunks(precision):
+    model = Dewey.load(dtype="float32", single_vector="topics", truncate_dim=64)
+    text = RENT * 60 + SHIPS * 60
+    document = model.encode_document(text, precision=precision)
+    assert document.vectors.shape == (2, *document.chunks.shape[1:])
+    assert document.vectors.dtype == document.chunks.dtype
+    scores = model.similarity(model.encode_query("timber"), document, mode="single")
+    exact = model.similarity(
+        model.encode_query("timber"), model.encode_document(text), mode="single"
+    )
+    np.testing.assert_allclose(scores, exact, atol=0.25 if precision == "binary" else 0.02)
+
+
+def test_topics_do_not_depend_on_the_chunks_or_on_windows_that_hold_them(topical):
+    text = RENT * 120 + SHIPS * 120
+    one = topical.encode_document(text).vectors
+    for options in ({"chunk_tokens": 32}, {"spans": [(0, 9)]}, {"splitter": "sentence"}):
+        other = topical.encode_document(text, **options).vectors
+        np.testing.assert_allclose(other, one, atol=1e-5)
+    assert topical.encode_document(text, window=512).vectors.shape == one.shape
+
+
 @pytest.mark.parametrize("kind", ["cls", "mean", "cls_add_mean"])
 def test_single_vector_is_chosen_at_load(model, kind):
     cls = Dewey.load(dtype="float32", single_vector="cls").encode_document(TEXTS[0]).vector

@@ -30,6 +30,7 @@ LAYERS = {
     "files": 0,
     "config": 0,
     "single_vectors": 0,
+    "topics": 0,
     "types": 0,
     "errors": 0,
 }
@@ -40,6 +41,7 @@ GROUND = (
     "printable",
     "titles",
     "types",
+    "topics",
     "single_vectors",
     "config",
     "quantization",

@@ -1,11 +1,13 @@
 """The formulas of scoring in closed form, and `similarity` against them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.scoring import Scales, multi_scores, passage_scores, similarity
 from dewey_embed.types import DocumentVectors, Span
 
@@ -55,6 +57,20 @@ def document(*rows: list[float]) -> DocumentVectors:
         num_tokens=1,
         used_tokens=1,
     )
+
+
+def test_single_is_by_the_nearest_of_several_vectors_and_multi_by_the_one():
+    several = replace(document([1, 0], [0.6, 0.8]), vectors=floats([0, 1], [0.6, 0.8]))
+    queries = floats([0, 1], [1, 0])
+    single = similarity(queries, [several], 2, mode="single")
+    np.testing.assert_allclose(single, [[1], [0.6]], atol=1e-6)
+    multi = similarity(queries, [several], 2, mode="multi")
+    np.testing.assert_allclose(multi, [[0.6], [0.75 * 0.6 + 0.25]], atol=1e-6)
+    broken = replace(several, vectors=floats([0, np.nan]))
+    with pytest.raises(InputError, match="document 0"):
+        similarity(queries, [broken], 2, mode="single")
+    with pytest.raises(ConfigError, match=r"shape \(1, 2, 2\), need \(N, D\)"):
+        similarity(queries, several.vectors[None], 2, mode="single")
 
 
 def test_similarity_takes_the_best_chunk_or_the_document_vector_alone():

@@ -148,7 +148,9 @@ class Dewey:
         `device` is CUDA where there is one, else the CPU. `dtype` `"auto"` is bfloat16 where the
         hardware is faster at it, else float32; `"int8"` is bfloat16 with layers' weights in int8,
         for a CPU (docs/performance.md says what it costs in accuracy). `single_vector` and
-        `max_tokens` override the model's own; `truncate_dim` is the number of dimensions to keep.
+        `max_tokens` override the model's own: `"cls"`, `"mean"`, `"cls_add_mean"`, or `"topics"`,
+        the mean with up to four `DocumentVectors.vectors` beside it. `truncate_dim` is the number
+        of dimensions to keep.
         `compile_layers` lets torch compile what layers do token by token, in the first pass. That
         takes a minute and helps with many short texts on a GPU; a CPU has Dewey's own kernels.
 
@@ -375,10 +377,11 @@ class Dewey:
     ) -> Floats:
         """Scores (Q, N) of queries (Q, D) with documents, at most 1.
 
-        `mode="single"` is the cosine with the document's vector, `mode="multi"` three quarters the
-        best chunk's cosine and one quarter the document vector's; the latter alone where there is
-        no chunk. Vectors of any precision compare; an array (N, D) is compared row by row, and one
-        `DocumentVectors` is a list of one.
+        `mode="single"` is the cosine with the document's vector, or with the nearest of its
+        `vectors` where it has them; `mode="multi"` three quarters the best chunk's cosine and one
+        quarter the document vector's; the latter alone where there is no chunk. Vectors of any
+        precision compare; an array (N, D) is compared row by row, and one `DocumentVectors` is a
+        list of one.
         Source of `multi`: arXiv 2503.20376 §3, where it is the best of all vectors, those of chunks
         and the document's; the weights are ours.
 
@@ -586,6 +589,9 @@ class Dewey:
                 overflow=each.fitted.overflow,
                 granularity=each.granularity,
                 norms=self._kept_norms(vectors),
+                vectors=None
+                if vectors.vectors is None
+                else self._stored(vectors.vectors, precision),
                 states=None
                 if (kept := vectors.states) is None
                 else partial(pool_spans, self.model, each.fitted, kept, self.truncate_dim),

@@ -124,10 +124,11 @@ def similarity(
 ) -> Floats:
     """Scores (Q, N) of queries (Q, D) with documents, at any precision.
 
-    A document without chunks is compared by its own vector; an array (N, D) row by row.
+    A document without chunks is compared by its own vector, and in `single` by the nearest of its
+    `vectors` where it has them; an array (N, D) is compared row by row.
 
     Raises:
-        ConfigError: an unknown mode, or vectors of another width than `dim`.
+        ConfigError: an unknown mode, vectors of another width than `dim`, or too many axes.
         InputError: a value that is NaN or infinite.
         TypeError: an item is not a document's vectors.
 
@@ -140,12 +141,19 @@ def similarity(
     query_QD = to_unit_float(np.atleast_2d(queries), dim)
     if isinstance(documents, np.ndarray):
         _require_finite("documents", documents)
+        if documents.ndim > 2:
+            raise ConfigError(
+                f"documents is an array of shape {documents.shape}, need (N, D); to compare by "
+                "several vectors a document, give their DocumentVectors"
+            )
         return query_QD @ to_unit_float(np.atleast_2d(documents), dim).T
     for position, document in enumerate(documents):
-        _require_finite(f"document {position}", document.vector, document.chunks)
+        several = () if document.vectors is None else (document.vectors,)
+        _require_finite(f"document {position}", document.vector, document.chunks, *several)
     scores_QN = np.empty((len(query_QD), len(documents)), np.float32)
     for column, document in enumerate(documents):
-        scores_Q = query_QD @ to_unit_float(document.vector, dim)
+        own = document.vector if mode == "multi" or document.vectors is None else document.vectors
+        scores_Q = (query_QD @ to_unit_float(np.atleast_2d(own), dim).T).max(axis=1)
         if mode == "multi" and len(document.chunks):
             best_Q = (query_QD @ to_unit_float(document.chunks, dim).T).max(axis=1)
             scores_Q = multi_scores(best_Q, scores_Q)

@@ -1,5 +1,9 @@
 """The kinds of single vector: how a document's one vector is made of its CLS and its mean.
 
+A kind may make several vectors of a document beside the one. They are `DocumentVectors.vectors`, by
+which `similarity` compares; all that keeps one vector a text (`encode`, indexes, servers, Sentence
+Transformers) has the one.
+
 To add one, add a row to `SINGLE_VECTORS`: checks, folders and messages follow from it.
 """
 
@@ -11,7 +15,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator
 
-from dewey_embed.types import PooledOver
+from dewey_embed.topics import topic_vectors
+from dewey_embed.types import Floats, PooledOver
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,12 +29,15 @@ class SingleVectorKind:
     `combine` makes it of unit CLS vectors and unit means, both (B, D). A saved folder names the
     pooling `mode` of Sentence Transformers, which gives the same vectors where the model's
     `pooled_over` is among `same_over`; elsewhere `difference` says how its vectors differ.
+    `several` makes a document's several vectors (V, D) of those of its stretches (P, D), in order,
+    and of its one (D,); all are unit.
     """
 
     combine: Callable[[Tensor, Tensor], Tensor]
     mode: str
     same_over: tuple[PooledOver, ...]
     difference: str
+    several: Callable[[Floats, Floats], Floats] | None = None
 
     def difference_of(self, pooled_over: PooledOver) -> str | None:
         """How Sentence Transformers' vectors differ for a model pooled so; None if they do not."""
@@ -66,6 +74,16 @@ SINGLE_VECTORS = {
             "Sentence Transformers has no sum of CLS and mean: it gives the mean "
             "(which there counts CLS and SEP too), so its vectors differ from Dewey's."
         ),
+    ),
+    "topics": SingleVectorKind(
+        combine=lambda cls, mean: mean,
+        mode="mean",
+        same_over=(),
+        difference=(
+            "Sentence Transformers has no vectors of topics: it gives the mean "
+            "(which there counts CLS and SEP too), so its vectors differ from Dewey's."
+        ),
+        several=topic_vectors,
     ),
 }
 """Source: arXiv 2503.20376 §2 and the released config's `single_vector_type`; `cls_add_mean` is

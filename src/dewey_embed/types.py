@@ -217,6 +217,7 @@ class DocumentVectors:
     | `chunks`      | (C, D) | the same; row j belongs to `spans[j]`                               |
     | `granularity` | (C,)   | int32: the position in `chunk_tokens` of the size of each span      |
     | `norms`       | (C,)   | float32: lengths of the chunks' vectors before they were made unit  |
+    | `vectors`     | (V, D) | as `vector`, up to four, with `single_vector="topics"`; else `None` |
 
     The text has `num_tokens` tokens, of which the model read `used_tokens`. `overflow` says how a
     text longer than the model takes was read: in overlapping `"windows"`, or without its end
@@ -239,6 +240,7 @@ class DocumentVectors:
     overflow: Literal["windows", "truncate"] | None = None
     granularity: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     norms: Floats = field(default_factory=lambda: np.empty(0, np.float32))
+    vectors: NDArray[Any] | None = None
     states: Callable[[CharSpans], Floats] | None = None
     """Makes vectors of ranges of characters from the states of the text's tokens."""
 

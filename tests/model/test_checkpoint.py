@@ -101,8 +101,9 @@ def test_a_saved_model_loads_in_plain_sentence_transformers(tmp_path, single_vec
         assert "CLS and SEP" in note["dewey_pooling_note"]
 
 
-def test_saved_and_loaded_again_a_model_gives_the_same_vectors(tmp_path):
-    first = Dewey.load(dtype="float32", single_vector="cls_add_mean")
+@pytest.mark.parametrize("single_vector", ["cls_add_mean", "topics"])
+def test_saved_and_loaded_again_a_model_gives_the_same_vectors(tmp_path, single_vector):
+    first = Dewey.load(dtype="float32", single_vector=single_vector)
     first.save(tmp_path / "model")
     second = Dewey.load(tmp_path / "model", dtype="float32")
     assert second.config == first.config

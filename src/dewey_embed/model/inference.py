@@ -3,8 +3,8 @@
 A text longer than the model takes is read in overlapping windows. Here a window is one sequence,
 and a span's vector is the mean over its pieces. This module knows tokens and spans, not text.
 
-Shape suffixes: B texts, C spans of a text, R rows (every text's own, and its spans'), T tokens,
-W windows, H hidden width, D vector width.
+Shape suffixes: B texts, C spans of a text, R rows (every text's own, its spans' and its
+stretches'), T tokens, W windows, V several vectors of a text, H hidden width, D vector width.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from dewey_embed.model.engine import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.model.windows import assign_pieces, plan_windows
-from dewey_embed.single_vectors import SINGLE_VECTORS
+from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVectorKind
+from dewey_embed.topics import stretches_of
 from dewey_embed.types import Floats, Rows, Tokens
 
 HEAD_SLICE_ROWS = 16_384
@@ -85,11 +86,13 @@ class Embedded:
     """A text's unit vectors: `vector` (D,), `chunks` (C, D), float32; states if they were kept.
 
     `norms` (C,) are the lengths of the chunks' vectors before they were scaled to unit length.
+    `vectors` (V, D) are those of a kind of single vector that has several.
     """
 
     vector: Floats
     chunks: Floats
     norms: Floats
+    vectors: Floats | None
     states: KeptStates | None
 
 
@@ -119,7 +122,7 @@ def embed(
     """
     use_threads()
     device = next(model.parameters()).device
-    sums = _Sums(model, requests, skip)
+    sums = _Sums(model, requests, skip, SINGLE_VECTORS[single_vector])
     sizes = [len(sequence.ids) for sequence in sums.sequences]
     prepare(model.backbone, sum(sizes))
     waiting = fill_batches(sizes, batch_tokens)
@@ -144,18 +147,13 @@ def embed(
         ahead = sizes_of(device).batches_ahead if waiting else 0
         while len(running) > ahead:
             on_tokens(sums.add(*running.popleft()))
-    rows_RD, norms_R, vectors_BD = sums.vectors(single_vector)
     states = iter([kept[index] for index in sorted(kept)])
     return [
         Embedded(
-            vector,
-            rows_RD[first + 1 : last],
-            norms_R[first + 1 : last],
+            *vectors,
             KeptStates(each.windows, [next(states) for _ in each.windows]) if kept else None,
         )
-        for each, vector, first, last in zip(
-            requests, vectors_BD, sums.first_rows[:-1], sums.first_rows[1:], strict=True
-        )
+        for each, vectors in zip(requests, sums.vectors(), strict=True)
     ]
 
 
@@ -194,9 +192,16 @@ class _Sequence:
 
 
 def _sequences(
-    config: DeweyConfig, request: Request, text: int, *, skip: int, row: int, row_around: int | None
+    config: DeweyConfig,
+    request: Request,
+    text: int,
+    *,
+    ranges: Rows,
+    skip: int,
+    row: int,
+    row_around: int | None,
 ) -> Iterator[_Sequence]:
-    """A text's windows; `row` is that of the complete text, and those of its spans come after it.
+    """A text's windows; `row` is that of the complete text, those of its `ranges` come after it.
 
     Where the document's vector is pooled from special tokens and prompt, too, their sums have the
     row `row_around`. Elsewhere a text without tokens gets no prompt.
@@ -207,8 +212,8 @@ def _sequences(
     first = len(head)
     skipped = min(max(skip - first, 0), len(tokens))
     pieces = assign_pieces(
-        np.concatenate(([skipped], request.starts)),
-        np.concatenate(([len(tokens)], request.ends)),
+        np.concatenate(([skipped], ranges[:, 0])),
+        np.concatenate(([len(tokens)], ranges[:, 1])),
         request.windows,
     )
     for window, (low, high) in enumerate(request.windows):
@@ -243,15 +248,19 @@ def _reduce(batch: Sequence[_Sequence], begins: Rows, hidden_TH: Tensor) -> tupl
 class _Sums:
     """Sums of hidden states, gathered over the batches: for each text its CLS, mean and spans.
 
-    Row `first_rows[text]` belongs to the complete text, the rows after it to its spans. Where the
-    document's vector is pooled from more than its text, the rows after all those hold, text by
-    text, the sums over special tokens and prompt, of all windows.
+    Row `first_rows[text]` belongs to the complete text, the rows after it to its spans and, where
+    the `kind` of single vector needs them, to its stretches. Where the document's vector is pooled
+    from more than its text, the rows after all those hold, text by text, the sums over special
+    tokens and prompt, of all windows.
     """
 
-    def __init__(self, model: DeweyModel, requests: Sequence[Request], skip: int) -> None:
-        self.model, self.requests = model, requests
+    def __init__(
+        self, model: DeweyModel, requests: Sequence[Request], skip: int, kind: SingleVectorKind
+    ) -> None:
+        self.model, self.requests, self.kind = model, requests, kind
         self.around = model.config.pooled_over != "text"
-        self.first_rows = np.cumsum([0, *(len(request.starts) + 1 for request in requests)])
+        ranges = [_ranges(request, kind) for request in requests]
+        self.first_rows = np.cumsum([0, *(len(own) + 1 for own in ranges)])
         self.num_rows, num_texts = int(self.first_rows[-1]), len(requests)
         self.sequences = [
             sequence
@@ -260,6 +269,7 @@ class _Sums:
                 model.config,
                 request,
                 text,
+                ranges=ranges[text],
                 skip=skip,
                 row=int(self.first_rows[text]),
                 row_around=self.num_rows + text if self.around else None,
@@ -281,8 +291,8 @@ class _Sums:
         self.sizes_R.index_add_(0, rows, sizes.float())
         return sum(s.end - s.first for s in batch)
 
-    def vectors(self, single_vector: str) -> tuple[Floats, Floats, Floats]:
-        """The vectors of all rows (R, D) and their norms (R,); the vectors of the documents (B, D).
+    def vectors(self) -> Iterator[tuple[Floats, Floats, Floats, Floats | None]]:
+        """Each text's vector (D,), its spans' (C, D), their norms (C,), its several vectors (V, D).
 
         Norms are the vectors' lengths before they were unit. The sums become means in place.
         """
@@ -296,17 +306,30 @@ class _Sums:
         # Normalising undoes any scale, but a bias does not: divide sums into means.
         sums_RH /= sizes_R.clamp(min=1).unsqueeze(1)
         projected_RD = self._project(sums_RH)
-        norms_R = projected_RD.norm(dim=1)
+        norms_R = projected_RD.norm(dim=1).numpy()
         rows_RD = functional.normalize(projected_RD, dim=-1)
         cls_BD = functional.normalize(self._project(self.cls_BH / num_windows.unsqueeze(1)), dim=-1)
         mean_BD = rows_RD[texts]
         if not self.around:  # in Sentence Transformers, too, an empty mean is zero
             blank = sizes_R[texts] == 0
             mean_BD[blank] = cls_BD[blank]
-        documents_BD = SINGLE_VECTORS[single_vector].combine(cls_BD, mean_BD)
-        return rows_RD.numpy(), norms_R.numpy(), documents_BD.numpy()
+        documents_BD = self.kind.combine(cls_BD, mean_BD).numpy()
+        for text, request in enumerate(self.requests):
+            first, last = self.first_rows[text] + 1, self.first_rows[text + 1]
+            end = first + len(request.starts)
+            own, chunks, stretches = documents_BD[text], rows_RD[first:end], rows_RD[end:last]
+            several = self.kind.several and self.kind.several(stretches.numpy(), own)
+            yield own, chunks.numpy(), norms_R[first:end], several
 
     def _project(self, pooled: Tensor) -> Tensor:
         """The head over any number of rows, a slice at a time, back on the host."""
         slices, place = pooled.split(HEAD_SLICE_ROWS), next(self.model.parameters()).device
         return torch.cat([self.model.project(rows.to(place)).cpu() for rows in slices])
+
+
+def _ranges(request: Request, kind: SingleVectorKind) -> Rows:
+    """Token ranges of a text's spans (C, 2) and, where the kind needs them, of its stretches."""
+    spans = np.stack([request.starts, request.ends], axis=1)
+    if kind.several is None:
+        return spans
+    return np.concatenate([spans, stretches_of(len(request.tokens))])

@@ -1,5 +1,6 @@
 """The length audit on tiny lengths: its figures, its cache, its answer, and kills."""
 
+import json
 import signal
 import time
 
@@ -9,7 +10,8 @@ import torch
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, InputError, TaskError
-from dewey_embed.eval.audits.length import LengthScores, audit_length, first_fall
+from dewey_embed.eval.audits.length import JoinedTasks, LengthScores, audit_length, first_fall
+from dewey_embed.eval.beir import read_beir
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.eval.scores import Interval
 from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache
@@ -47,7 +49,7 @@ class TestFigures:
             (task, length, mode)
             for task in ("towns", "passkey")
             for length in LENGTHS
-            for mode in ("single", "multi")
+            for mode in ("single", "topics", "multi")
         ]
         assert {row["documents"] for row in rows(result)} == {8}
         assert {row["queries"] for row in rows(result)} == {8}
@@ -78,15 +80,53 @@ class TestFigures:
                 assert row["length"] - 6 <= row["mean of documents"] <= row["length"] - 2
 
     def test_plots_hold_the_tables_figures_over_a_logarithmic_axis(self, result):
-        accuracy, ndcg = result.plots
-        for plot, name in ((accuracy, "accuracy@1"), (ndcg, "nDCG@10")):
+        names = {"accuracy@1": 6, "nDCG@10": 6, "EDI": 4}
+        for plot, (name, lines) in zip(result.plots, names.items(), strict=True):
             assert plot.log_x
-            assert len(plot.series) == 4
+            assert len(plot.series) == lines
             for series in plot.series:
                 task, mode = series.name.split(", ")
                 own = [row for row in rows(result) if (row["task"], row["mode"]) == (task, mode)]
                 assert series.x == LENGTHS
                 assert series.y == tuple(row[name] for row in own)
+
+    def test_figures_are_those_of_a_model_with_such_vectors(self, mini, tmp_path):
+        """As a user would measure them, where documents are long enough to have several topics."""
+        corpus = write_corpus(tmp_path / "mixed", others=0)
+        texts = ("The tenant pays the rent. " * 40, "Ships carry timber over the sea. " * 40)
+        with (corpus / "corpus.jsonl").open("a") as file:
+            for number, text in enumerate(texts):
+                file.write(json.dumps({"_id": f"other{number}", "text": text}) + "\n")
+        topical = Dewey.load(device="cpu", single_vector="topics")
+        found = rows(audit(mini, corpus, tmp_path, lengths=(64, 640), longest_passkey=0))
+        by_mode = {row["mode"]: row for row in found if row["length"] == 640}
+        data = JoinedTasks(
+            read_beir(corpus), mini.tokenizer, lengths=[62, 638], num_documents=8, seed=0
+        ).at(638)
+        documents = topical.encode_document(list(data.documents.values()), chunk_tokens=32)
+        assert max(len(each.vectors) for each in documents) > 1
+        queries = topical.encode_query(list(data.queries.values()))
+        answers = [list(data.documents).index(*gains) for gains in data.qrels.values()]
+        several = topical.similarity(queries, documents, mode="single")
+        one = topical.similarity(queries, topical.encode(list(data.documents.values())))
+        best = [
+            (documents[row].chunks @ query).max()
+            for row, query in zip(answers, queries, strict=True)
+        ]
+        for mode, scores in (("single", one), ("topics", several)):
+            own = scores[range(len(answers)), answers]
+            assert by_mode[mode]["EDI"] == pytest.approx(np.mean(best - own), abs=2e-3)
+            assert by_mode[mode]["accuracy@1"] == np.mean(own == scores.max(axis=1))
+        assert by_mode["topics"]["EDI"] < by_mode["single"]["EDI"] - 0.01
+        assert by_mode["multi"]["EDI"] is None
+
+    def test_single_is_the_models_own_kind(self, mini, corpus, cache, tmp_path):
+        options = {"lengths": (64,), "longest_passkey": 0}
+        means = rows(audit(mini, corpus, cache, **options))
+        cls = Dewey.load(device="cpu", single_vector="cls")
+        others = rows(audit(cls, corpus, tmp_path, **options))
+        assert others[0]["mode"] == "single"
+        assert others[0]["EDI"] != means[0]["EDI"]
 
     def test_more_tokens_make_more_documents(self, mini, corpus, cache):
         more = audit(mini, corpus, cache, lengths=(64, 128), tokens_per_length=9 * 128)
@@ -96,7 +136,7 @@ class TestFigures:
         small = Dewey.load(device="cpu", max_tokens=100)
         corpus = write_corpus(tmp_path / "longer", sentences=4)
         result = audit(small, corpus, tmp_path, lengths=(64, 128))
-        assert [row["length"] for row in rows(result) if row["task"] == "longer"] == [128, 128]
+        assert {row["length"] for row in rows(result) if row["task"] == "longer"} == {128}
         notes = " ".join(result.tables[1].notes)
         assert "100 tokens, so read in overlapping windows: 128." in notes
         assert "documents fit into 64 tokens: not measured" in notes
@@ -127,7 +167,7 @@ class TestFirstFall:
 
     def test_the_summary_names_it(self, result):
         falls = rows(result, "Where accuracy@1 falls by 5 points")
-        assert len(falls) == 4
+        assert len(falls) == 6
         for row in falls:
             assert row["accuracy@1 there"] >= row["accuracy@1 at the longest"] - 0.5
             words = "does not fall" if row["5 points less at"] is None else "has fallen"

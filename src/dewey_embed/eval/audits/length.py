@@ -3,12 +3,16 @@
 The queries and the documents that answer them are the same at every length; only the text around
 the answer grows. So a fall has two causes: the pass over a longer text, and the other text, which
 can be confused with the answer.
+
+How much of the answer a document's own vector lost is told by the Evidence Dilution Index (EDI):
+the cosine of its best chunk less that of its own vector, in the document that answers, as a mean
+over queries. Source: arXiv 2606.18781.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, pairwise
 from pathlib import Path
 from random import Random
@@ -34,14 +38,22 @@ from dewey_embed.eval.result_page import (
 from dewey_embed.eval.scores import Interval, interval, query_scores, rank_documents
 from dewey_embed.eval.vector_cache import ChunkSize, DocumentVectorCache
 from dewey_embed.progress import Advance, progress_bar
+from dewey_embed.single_vectors import SINGLE_VECTORS
 from dewey_embed.text.tokenizer import Tokenizer
-from dewey_embed.types import SimilarityMode
+from dewey_embed.topics import MOST_VECTORS, STRETCH_TOKENS
+from dewey_embed.types import DocumentVectors, Floats
 
 MIN_LENGTH = 64
 SEPARATOR = "\n\n"
 TOKENS_PER_LENGTH = 2**20
 FALL = 0.05
-MODES: tuple[SimilarityMode, ...] = ("single", "multi")
+
+SINGLE, MULTI = "single", "multi"
+"""Modes of a comparison: by the model's own single vector, and by chunks. Between them, under its
+own name, is every kind of single vector that has several a document, made of the same pass."""
+
+STRETCHES = ChunkSize(STRETCH_TOKENS, overlap=0.0)
+"""What those kinds are made of."""
 
 
 class LengthTask(NamedTuple):
@@ -55,10 +67,13 @@ class LengthTask(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class LengthScores:
-    """The scores at one length in one mode; `num_tokens` is the mean of the documents."""
+    """The scores at one length in one mode; `num_tokens` is the mean of the documents.
+
+    `dilution` is None where documents are compared by their chunks.
+    """
 
     task: str
-    mode: SimilarityMode
+    mode: str
     length: int
     num_documents: int
     num_queries: int
@@ -66,9 +81,10 @@ class LengthScores:
     in_windows: bool
     ndcg: Interval
     accuracy: Interval
+    dilution: Interval | None = None
 
 
-Lines = dict[tuple[str, SimilarityMode], list[LengthScores]]
+Lines = dict[tuple[str, str], list[LengthScores]]
 
 
 def audit_length(
@@ -83,7 +99,7 @@ def audit_length(
     seed: int = 0,
     progress: bool = False,
 ) -> ResultPage:
-    """nDCG@10 and accuracy@1 by document length, with one vector and with one a chunk.
+    """nDCG@10, accuracy@1 and EDI by document length: with one vector, with a few and with many.
 
     The tasks are the BEIR folders of `data`, their documents joined to each length, and generated
     pass keys. `lengths` are complete passes, CLS and SEP included; for pass keys they are
@@ -114,13 +130,14 @@ def audit_length(
             f"longest_passkey is {longest_passkey}, the shortest length {lengths[0]}, and no data "
             "is named: nothing to measure; name a folder, or allow longer pass keys"
         )
-    vectors = DocumentVectorCache(model, cache, [ChunkSize(chunk_tokens)])
+    size = ChunkSize(chunk_tokens)
+    vectors = DocumentVectorCache(model, cache, [size, STRETCHES])
     scores: list[LengthScores] = []
     total = sum(num_documents * length for task in tasks for length in task.lengths)
     with progress_bar("encoding", total, "tokens", show=progress) as advance:
         for task in tasks:
             for length in task.lengths:
-                scores += _measure(task, length, vectors, advance)
+                scores += _measure(task, length, vectors, size, advance)
     return _page(model, scores, [task.note for task in tasks], chunk_tokens=chunk_tokens)
 
 
@@ -136,18 +153,27 @@ def first_fall(line: Sequence[LengthScores]) -> int | None:
 
 
 def _measure(
-    task: LengthTask, length: int, vectors: DocumentVectorCache, advance: Advance
+    task: LengthTask,
+    length: int,
+    vectors: DocumentVectorCache,
+    size: ChunkSize,
+    advance: Advance,
 ) -> list[LengthScores]:
     """The scores of each mode at one length."""
     data = task.at(length)
     names = list(data.documents)
-    documents = vectors.encode(list(data.documents.values()), advance)
+    encoded = vectors.encode(list(data.documents.values()), advance)
+    documents, stretches = (
+        [_of_size(each, vectors.sizes.index(own)) for each in encoded] for own in (size, STRETCHES)
+    )
     queries = vectors.model.encode_query(list(data.queries.values()))
+    answers = [names.index(next(iter(data.qrels[query]))) for query in data.queries]
+    best = _best_chunks(vectors.model, queries, documents, answers)
     scores = []
-    for mode in MODES:
-        similarities = vectors.model.similarity(queries, documents, mode=mode)
+    for mode, similarities in _similarities(vectors.model, queries, documents, stretches).items():
         ranking = rank_documents(data.queries, names, similarities, len(names))
         by_query = query_scores(data.qrels, ranking).values()
+        own = similarities[np.arange(len(answers)), answers]
         scores.append(
             LengthScores(
                 task=task.name,
@@ -159,9 +185,44 @@ def _measure(
                 in_windows=any(each.overflow for each in documents),
                 ndcg=interval(np.array([each["ndcg_at_10"] for each in by_query])),
                 accuracy=interval(np.array([each["ndcg_at_1"] for each in by_query])),
+                dilution=None if mode == MULTI else interval((best - own).astype(np.float64)),
             )
         )
     return scores
+
+
+def _of_size(document: DocumentVectors, granularity: int) -> DocumentVectors:
+    """A document with its chunks of one size and its one vector."""
+    chunks, spans = document.at(granularity)
+    return replace(document, chunks=chunks, spans=spans, vectors=None)
+
+
+def _similarities(
+    model: Dewey,
+    queries: Floats,
+    documents: Sequence[DocumentVectors],
+    stretches: Sequence[DocumentVectors],
+) -> dict[str, Floats]:
+    """Scores (Q, N) of documents in each mode; `stretches` are the same, cut into such."""
+    scores = {SINGLE: model.similarity(queries, documents, mode="single")}
+    for name, kind in SINGLE_VECTORS.items():
+        if kind.several is not None:
+            several = [
+                replace(each, vectors=kind.several(each.chunks, each.vector)) for each in stretches
+            ]
+            scores[name] = model.similarity(queries, several, mode="single")
+    return {**scores, MULTI: model.similarity(queries, documents)}
+
+
+def _best_chunks(
+    model: Dewey, queries: Floats, documents: Sequence[DocumentVectors], answers: Sequence[int]
+) -> Floats:
+    """The score (Q,) of the best chunk of the document that answers each query."""
+    best = np.empty(len(answers), np.float32)
+    for row, document in enumerate(documents):
+        own = np.flatnonzero(np.array(answers) == row)
+        best[own] = model.similarity(queries[own], document.chunks).max(axis=1)
+    return best
 
 
 def _joined_task(
@@ -325,9 +386,12 @@ def _page(
     notes = [
         f"Model {model.name}, fingerprint {model.fingerprint}.",
         *task_notes,
-        f"single: by the document's vector; multi: by chunks of {chunk_tokens} tokens, as `dewey "
-        "search` ranks them. Intervals: 95% bootstrap over queries. A random ranking has an "
-        "accuracy@1 of one over the number of documents.",
+        f"single: by the document's one vector; topics: by the nearest of up to {MOST_VECTORS}, "
+        f'`single_vector="topics"`; multi: by chunks of {chunk_tokens} tokens and the one vector. '
+        "Intervals: 95% bootstrap over queries. A random ranking has an accuracy@1 of one over the "
+        "number of documents.",
+        "Evidence dilution (EDI): the cosine of the best chunk less that of the document's one "
+        "vector, or of the nearest of its topics, in the document that answers; mean over queries.",
     ]
     windows = sorted({each.length for each in scores if each.in_windows})
     if windows:
@@ -346,11 +410,12 @@ def _page(
         plots=(
             _plot("Accuracy@1", "accuracy", lines, notes),
             _plot("nDCG@10", "ndcg", lines, notes),
+            _plot("Evidence dilution", "dilution", lines, notes),
         ),
     )
 
 
-def _fall_in_words(task: str, mode: SimilarityMode, line: Sequence[LengthScores]) -> str:
+def _fall_in_words(task: str, mode: str, line: Sequence[LengthScores]) -> str:
     fall = first_fall(line)
     first, last = line[0], line[-1]
     start = f"{task}, {mode}: accuracy@1 is {first.accuracy.mean:.2f} at {first.length:,} tokens"
@@ -400,11 +465,13 @@ def _scores_table(scores: Sequence[LengthScores], notes: Sequence[str]) -> Table
             Column(name="queries", digits=0),
             *interval_columns("nDCG@10", best="highest"),
             *interval_columns("accuracy@1", best="highest"),
+            *interval_columns("EDI", best="lowest"),
         ),
         rows=tuple(
             (
                 each.task, each.mode, each.length, each.num_tokens, each.num_documents,
                 each.num_queries, *each.ndcg, *each.accuracy,
+                *(each.dilution or (None, None, None)),
             )
             for each in scores
         ),
@@ -413,9 +480,12 @@ def _scores_table(scores: Sequence[LengthScores], notes: Sequence[str]) -> Table
 
 
 def _plot(
-    title: str, measure: Literal["accuracy", "ndcg"], lines: Lines, notes: Sequence[str]
+    title: str,
+    measure: Literal["accuracy", "ndcg", "dilution"],
+    lines: Lines,
+    notes: Sequence[str],
 ) -> Plot:
-    """A line for each task and mode over the length."""
+    """A line over the length for each task and mode that has the measure."""
     series = [
         Series.of_intervals(
             f"{task}, {mode}",
@@ -423,6 +493,7 @@ def _plot(
             [getattr(scores, measure) for scores in line],
         )
         for (task, mode), line in lines.items()
+        if getattr(line[0], measure) is not None
     ]
     return Plot(
         title=f"{title} by document length",
