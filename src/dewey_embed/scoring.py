@@ -190,8 +190,9 @@ def _require_finite(name: str, *arrays: NDArray[Any]) -> None:
 def with_title(chunks: Floats, title: Floats, weight: float) -> Floats:
     """Unit vectors (C, D) of chunks with that of their title (D,) added; a row of zeros stays one.
 
-    >>> with_title(np.eye(2, dtype=np.float32), np.array([0, 1], np.float32), 1.0).round(3).tolist()
-    [[0.707, 0.707], [0.0, 1.0]]
+    >>> with_title(np.eye(2, dtype=np.float32), np.array([0, 1], np.float32), 1.0).round(3)
+    array([[0.707, 0.707],
+           [0.   , 1.   ]], dtype=float32)
     """
     rows = chunks + np.float32(weight) * title * chunks.any(axis=1, keepdims=True)
     unit: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
