@@ -271,7 +271,7 @@ def readme() -> str:
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = {
         "costs": costs, "results": results, "chunks": chunks, "two models": two_models,
-        "tree": tree,
+        "sizes": sizes, "tree": tree,
     }  # fmt: skip
     for name, block in blocks.items():
         page = replaced(page, name, f"\n{block()}\n")
@@ -307,6 +307,31 @@ def two_models() -> str:
             f"in an index of mini's: {new:.3f}, and {mini:.3f} with",
             "mini's own (`benchmarks/asymmetric.py`; every task in "
             "[docs/evaluation.md](docs/evaluation.md#queries-by-one-model-chunks-by-another)).",
+        ]
+    )
+
+
+def sizes() -> str:
+    """What smaller vectors find, as a table of means by dimensions and precision."""
+    measured = tables("sizes.json")["nDCG@10 by dimensions and precision"]
+    num_tasks = len(measured["columns"]) - 5
+    by_size: dict[int, dict[str, Any]] = {}
+    for dim, precision, num_bytes, *_, mean, _ in measured["rows"]:
+        by_size.setdefault(dim, {})[precision] = (mean, num_bytes)
+    precisions = list(next(iter(by_size.values())))
+    return "\n".join(
+        [
+            f"| dimensions | {' | '.join(precisions)} |",
+            f"|---|{'---:|' * len(precisions)}",
+            *(
+                f"| {dim} | "
+                + " | ".join(f"{mean:.3f} ({size:,} B)" for mean, size in row.values())
+                + " |"
+                for dim, row in by_size.items()
+            ),
+            "",
+            f"Means of nDCG@10 over samples of {num_tasks} tasks, with the bytes of a vector "
+            "that is compared with every query.",
         ]
     )
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dewey_embed.errors import ConfigError, InputError
-from dewey_embed.scoring import Scales, multi_scores, passage_scores, similarity
+from dewey_embed.quantization import to_precision
+from dewey_embed.scoring import Scales, multi_scores, nearest, passage_scores, similarity
 from dewey_embed.types import DocumentVectors, Span
 
 
@@ -80,6 +81,54 @@ def test_similarity_takes_the_best_chunk_or_the_document_vector_alone():
     single = similarity(queries, documents, 2, mode="single")
     np.testing.assert_allclose(multi, [[0.75, 0.6]], atol=1e-6)
     np.testing.assert_allclose(single, [[0, 0.6]], atol=1e-6)
+
+
+RANDOM = np.random.default_rng(5)
+
+
+def unit(*shape):
+    vectors = RANDOM.normal(size=shape).astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def test_nearest_is_the_order_of_similarity_best_first_equal_ones_by_row():
+    queries, documents = unit(3, 16), unit(20, 16)
+    rows, scores = nearest(queries, documents, 16, k=5, mode="multi", rescore_multiplier=1)
+    cosines = queries @ documents.T
+    np.testing.assert_array_equal(rows, np.argsort(-cosines, axis=1)[:, :5])
+    np.testing.assert_allclose(scores, np.sort(cosines, axis=1)[:, :-6:-1], atol=1e-6)
+    same = np.repeat(floats([1, 0], [0, 1]), 3, axis=0)
+    rows, _ = nearest(floats(0, 1), same, 2, k=9, mode="multi", rescore_multiplier=1)
+    assert rows.tolist() == [[3, 4, 5, 0, 1, 2]]
+
+
+@pytest.mark.parametrize("multiplier", [1, 2, 20])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_candidates_of_the_first_vectors_are_ordered_by_the_exact_ones(multiplier, chunked):
+    queries, exact = unit(4, 16), unit(20, 16)
+    rough = to_precision(exact, "binary")
+    if chunked:
+        exact, rough = ([document(row, row) for row in each] for each in (exact, rough))
+        rough = [replace(each, vector=each.vector.astype(np.int8),
+                         chunks=each.chunks.astype(np.int8)) for each in rough]  # fmt: skip
+    rows, scores = nearest(
+        queries, rough, 16, k=2, mode="multi", rescore=exact, rescore_multiplier=multiplier
+    )
+    by_bits = similarity(queries, rough, 16, mode="multi")
+    by_cosine = similarity(queries, exact, 16, mode="multi")
+    for query, own in enumerate(rows):
+        candidates = np.argsort(-by_bits[query], kind="stable")[: 2 * multiplier]
+        best = sorted(candidates, key=lambda row, query=query: -by_cosine[query, row])[:2]
+        assert own.tolist() == best
+        np.testing.assert_allclose(scores[query], by_cosine[query, best], atol=1e-6)
+
+
+def test_what_cannot_be_searched_is_refused():
+    vectors = unit(3, 16)
+    with pytest.raises(InputError, match="rescore holds 2 documents, 3 were searched"):
+        nearest(vectors, vectors, 16, k=1, mode="multi", rescore=vectors[:2], rescore_multiplier=4)
+    with pytest.raises(ConfigError, match="k is 0"):
+        nearest(vectors, vectors, 16, k=0, mode="multi", rescore_multiplier=4)
 
 
 def test_similarity_of_an_unknown_mode_is_refused():

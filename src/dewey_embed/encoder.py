@@ -48,6 +48,7 @@ from dewey_embed.types import (
     Floats,
     Overflow,
     Precision,
+    Rows,
     SimilarityMode,
     Splitter,
 )
@@ -396,6 +397,42 @@ class Dewey:
 
         """
         return scoring.similarity(queries, documents, self.embedding_dim, mode=mode)
+
+    def nearest(
+        self,
+        queries: NDArray[Any],
+        documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
+        k: int = 10,
+        *,
+        mode: SimilarityMode = "multi",
+        rescore: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any] | None = None,
+        rescore_multiplier: int = 4,
+    ) -> tuple[Rows, Floats]:
+        """Rows (Q, k) of the documents nearest to queries (Q, D), best first, and scores (Q, k).
+
+        Scores are those of `similarity`. `rescore` are the same documents at another precision:
+        the best `k` times `rescore_multiplier` by `documents` are scored again by it. So vectors
+        in bits, which memory holds, find candidates, and int8 ones on a disk order them: of an
+        array, which may be mapped from a file, only the candidates' rows are read.
+
+        >>> model = Dewey.load()
+        >>> texts = ["The tenant pays the rent.", "Ships carry timber.", "The roof leaks."]
+        >>> bits, exact = (model.encode(texts, precision=each) for each in ("binary", "int8"))
+        >>> query = model.encode_query("who pays for the flat?")
+        >>> rows, scores = model.nearest(query, bits, k=1, rescore=exact)
+        >>> rows
+        array([[0]])
+
+        Raises:
+            ConfigError: `k` or `rescore_multiplier` is below 1, an unknown mode, or vectors of
+                another width than the model's.
+            InputError: a value that is NaN or infinite, or `rescore` of another length.
+
+        """
+        return scoring.nearest(
+            queries, documents, self.embedding_dim,
+            k=k, mode=mode, rescore=rescore, rescore_multiplier=rescore_multiplier,
+        )  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write a model folder to `path` that plain Sentence Transformers loads, too.

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.errors import ConfigError, InputError
 from dewey_embed.quantization import to_unit_float
-from dewey_embed.types import DocumentVectors, Floats, SimilarityMode
+from dewey_embed.types import DocumentVectors, Floats, Rows, SimilarityMode
 
 DOCUMENT_WEIGHT = 1 / 4
 """Weight of the document's vector in a `multi` similarity; the best chunk has the rest."""
@@ -115,9 +115,12 @@ def answer_probability(score: float, held: float, num_passages: int) -> float:
     return 1 / (1 + math.exp(-logit))
 
 
+Documents = DocumentVectors | Sequence[DocumentVectors] | NDArray[Any]
+
+
 def similarity(
     queries: NDArray[Any],
-    documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
+    documents: Documents,
     dim: int,
     *,
     mode: SimilarityMode,
@@ -161,9 +164,65 @@ def similarity(
     return scores_QN
 
 
-def _listed(
-    documents: DocumentVectors | Sequence[DocumentVectors] | NDArray[Any],
+def nearest(
+    queries: NDArray[Any],
+    documents: Documents,
+    dim: int,
+    *,
+    k: int,
+    mode: SimilarityMode,
+    rescore: Documents | None = None,
+    rescore_multiplier: int,
+) -> tuple[Rows, Floats]:
+    """Rows (Q, k) of the documents with the highest scores, best first, and their scores (Q, k).
+
+    With `rescore`, the same documents at another precision, `rescore_multiplier` times as many are
+    found first and scored again by these. Equal scores are ordered by row.
+
+    Raises:
+        ConfigError: fewer than one is wanted, or what `similarity` refuses.
+        InputError: `rescore` holds another number of documents, or what `similarity` refuses.
+        TypeError: an item is not a document's vectors.
+
+    """
+    if min(k, rescore_multiplier) < 1:
+        raise ConfigError(f"k is {k} and rescore_multiplier {rescore_multiplier}; need 1 or more")
+    rough = similarity(queries, documents, dim, mode=mode)
+    if rescore is None:
+        return _highest(rough, k)
+    exact = _listed(rescore)
+    if len(exact) != rough.shape[1]:
+        raise InputError(
+            f"rescore holds {len(exact):,} documents, {rough.shape[1]:,} were searched; give the "
+            "same ones, in the same order"
+        )
+    rows, _ = _highest(rough, k * rescore_multiplier)
+    rows = np.sort(rows, axis=1)
+    scores = [
+        similarity(query, _taken(exact, own), dim, mode=mode)[0]
+        for query, own in zip(np.atleast_2d(queries), rows, strict=True)
+    ]
+    order, best = _highest(np.array(scores, np.float32).reshape(rows.shape), k)
+    return np.take_along_axis(rows, order, axis=1), best
+
+
+def _highest(scores: Floats, k: int) -> tuple[Rows, Floats]:
+    """The columns (Q, k) of the highest scores (Q, N), best first, and these; fewer if N is."""
+    columns = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return columns, np.take_along_axis(scores, columns, axis=1)
+
+
+def _taken(
+    documents: Sequence[DocumentVectors] | NDArray[Any], rows: Rows
 ) -> Sequence[DocumentVectors] | NDArray[Any]:
+    """Some of the documents, in the order of their rows."""
+    if isinstance(documents, np.ndarray):
+        taken: NDArray[Any] = documents[rows]
+        return taken
+    return [documents[row] for row in rows]
+
+
+def _listed(documents: Documents) -> Sequence[DocumentVectors] | NDArray[Any]:
     """Documents as a list, or vectors as one array."""
     if isinstance(documents, DocumentVectors):
         return [documents]
