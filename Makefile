@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix docs quickstart dist bench results measure train train-gpu clean
+.PHONY: install demo test test-all lint fix docs quickstart dist bench results measure train train-gpu train-context clean
 
 install: $(READY)
 
@@ -114,6 +114,13 @@ train-gpu: $(READY) runs/software_docs.parquet
 	$(BIN)/dewey train recipes/mini_gpu.toml --output runs/mini_gpu2 --max-minutes 8.4 \
 		--set base.checkpoint=runs/mini_gpu/model --set corpus.seed=28 --set split.seed=28 \
 		--set split.resplits=2
+
+# What chunks know of their documents: in one run from the embedded default, what that had in four
+# (its history and docs/log.md say which).
+train-context: $(READY)
+	$(BIN)/dewey train recipes/mini_context.toml --max-minutes 76
+	$(BIN)/dewey rotate runs/mini_context/model --data '$(DATA)/train/*.parquet' \
+		-o runs/mini_context_rotated
 
 runs/software_docs.parquet: $(READY) recipes/software_docs.py
 	$(BIN)/python recipes/software_docs.py --output $@
