@@ -346,7 +346,7 @@ def test_an_index_asked_with_another_model_names_both(index, tmp_path):
     from safetensors.torch import load_file, save_file
 
     small_model(tmp_path / "other", 512)
-    [weights] = (tmp_path / "other").glob("*.safetensors")
+    weights = tmp_path / "other" / "model.safetensors"
     tensors = load_file(weights)
     name = next(iter(tensors))
     save_file({**tensors, name: -tensors[name]}, weights)

@@ -184,7 +184,7 @@ def test_texts_titles_metadata_and_places_stand_beside_vectors(kind, tmp_path):
     path = tmp_path / "out" / f"v.{kind}"
     path.parent.mkdir()
     files = (tmp_path / "a.md", tmp_path / "r.jsonl")
-    options = ("--chunks", "--with-texts", "--chunk-tokens", "6", "--splitter", "sentences")
+    options = ("--chunks", "--with-texts", "--chunk-tokens", "7", "--splitter", "sentences")
     assert ended("encode", *files, "-o", path, *options) == 0
     whole, chunks = read(path)
     note = "# Bees\n\nBees make honey.\n\n# Moths\n\nMoths eat wool."

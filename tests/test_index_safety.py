@@ -285,7 +285,12 @@ def test_a_new_title_is_read_above_its_text_where_titles_are(mini, here, monkeyp
     of_earlier = settings.model_copy(update={"reads_titles": reads_titles})
     monkeypatch.setattr("dewey_embed.index.index.new_settings", lambda *_: of_earlier)
     index = Index.open("i", mini)
-    document = Document(id="a", text="Counted in March.", title="Inventory", metadata={"year": 1})
+    document = Document(
+        id="a",
+        text="The inventory of Quetzalcoatl was counted in March.",
+        title="Inventory",
+        metadata={"year": 1},
+    )
     other = Document(id="b", text="Rent is due.")
     index.add([document, other])
     encode, encoded = sync.IndexEncoder.encode, []
@@ -316,7 +321,11 @@ def test_new_indexes_read_titles_where_the_model_has_a_mark_for_them(mini):
 @pytest.mark.parametrize(
     ("title", "source", "text", "above"),
     [
-        ("Leases", "/c/1.pdf", "Rent\n\nIs due.", "Leases"),
+        ("On rent", "/c/1.pdf", "Lease\n\nRent is due on Monday.", "On rent"),
+        ("contracts", "/c/1.pdf", "Lease\n\nRent is due on Monday.", "Lease"),
+        ("state_of_the_union", "", "We meet tonight in the House.", ""),
+        ("租赁", "", "本租赁合同自三月起生效。", "租赁"),
+        ("", "", "", ""),
         ("1.pdf", "/c/1.pdf", "Rent\n\nIs due.", "Rent"),
         ("", "/c/1.pdf", "Rent\nis due.", ""),
         ("", "", "Rent\n\nIs due.", "Rent"),
@@ -532,8 +541,8 @@ def test_words_that_are_frequent_everywhere_are_found_where_they_are_the_subject
 )
 @pytest.mark.parametrize("mode", ["hybrid", "multi", "single"])
 def test_a_word_of_a_title_or_of_a_files_name_is_found_in_every_mode(mini, here, query, mode):
-    if (mode, query) == ("multi", "kukulkan_ledger"):
-        pytest.skip("by meaning alone, thirty documents about ledgers are nearer to a ledger")
+    if mode == "multi" and query in ("kukulkan_ledger", "Quetzalcoatl inventory"):
+        pytest.skip("by meaning alone, thirty documents about ledgers are nearer to one")
     index = Index.open("i", mini)
     if query.startswith("kuk"):
         (here / "d").mkdir()

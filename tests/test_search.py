@@ -396,10 +396,12 @@ def test_an_index_outlives_the_folder_it_was_made_in(mini, built, tmp_path):
 
 def test_stored_vectors_are_the_models_bit_for_bit(built, mini):
     from dewey_embed.index.store import Store
+    from dewey_embed.index.tables import title_above
 
     table = Store.open(built).snapshot().documents.to_arrow()
     stored = dict(zip(table["id"].to_pylist(), table["vector"].to_pylist(), strict=True))
-    encoded = mini.encode_document(list(TEXTS.values()), **SMALL)
+    titles = [title_above(document) for document in documents()]
+    encoded = mini.encode_document(list(TEXTS.values()), titles=titles, **SMALL)
     for name, vectors in zip(TEXTS, encoded, strict=True):
         np.testing.assert_array_equal(np.array(stored[name], np.float32), vectors.vector)
 

@@ -13,6 +13,26 @@ TITLE_BREAK = r"\n[ \t\r]*\n[ \t\r\n]*"
 _TITLED = re.compile(f"{TITLE_LINE}({TITLE_BREAK})")
 
 
+_WORD = re.compile(r"[^\W_]{3,}|[^\W_a-z]+")
+
+
+def describes(title: str, text: str) -> bool:
+    """Whether half of a title's words or more stand in its text.
+
+    Else it is a label, such as the name of a collection: it says of a text nothing that the next
+    one's does not, and is not to be read above either. A word in a script without spaces between
+    words may stand within another.
+
+    >>> text = "The landlord pays for the roof."
+    >>> describes("Lease of a roof by its landlord", text), describes("Contracts", text)
+    (True, False)
+    """
+    words, lower = _WORD.findall(title.lower()), text.lower()
+    own = set(_WORD.findall(lower))
+    found = sum(word in own or (not word.isascii() and word in lower) for word in words)
+    return 2 * found >= len(words) > 0
+
+
 def title_line(text: str) -> str:
     r"""The first line of a text if a blank line follows it, as it does a title; else "".
 
@@ -24,13 +44,19 @@ def title_line(text: str) -> str:
 
 
 def untitled(text: str) -> str:
-    r"""A text as long whose first line is no title: spaces are what parted it from the rest.
+    r"""A text as long whose first line is no title: a single line break parts it from the rest.
 
     >>> untitled("Albania\n\nIt lies by the sea.")
-    'Albania  It lies by the sea.'
+    'Albania \nIt lies by the sea.'
     """
     found = _TITLED.match(text)
     if found is None:
         return text
     start, end = found.span(1)
-    return text[:start] + " " * (end - start) + text[end:]
+    return text[:start] + " " * (end - start - 1) + "\n" + text[end:]
+
+
+def title_break(text: str) -> tuple[int, int]:
+    """Start and end of what parts a text's title from the rest; zeros where there is none."""
+    found = _TITLED.match(text)
+    return found.span(1) if found else (0, 0)

@@ -28,7 +28,8 @@ def test_every_type_of_embedding_is_of_the_same_vectors(served):
     np.testing.assert_array_equal(np.array(found["uint8"]) - 128, found["int8"])
     np.testing.assert_array_equal(np.array(found["ubinary"]) - 128, found["binary"])
     signs = np.unpackbits(np.array(found["ubinary"], np.uint8), axis=1)
-    np.testing.assert_array_equal(signs[:, : model.embedding_dim], expected > 0)
+    sure = np.abs(expected) > 1e-5  # the last principal axes hold nothing but rounding
+    np.testing.assert_array_equal(signs[:, : model.embedding_dim][sure], expected[sure] > 0)
     packed = [np.frombuffer(base64.b64decode(each), "<f4") for each in found["base64"]]
     np.testing.assert_array_equal(packed, np.array(found["float"], np.float32))
     assert answer["texts"] == TEXTS

@@ -13,7 +13,7 @@ from dewey_embed import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsError
 from dewey_embed.eval.model_card import without_results
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
-from dewey_embed.train.card import card
+from dewey_embed.train.card import card, with_axes
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_tokenizer, with_run
@@ -118,10 +118,12 @@ def test_a_run_tells_of_the_runs_before_it(finished, tiny, tmp_path: Path) -> No
 def test_the_shipped_model_tells_of_the_shipped_result(repository) -> None:
     path = repository / "benchmarks" / "results" / "mini_training.json"
     result = json.loads(path.read_text())
-    shipped, made = ModelCard.load(MINI / "README.md"), ModelCard(card(result))
+    shipped, made = ModelCard.load(MINI / "README.md"), ModelCard(with_axes(card(result)))
     assert without_results(shipped.text).rstrip() == made.text.rstrip()
     assert shipped.data.to_dict() | made.data.to_dict() == shipped.data.to_dict()
-    assert runs_of(MINI) == with_run(result["before"], result)
+    *runs, rotation = runs_of(MINI)
+    assert runs == with_run(result["before"], result)
+    assert rotation["command"].startswith("dewey rotate ")
 
 
 def test_muon_goes_on_from_a_checkpoint_bit_for_bit(finished, tiny, tmp_path: Path) -> None:

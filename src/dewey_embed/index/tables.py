@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.index.words import count_words
 from dewey_embed.quantization import to_precision
-from dewey_embed.titles import title_line
+from dewey_embed.titles import describes, title_line
 from dewey_embed.types import Document, DocumentVectors, MetadataValue
 
 if TYPE_CHECKING:
@@ -376,14 +376,15 @@ def title_text(document: Document) -> str:
 def title_above(document: Document) -> str:
     r"""The title that is read above a document's text; empty where it has none.
 
-    It is the document's own, else the text's first line where that is one. The name of a file says
-    too little to be read above every passage.
+    It is the document's own if it describes the text, else the text's first line where that is a
+    title. Names of files and labels say too little to be read above every passage.
 
     >>> title_above(Document(id="a", text="Albania\n\nIt lies by the sea."))
     'Albania'
     """
-    title, name = document.title.strip(), file_name(document)
-    return title if title not in ("", name) else title_line(document.text)
+    title = document.title.strip()
+    own = title != file_name(document) and describes(title, document.text)
+    return title if own else title_line(document.text)
 
 
 def searched_text(document: Document) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dewey_embed.errors import CheckpointError
 from dewey_embed.text.characters import code_points, white_space, without_surrogates
 from dewey_embed.text.special_tokens import SpecialIds, special_ids
-from dewey_embed.titles import TITLE_BREAK, TITLE_LINE
+from dewey_embed.titles import TITLE_BREAK, TITLE_LINE, title_break
 from dewey_embed.types import Tokens
 
 SEGMENT_CHARS = 65_536
@@ -259,6 +259,8 @@ class Tokenizer:
             )
             for (segment, num_prompt), encoding in zip(group, encodings, strict=True):
                 piece = _to_arrays(encoding)
+                if self.marks_titles:
+                    _keep_with_title(piece, segment)
                 yield self._without_specials(piece, segment, num_prompt)
 
     def _without_specials(self, piece: _Piece, text: str, num_prompt_chars: int) -> _Piece:
@@ -403,6 +405,17 @@ def _to_arrays(encoding: tokenizers.Encoding) -> _Piece:
     flat = itertools.chain.from_iterable(encoding.offsets)
     offsets = np.fromiter(flat, np.int64, count=2 * num_tokens).reshape(num_tokens, 2)
     return _Piece(np.array(encoding.ids, np.int64), np.maximum.accumulate(offsets, axis=0))
+
+
+def _keep_with_title(piece: _Piece, text: str) -> None:
+    """Let the mark below a title stand for the title's last character, in place.
+
+    So it belongs to what the title belongs to, and no range of characters holds it alone.
+    """
+    start, end = title_break(text)
+    if end:
+        last = len(text[:start].rstrip())
+        piece.offsets[(piece.offsets[:, 0] >= last) & (piece.offsets[:, 1] <= end)] = last - 1, last
 
 
 def _concatenate(parts: Sequence[_Piece]) -> _Piece:

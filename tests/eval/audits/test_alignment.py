@@ -1,6 +1,7 @@
 """The alignment audit: closed forms of angles and clusters, its page, its corpora, its mistakes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dewey_embed.eval.generated import essay
 from dewey_embed.eval.result_page import ResultPage
 from dewey_embed.train.diagnostics import HeldOut
 from tests.eval.audits.commands import refused, start
+from tests.train.conftest import MINI
 
 SIZES = (16, 32)
 DIM = 8
@@ -50,6 +52,8 @@ class Parrot:
     def embed(self, texts):
         made = self.model.encode_document(list(texts), chunk_tokens=100_000)
         vectors = np.stack([each.chunks[0] for each in made])
+        if self.model.teacher_axes is not None:
+            vectors = vectors @ self.model.teacher_axes.T
         across = np.roll(vectors, 1, axis=1)
         across -= (across * vectors).sum(1, keepdims=True) * vectors
         across /= np.linalg.norm(across, axis=1, keepdims=True)
@@ -265,8 +269,11 @@ class TestCorpora:
 
 
 class TestRefusals:
-    def test_a_teacher_of_another_width(self, texts, minilm, cache):
-        narrow = Dewey.load(device="cpu", truncate_dim=64)
+    def test_a_teacher_of_another_width(self, texts, minilm, cache, tmp_path):
+        shutil.copytree(
+            MINI, tmp_path / "m", ignore=shutil.ignore_patterns("teacher_axes.safetensors")
+        )
+        narrow = Dewey.load(tmp_path / "m", device="cpu", truncate_dim=64)
         with pytest.raises(ConfigError, match=r"64 dimensions and those of all-MiniLM-L6-v2 384"):
             audit(narrow, texts, minilm, cache)
 
