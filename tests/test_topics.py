@@ -11,7 +11,9 @@ from dewey_embed.topics import (
     ALIKE,
     COMMON_SHARE,
     CUT_COST,
+    HALF_WEIGHT_AT,
     LONGEST,
+    MEAN_WEIGHT,
     MOST_VECTORS,
     STRETCH_TOKENS,
     change_points,
@@ -72,13 +74,25 @@ def test_more_topics_than_vectors_share_them_and_long_ones_count_no_more_than_sh
     vectors = topics(rows)
     assert vectors.shape == (MOST_VECTORS, WIDTH)
     # Of orthogonal topics the second moment is their shares: the formula is closed.
-    strength = (len(sizes) / MOST_VECTORS - 1) ** 2
+    strength = (len(sizes) / 2 - MOST_VECTORS / 2) ** 2
     weights = 1 / (1 + strength * np.array(sizes) / sum(sizes))
+    mean_weight = MEAN_WEIGHT * strength / (strength + HALF_WEIGHT_AT)
     for number, vector in enumerate(vectors):
-        expected = np.zeros(WIDTH)
-        expected[2 * number : 2 * number + 2] = weights[2 * number : 2 * number + 2]
+        apart = np.zeros(WIDTH)
+        apart[2 * number : 2 * number + 2] = weights[2 * number : 2 * number + 2]
+        expected = unit(apart) + mean_weight * unit(rows.sum(axis=0))
         np.testing.assert_allclose(vector, unit(expected), atol=1e-5)
     assert weights[1] > weights[0]
+
+
+def test_a_document_of_many_topics_stays_as_near_to_their_subject_as_one_of_few():
+    """So that a query which any of them could answer does not find the shorter one only."""
+    subject = np.eye(1, WIDTH, dtype=np.float32)
+    nearness = []
+    for num in (3, 24):
+        rows = unit(noisy([4] * num, axes=range(1, num + 1)) + 0.5 * subject)
+        nearness.append((topics(rows) @ subject.T).max())
+    assert nearness[1] > nearness[0]
 
 
 def test_neighbours_that_are_alike_are_joined_while_there_are_too_many():

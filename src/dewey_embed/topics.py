@@ -10,8 +10,10 @@ stretches of `STRETCH_TOKENS` tokens. One of fewer stretches than that is served
 3. A topic is the mean direction of its stretches, however many they are.
 4. Where there are more topics than vectors, neighbours share one: the sum of theirs, times the
    inverse of (1 + s · second moment of the stretches), so that they stay apart in it: directions
-   in which the document says much are worth less. s is the square of the topics that a vector
-   holds beyond one.
+   in which the document says much are worth less. s is the square of half the topics too many.
+5. That takes away what all topics have in common, by which a query is near to any of them, and
+   among shorter documents such a one would never be found. So the mean direction of the stretches
+   is added again, the more the larger s is.
 
 Source of 1: optimal partitioning, Jackson et al., arXiv math/0309285; the cost of a segment is the
 sum of squared distances of its unit vectors to their mean. Of 4: Fisher's linear discriminant, as
@@ -39,6 +41,9 @@ CUT_COST = 1.6
 
 ALIKE = 0.2
 """Neighbours whose cosine, without what is common, is above this are one topic."""
+
+MEAN_WEIGHT, HALF_WEIGHT_AT = 1.2, 4.0
+"""What is added again of the mean direction at most, and the s at which half of it is."""
 
 LONGEST = 256
 """Most stretches between two cuts: joining makes longer topics of them again."""
@@ -71,10 +76,12 @@ def topic_vectors(stretches: Floats, own: Floats) -> Floats:
     if len(topics) <= MOST_VECTORS:
         return topics
     sums = np.stack([group.sum(axis=0) for group in np.array_split(topics, MOST_VECTORS)])
-    strength = (len(topics) / MOST_VECTORS - 1) ** 2
+    strength = ((len(topics) - MOST_VECTORS) / 2) ** 2
     mixing = stretches.T @ stretches * np.float32(strength / len(stretches))
     mixing[np.diag_indices_from(mixing)] += 1
-    return _unit(np.linalg.solve(mixing, sums.T).T)
+    apart = _unit(np.linalg.solve(mixing, sums.T).T)
+    mean_weight = np.float32(MEAN_WEIGHT * strength / (strength + HALF_WEIGHT_AT))
+    return _unit(apart + mean_weight * _unit(stretches.mean(axis=0)))
 
 
 def change_points(distinct: Floats) -> Rows:
