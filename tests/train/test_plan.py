@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 
 from dewey_embed import Dewey
 from dewey_embed.cli.train import plan as plan_command
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.packing import pack
 from dewey_embed.train.corpus import CorpusText
@@ -31,6 +32,8 @@ from dewey_embed.train.recipe import Recipe, SplitRecipe
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.samples import cut_samples
 from dewey_embed.train.shape import student_shape
+
+RECIPES = Path(__file__).parents[2] / "recipes"
 
 MINI = {
     "vocab_size": 30522,
@@ -94,13 +97,28 @@ def test_known_checkpoints_have_their_published_sizes():
         assert round((plan.embedding_parameters + plan.other_parameters) / 1e6) == millions
 
 
-def test_a_local_checkpoint_is_measured_by_its_config(tmp_path):
-    recipe = a_recipe(base={"checkpoint": str(Dewey.load().folder)})
-    assert student_shape(recipe).other_parameters == student_shape(a_recipe()).other_parameters
-    with pytest.raises(ConfigError, match="ModernBERT-base"):
+@pytest.mark.parametrize("checkpoint", ["mini", str(Dewey.load().folder)])
+def test_the_embedded_model_and_a_local_one_are_measured_by_their_config(checkpoint):
+    shape = student_shape(a_recipe(base={"checkpoint": checkpoint}))
+    assert shape.other_parameters == student_shape(a_recipe()).other_parameters
+    assert shape.vector_size == Dewey.load().embedding_dim
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_can_be_planned(path):
+    recipe = read_recipe(path)
+    if recipe.base and recipe.base.checkpoint.startswith("runs/"):  # a run that went before
+        recipe = read_recipe(path, ["base.checkpoint=mini"])
+    assert planned(recipe, texts=100, text_tokens=1000).student_hours > 0
+
+
+def test_a_checkpoint_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="none: no such folder"):
         planned(a_recipe(base={"checkpoint": str(tmp_path / "none")}))
+    with pytest.raises(CheckpointError, match="is .* a model folder"):
+        planned(a_recipe(base={"checkpoint": str(tmp_path)}))
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ConfigError, match="JSON"):
+    with pytest.raises(CheckpointError, match="JSON"):
         planned(a_recipe(base={"checkpoint": str(tmp_path)}))
 
 

@@ -208,7 +208,8 @@ def make_plan(
     Source: arXiv 2001.08361 §2.1; arXiv 2205.05198 for checkpointing.
 
     Raises:
-        ConfigError: the number of texts is not known, or the base checkpoint's shape.
+        ConfigError: the number of texts is not known.
+        CheckpointError: the base checkpoint cannot be found, or is no ModernBERT.
 
     """
     texts = recipe.corpus.max_texts if texts is None else texts

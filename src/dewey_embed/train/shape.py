@@ -6,7 +6,6 @@ V vocabulary, D width of the vectors.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dewey_embed.config import BackboneConfig
-from dewey_embed.errors import ConfigError
+from dewey_embed.model.folder import SETTINGS_FILE, locate_model, read_json
 from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.train.recipe import Recipe
 
@@ -156,8 +155,7 @@ def student_shape(recipe: Recipe) -> Shape:
     """The shape that `[model]` gives, or the checkpoint of `[base]`.
 
     Raises:
-        ConfigError: a base checkpoint that is neither a known name nor a local folder.
-        CheckpointError: a local folder that holds no ModernBERT.
+        CheckpointError: the base checkpoint cannot be found, or is no ModernBERT.
 
     """
     if recipe.model is not None:
@@ -171,19 +169,10 @@ def student_shape(recipe: Recipe) -> Shape:
 
 def _checkpoint_values(checkpoint: str) -> dict[str, Any]:
     """The checkpoint's `config.json`, with `dewey.json` where it is one of ours."""
-    folder = Path(checkpoint).expanduser()
-    if (folder / "config.json").is_file():
-        files = [folder / name for name in ("config.json", "dewey.json")]
-        try:
-            tables = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
-        except ValueError as error:
-            raise ConfigError(f"{folder}: its configs cannot be read as JSON ({error})") from None
-        return {key: value for table in tables for key, value in table.items()}
-    if checkpoint not in BACKBONES:
-        raise ConfigError(
-            f"base.checkpoint {checkpoint!r}: its shape is not known here; give a local folder "
-            f"with a config.json, or one of {', '.join(BACKBONES)}"
-        )
+    if checkpoint not in BACKBONES or Path(checkpoint).is_dir():
+        _, folder = locate_model(checkpoint)
+        settings = read_json(folder / SETTINGS_FILE, missing_ok=True)
+        return read_json(folder / "config.json") | settings
     layers, hidden, heads, intermediate = BACKBONES[checkpoint]
     return {
         "model_type": "modernbert",
