@@ -3,6 +3,8 @@
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -13,6 +15,8 @@ from dewey_embed import types
 from dewey_embed.cli import search as search_module
 from dewey_embed.cli.app import app
 from dewey_embed.cli.options import options_of, sizes
+from dewey_embed.train.ablate import read_grid
+from dewey_embed.train.recipe_file import read_recipe
 from tests.commands import dewey, ended
 from tests.test_cli_variables import COMMANDS
 
@@ -47,6 +51,17 @@ def test_every_recipe_in_an_example_is_there(words, repository):
         for word in example:
             if word.startswith("recipes/"):
                 assert (repository / word).is_file(), word
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_recipes_of_examples_are_read_with_their_settings(words, repository, monkeypatch):
+    monkeypatch.chdir(repository)
+    for example in examples(words):
+        settings = [value for word, value in pairwise(example) if word == "--set"]
+        for word in example:
+            if word.startswith("recipes/"):
+                read = read_grid if words == ("ablate",) else read_recipe
+                read(Path(word), settings)  # raises at a mistake
 
 
 def test_the_help_of_search_names_the_modes_with_the_default_first():

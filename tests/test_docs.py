@@ -14,6 +14,7 @@ import pytest
 import typer.main
 
 from dewey_embed.cli.app import app
+from dewey_embed.train.recipe_file import read_recipe
 
 ROOT = Path(__file__).parents[1]
 WRITTEN_BY_PEOPLE = [
@@ -99,6 +100,19 @@ def test_every_command_of_the_docs_exists_with_its_options(path):
         for word in words:
             if re.fullmatch(r"-{1,2}[a-z][a-z-]*(=.*)?", word):
                 assert word.partition("=")[0] in known, f"`dewey {name}` has no {word}: {line}"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in WRITTEN_BY_PEOPLE if path.name not in RECORDS]
+    + sorted((ROOT / "recipes").rglob("*.toml")),
+    ids=lambda path: path.name,
+)
+def test_every_setting_that_a_page_gives_a_recipe_is_one(path):
+    text = path.read_text(encoding="utf-8")
+    for setting in re.findall(r"--set \"?(\w+\.[\w.]+=[^\s\"`]+)", text):
+        if setting != "section.key=value":
+            read_recipe(ROOT / "recipes/mini.toml", [setting])  # raises at a mistake
 
 
 def test_the_readme_shows_how_to_index_and_search():

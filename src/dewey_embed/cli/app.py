@@ -59,7 +59,7 @@ COMMANDS = {
     "train": (
         train,
         "dewey train recipes/mini.toml --max-minutes 60",
-        "dewey train recipes/mini.toml --output runs/other --set optimizer.learning_rate=0.001",
+        "dewey train recipes/mini.toml --output runs/other --set training.learning_rate=0.001",
     ),
     "mine": (
         mine,
