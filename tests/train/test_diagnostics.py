@@ -1,6 +1,7 @@
 """Figures of a run against closed forms and loops, their warnings, and the schedule."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -115,6 +116,23 @@ class TestAlignment:
         assert figures["chunk_cosine"] == pytest.approx(0)
         assert figures["cls_cosine"] == pytest.approx(0.6)
         assert figures["alignment"] == pytest.approx(0.3)
+
+    def test_chunks_with_contextual_and_plain_targets_are_counted_and_measured_apart(self):
+        chunks = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+        targets = np.array([[0.6, 0.8], [0, -1], [1, 0]], np.float32)
+        held = held_out(chunks, targets, [0, 0, 1])
+        assert not [name for name in alignment_figures(held) if "contextual" in name]
+        figures = alignment_figures(replace(held, contextual=np.array([True, False, False])))
+        wanted = (
+            "contextual_chunks",
+            "chunk_cosine_contextual",
+            "plain_chunks",
+            "chunk_cosine_plain",
+        )
+        assert [figures[name] for name in wanted] == pytest.approx([1, 0.6, 2, 0])
+        every = alignment_figures(replace(held, contextual=np.ones(3, bool)))
+        assert every["plain_chunks"] == 0
+        assert "chunk_cosine_plain" not in every
 
     def test_a_turned_student_keeps_similarities_but_not_its_targets(self):
         random = np.random.default_rng(4)

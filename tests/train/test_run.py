@@ -1,6 +1,7 @@
 """A whole run from the tiny recipe: what it leaves, what it refuses, when it stops."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from dewey_embed import Dewey
+from dewey_embed.cli.train import nearness
 from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsError
 from dewey_embed.eval.model_card import without_results
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
@@ -51,6 +53,7 @@ def test_a_run_logs_its_terms_and_figures_and_says_what_it_took(finished) -> Non
     assert any("loss/cosine_chunks" in line for line in lines)
     assert sum("eval_alignment" in line for line in lines) == 2
     assert any("eval_passkey/256" in line for line in lines)
+    assert any({"eval_chunk_cosine_contextual", "eval_plain_chunks"} <= set(line) for line in lines)
     assert any("chunk_cosine" in line.get("warning", "") for line in lines)
     result = json.loads(folder.result.read_text())
     assert result["figures"] == figures
@@ -89,10 +92,24 @@ def test_the_card_says_what_a_model_was_made_of(finished, tiny) -> None:
     assert text.startswith("---\nlibrary_name: sentence-transformers\n")
     assert f"- Goes on from: {tiny.student}\n- Teacher: {tiny.teacher}\n- 12 steps, " in text
     assert f"| {tiny.corpus.name} | 1.0 | not stated |" in text
-    assert f"teacher's vector of the chunk alone | {figures['chunk_cosine']:.3f} |" in text
+    assert f"| chunks: cosine to their targets | {figures['chunk_cosine']:.3f} |" in text
+    for kind, ends in (("contextual", "under its title and heading"), ("plain", "chunk alone")):
+        row = rf"\| (\d+) chunks with {kind} targets: .*{ends} \| (.*) \|"
+        [(number, value)] = re.findall(row, text)
+        assert int(number) == figures[f"{kind}_chunks"] > 0
+        assert value == f"{figures[f'chunk_cosine_{kind}']:.3f}"
     result = json.loads(folder.result.read_text())
     result["recipe"]["corpus"]["sources"][0]["matching"] = "tide"
     assert f"| {tiny.corpus.name}, what matches | 1.0 | not stated |" in card(result)
+
+
+def test_the_last_line_of_a_run_tells_contextual_chunks_from_plain_ones() -> None:
+    figures = {"chunk_cosine": 0.7, "cls_cosine": 0.9}
+    assert nearness(figures) == "held-out cosine to the teacher 0.700 for chunks, 0.900 for CLS"
+    figures |= {"contextual_chunks": 3.0, "chunk_cosine_contextual": 0.6}
+    assert "0.700 for chunks (0.600 for 3 contextual ones), 0.900" in nearness(figures)
+    figures |= {"plain_chunks": 1204.0, "chunk_cosine_plain": 0.8}
+    assert "(0.600 for 3 contextual, 0.800 for 1,204 plain ones)" in nearness(figures)
 
 
 def test_a_run_tells_of_the_runs_before_it(finished, tiny, tmp_path: Path) -> None:
@@ -107,7 +124,7 @@ def test_a_run_tells_of_the_runs_before_it(finished, tiny, tmp_path: Path) -> No
     second = json.loads(again.result.read_text())
     assert [run["tokens"] for run in second["before"]] == [first["tokens"]]
     text = (again.model / "README.md").read_text()
-    assert f"With these 2 runs, {first['tokens'] + second['tokens']:,} tokens, " in text
+    assert f"\n1 run; with this one {first['tokens'] + second['tokens']:,} tokens, " in text
     assert f"| `{first['command']}` | {first['tokens']:,} | " in text
     assert [run["steps"] for run in runs_of(again.model)] == [12, 2]
     (again.model / HISTORY_FILE).write_text('[{"command": "dewey"}]')

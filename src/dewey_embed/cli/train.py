@@ -169,10 +169,20 @@ def train(
     run = RunFolder(output or Path("runs") / recipe.stem, targets)
     figures = run_training(read, run, max_minutes=max_minutes, progress=True)
     if figures:
-        console.echo(
-            f"{run.model}: held-out cosine to the teacher {figures['chunk_cosine']:.3f} for "
-            f"chunks, {figures['cls_cosine']:.3f} for CLS"
+        console.echo(f"{run.model}: {nearness(figures)}")
+
+
+def nearness(figures: Mapping[str, float]) -> str:
+    """How near the chunks and CLS of a run came to the teacher, in words."""
+    chunks = f"{figures['chunk_cosine']:.3f} for chunks"
+    kinds = [kind for kind in ("contextual", "plain") if f"chunk_cosine_{kind}" in figures]
+    if kinds:
+        parts = (
+            f"{figures[f'chunk_cosine_{kind}']:.3f} for {figures[f'{kind}_chunks']:,.0f} {kind}"
+            for kind in kinds
         )
+        chunks += f" ({', '.join(parts)} ones)"
+    return f"held-out cosine to the teacher {chunks}, {figures['cls_cosine']:.3f} for CLS"
 
 
 DERIVED = ("student_flops", "tokens_per_second", "device_hours", "cost")
@@ -358,9 +368,5 @@ def ablate(
     results = run_all(read, folder, progress=True)
     width = max(len(result.name) for result in results)
     for result in results:
-        console.echo(
-            f"{result.name:<{width}}  held-out cosine to the teacher "
-            f"{result.figures['chunk_cosine']:.3f} for chunks, "
-            f"{result.figures['cls_cosine']:.3f} for CLS"
-        )
+        console.echo(f"{result.name:<{width}}  {nearness(result.figures)}")
     console.echo(f"{folder}: results.json, results.md, results.png, results.svg")

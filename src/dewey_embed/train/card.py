@@ -18,6 +18,15 @@ FIGURES = {
     "extra_tightness": "how much closer a text's chunks lie together than the teacher's",
 }
 
+CONTEXTUAL_FIGURES = FIGURES | {
+    "chunk_cosine": "chunks: cosine to their targets",
+    "chunk_cosine_contextual": "{contextual_chunks:,.0f} chunks with contextual targets: cosine to "
+    "the teacher's vector of the chunk under its title and heading",
+    "chunk_cosine_plain": "{plain_chunks:,.0f} chunks with plain targets: cosine to the teacher's "
+    "vector of the chunk alone",
+}
+"""The same of a run with contextual targets."""
+
 CARD = "README.md"
 LICENCE = "apache-2.0"
 AXES_TEXT = """## Axes
@@ -56,18 +65,30 @@ def card(result: Mapping[str, Any]) -> str:
         "| figure | value |",
         "|---|---|",
         *(
-            f"| {about} | {figures[name]:.3f} |"
-            for name, about in FIGURES.items()
-            if name in figures
-        ),
-        *(
-            f"| passkey found at {name.partition('/')[2]} tokens | {value:.2f} |"
-            for name, value in figures.items()
-            if name.startswith("passkey/")
+            f"| {about} | {value:.3f} |"
+            for about, value in figure_rows(figures, contextual=bool(recipe.get("context")))
         ),
         "",
     ]
     return "\n".join(lines)
+
+
+def figure_rows(figures: Mapping[str, float], *, contextual: bool) -> list[tuple[str, float]]:
+    """What the figures of a run say, each with its value; `contextual` if its recipe has contexts.
+
+    Where pass keys were found stands at the end.
+    """
+    meanings = CONTEXTUAL_FIGURES if contextual else FIGURES
+    rows = [
+        (about.format_map(figures), figures[name])
+        for name, about in meanings.items()
+        if name in figures
+    ]
+    return rows + [
+        (f"passkey found at {name.partition('/')[2]} tokens", value)
+        for name, value in figures.items()
+        if name.startswith("passkey/")
+    ]
 
 
 def _machine(machine: Mapping[str, Any]) -> str:
@@ -162,8 +183,9 @@ def _runs_before(result: Mapping[str, Any]) -> list[str]:
     before = result["before"]
     if not before:
         return []
-    runs = [*before, result]
-    return ["## Runs before", f"With these {len(runs)} runs, {_amounts(runs)}.", *_table(before)]
+    number = "1 run" if len(before) == 1 else f"{len(before)} runs"
+    together = _amounts([*before, result])
+    return ["## Runs before", f"{number}; with this one {together}.", *_table(before)]
 
 
 def _amounts(runs: Sequence[Mapping[str, Any]]) -> str:

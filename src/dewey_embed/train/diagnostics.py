@@ -24,7 +24,7 @@ from dewey_embed.train.passkey import passkey_accuracy
 from dewey_embed.train.recipe import DiagnosticsRecipe
 from dewey_embed.train.student import Student
 from dewey_embed.train.targets import Targets
-from dewey_embed.types import Floats, Rows
+from dewey_embed.types import Floats, Mask, Rows
 
 CHUNK_EDGES = (64, 128, 256)
 LENGTH_EDGES = (256, 1024, 4096)
@@ -37,7 +37,8 @@ class HeldOut:
     """Student and teacher on the same texts.
 
     `cls`, `cls_targets` (B, D); `chunks`, `chunk_targets` (C, D); `texts` (C,): whose chunk;
-    `chunk_tokens` (C,) and `text_tokens` (B,): lengths.
+    `chunk_tokens` (C,) and `text_tokens` (B,): lengths; `contextual` (C,): whose target is that of
+    more than the chunk, None where no chunk's is.
     """
 
     cls: Floats
@@ -47,6 +48,7 @@ class HeldOut:
     texts: Rows
     chunk_tokens: Rows
     text_tokens: Rows
+    contextual: Mask | None = None
 
 
 def alignment_figures(held: HeldOut) -> dict[str, float]:
@@ -58,6 +60,7 @@ def alignment_figures(held: HeldOut) -> dict[str, float]:
         "chunk_cosine": float(chunk.mean()),
         "cls_cosine": float(cls.mean()),
     }
+    figures |= _by_context(chunk, held.contextual)
     figures |= _by_length("chunk_cosine", chunk, held.chunk_tokens, CHUNK_EDGES)
     figures |= chunk_cosine_by_text_length(held)
     figures |= _by_length("cls_cosine", cls, held.text_tokens, LENGTH_EDGES)
@@ -162,6 +165,18 @@ def warnings(figures: Mapping[str, float], recipe: DiagnosticsRecipe) -> list[st
     return found
 
 
+def _by_context(cosines: Floats, contextual: Mask | None) -> dict[str, float]:
+    """How many chunks have contextual and plain targets, and their means; none without contexts."""
+    if contextual is None or not contextual.any():
+        return {}
+    figures = {}
+    for kind, mask in (("contextual", contextual), ("plain", ~contextual)):
+        figures[f"{kind}_chunks"] = float(mask.sum())
+        if mask.any():
+            figures[f"chunk_cosine_{kind}"] = float(cosines[mask].mean())
+    return figures
+
+
 def _by_length(
     name: str, values: Floats, lengths: Rows, edges: tuple[int, ...]
 ) -> dict[str, float]:
@@ -224,7 +239,7 @@ class HeldOutMeasure:
     def compare(self, student: nn.Module, samples: Sequence[Targets]) -> HeldOut:
         """The student's vectors of the samples beside the teacher's."""
         device = next(student.parameters()).device
-        parts: list[list[np.ndarray]] = [[] for _ in range(7)]
+        parts: list[list[np.ndarray]] = [[] for _ in range(8)]
         texts_before = 0
         with progress_bar("held out", len(samples), "texts", show=self.show) as advance:
             for first in range(0, len(samples), BATCH_SAMPLES):
@@ -247,6 +262,7 @@ class HeldOutMeasure:
                     whose + texts_before,
                     (batch["ends"] - batch["starts"]).numpy(),
                     np.array(batch["lengths"][: len(some)]) - 2,
+                    np.array([bool(each) for one in some for each in one.sample.prefixes()]),
                 )
                 for part, values in zip(parts, row, strict=True):
                     part.append(values)

@@ -18,9 +18,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, ResultsError
-from dewey_embed.eval.result_page import Cell, Column, Machine, Plot, ResultPage, Series, Table
+from dewey_embed.eval.result_page import Column, Machine, Plot, ResultPage, Series, Table
 from dewey_embed.train.ablate import Grid, Result
-from dewey_embed.train.card import FIGURES
+from dewey_embed.train.card import CONTEXTUAL_FIGURES, FIGURES, figure_rows
 from dewey_embed.train.recipe import renamed
 
 KINDS = {
@@ -246,6 +246,8 @@ def _ablation_table(grid: Grid, runs: Sequence[Result]) -> Table:
     measures = {
         key: measure for key, measure in MEASURES.items() if any(key in r.figures for r in runs)
     }
+    contextual = any("contextual_chunks" in r.figures for r in runs)
+    about = CONTEXTUAL_FIGURES if contextual else FIGURES
     return Table(
         title="Figures on the same held-out texts",
         columns=(
@@ -259,7 +261,7 @@ def _ablation_table(grid: Grid, runs: Sequence[Result]) -> Table:
             (r.name, r.steps, r.tokens, r.seconds / 60, *(r.figures.get(key) for key in measures))
             for r in runs
         ),
-        notes=tuple(f"{label}: {FIGURES[key]}." for key, (label, _) in measures.items()),
+        notes=tuple(f"{label}: {about[key]}." for key, (label, _) in measures.items()),
     )
 
 
@@ -276,14 +278,6 @@ def _training_page(path: Path, values: Mapping[str, Any]) -> ResultPage:
             f" It continued {len(before)} earlier runs: {sum(run['tokens'] for run in before):,} "
             f"tokens, {sum(run['train_hours'] for run in before):.2f} hours."
         )
-    rows: list[tuple[Cell, ...]] = [
-        (about, figures[key]) for key, about in FIGURES.items() if key in figures
-    ]
-    rows += [
-        (f"passkey found at {key.partition('/')[2]} tokens", value)
-        for key, value in figures.items()
-        if key.startswith("passkey/")
-    ]
     plot = _length_plot(
         "Cosine to the teacher by length of the text",
         {label: (figures, prefix) for prefix, label in BY_LENGTH.items()},
@@ -291,7 +285,7 @@ def _training_page(path: Path, values: Mapping[str, Any]) -> ResultPage:
     table = Table(
         title="On held-out texts",
         columns=(Column(name="figure"), Column(name="value")),
-        rows=tuple(rows),
+        rows=tuple(figure_rows(figures, contextual=bool(values["recipe"].get("context")))),
         notes=("The model was not trained on these texts.",),
     )
     return ResultPage(
