@@ -43,10 +43,17 @@ def test_the_table_stands_in_the_card_with_its_command():
     assert (
         text.index("What it is.") < text.index("## Results") < text.index("### Scores on context")
     )
-    assert "| factbook | nDCG@10 | 0.3241 | 0.3490 | 0.1480 |\n" in text
-    assert "| medquad | nDCG@10 | 0.3640 | – | 0.2600 |\n" in text
+    assert "| factbook | nDCG@10 | 0.3241 | 0.3490 |\n" in text.replace("**", "")
+    assert "| medquad | nDCG@10 | 0.3640 | – |\n" in text.replace("**", "")
     assert "Measured with `dewey eval mini --suite context`" in text
     assert "Passages" not in text
+
+
+def test_other_models_and_tasks_without_a_score_of_its_own_stand_in_no_card():
+    measured = page(mini=(None, 0.364, None), bm25=(0.148, 0.26, 0.204))
+    text = with_results(CARD, "mini", [measured])
+    assert "| medquad | nDCG@10 | 0.3640 |\n" in text.replace("**", "")
+    assert not any(word in text for word in ("bm25", "0.26", "factbook", "| mean |"))
 
 
 def test_the_hub_reads_every_measured_score_of_the_model_and_no_mean():
@@ -99,8 +106,24 @@ def test_the_command_writes_the_card_of_a_folder(tmp_path, capsys):
     folder.mkdir()
     (folder / "README.md").write_text(CARD)
     CONTEXT.write(tmp_path / "context.json")
-    assert ended("card", folder, "--results", tmp_path / "context.json") == 0
+    words = ("--results", tmp_path / "context.json")
+    assert ended("card", folder, *words) == 0
     assert (folder / "README.md").read_text() == with_results(CARD, "mini", [CONTEXT])
     assert ended("card", folder, "--results", tmp_path / "nowhere.json") == 1
-    assert ended("card", tmp_path, "--results", tmp_path / "context.json") == 1
-    assert "README.md" in capsys.readouterr().err
+    capsys.readouterr()
+    assert ended("card", tmp_path, *words) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'README.md'}: there is no card; give the folder of a model" in said
+    (folder / "README.md").write_bytes(b"\xff")
+    assert ended("card", folder, *words) == 1
+    assert "save it as UTF-8" in capsys.readouterr().err
+
+
+def test_the_command_takes_the_folder_of_a_run(tmp_path):
+    model = tmp_path / "mini" / "model"
+    model.mkdir(parents=True)
+    (model / "README.md").write_text(CARD)
+    (model / "dewey.json").write_text("{}")
+    CONTEXT.write(tmp_path / "context.json")
+    assert ended("card", tmp_path / "mini", "--results", tmp_path / "context.json") == 0
+    assert "| factbook | nDCG@10 |" in (model / "README.md").read_text()

@@ -11,7 +11,7 @@ from mteb.models.models_protocols import EncoderProtocol, SearchProtocol
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError, ResultsError, TeacherError
 from dewey_embed.eval.adapters import DEWEY_EN_BETA, MINI, model_meta
-from dewey_embed.eval.models import bm25_words, is_peer, open_peer
+from dewey_embed.eval.models import bm25_words, is_peer, open_models, open_peer
 from dewey_embed.eval.tasks import beir_task
 from dewey_embed.eval.vector_cache import VectorCache
 from tests.eval.conftest import write_beir
@@ -47,6 +47,15 @@ def task(tmp_path):
     }
     qrels = [(query, query.removeprefix("q-"), 1) for query in queries]
     return beir_task(write_beir(tmp_path / "places", documents, queries, qrels))
+
+
+def test_models_whose_folders_have_one_name_have_columns_of_their_own(tmp_path):
+    names = ["runs/a/model", "runs/b/model", "mini", "old/mini", "bm25", "large/v2"]
+    for options in ({"mode": "multi"}, {"contexts": ["alone"]}):
+        labels = [each.label for each in open_models(names, cache_folder=tmp_path, **options)]
+        assert [label.split()[0] for label in labels] == [
+            "a/model", "b/model", "mini", "old/mini", "bm25", "v2",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", QUICK)

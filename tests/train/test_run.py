@@ -42,6 +42,7 @@ def test_a_run_leaves_a_model_that_encodes(finished) -> None:
     model = Dewey.load(folder.model)
     [document] = model.encode_document(["A text about ships. " * 40], chunk_tokens=32)
     assert document.chunks.shape == (len(document.spans), 32)
+    assert Dewey.load(folder.path).fingerprint == model.fingerprint  # the run's folder has it
     assert figures["alignment"] == pytest.approx(
         (figures["chunk_cosine"] + figures["cls_cosine"]) / 2
     )

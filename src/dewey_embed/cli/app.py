@@ -78,8 +78,8 @@ COMMANDS = {
     ),
     "card": (
         card,
-        "dewey card runs/mini/model --results results/context.json",
-        "dewey card runs/mini/model --results context.json --results eval.json --label mini",
+        "dewey card runs/mini --results results/chunks.json",
+        "dewey card runs/mini/model --results chunks.json --results eval.json --label mini",
     ),
     "push": (
         push,

@@ -94,7 +94,12 @@ def rotate(
 
 
 def card(
-    folder: Annotated[Path, typer.Argument(help="A model's folder, whose README.md is its card.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A model's folder, whose README.md is its card, or that of the run that made it."
+        ),
+    ],
     *,
     results: Annotated[
         list[Path],
@@ -110,13 +115,13 @@ def card(
     Scores that the card had from this command are replaced.
     """
     options.require_eval()
-    from dewey_embed.eval.model_card import with_results
+    from dewey_embed.eval.model_card import read_card, with_results
     from dewey_embed.eval.result_page import ResultPage
+    from dewey_embed.model.folder import in_run
 
-    path = folder / "README.md"
+    path = in_run(folder) / "README.md"
     pages = [ResultPage.read(page) for page in results]
-    text = with_results(path.read_text(encoding="utf-8"), label or folder.resolve().name, pages)
-    write_text(path, text)
+    write_text(path, with_results(read_card(path), label or folder.resolve().name, pages))
     console.echo(f"{path}: scores of {', '.join(page.name for page in pages)}")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from dewey_embed.errors import ResultsError
@@ -28,6 +29,25 @@ SCORES = ("task", "measure")
 """The first columns of the table of an evaluation that has a model's scores."""
 
 DIGITS = 5
+
+
+def read_card(path: Path) -> str:
+    """The text of a card.
+
+    Raises:
+        ResultsError: there is none, or it cannot be read.
+
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ResultsError(
+            f"{path}: there is no card; give the folder of a model that was trained, merged or "
+            "fetched, or of the run that made it, or write one that begins with ---, "
+            "license: apache-2.0 (or another) and ---"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path}: the card cannot be read ({error}); save it as UTF-8") from None
 
 
 def with_results(card: str, label: str, pages: Sequence[ResultPage]) -> str:
@@ -64,7 +84,7 @@ def without_results(card: str) -> str:
 
 
 def _scores(page: ResultPage, label: str) -> Table:
-    """The table of a page that has the model's scores.
+    """The columns of the model's scores in a page, with the rows that have one.
 
     Raises:
         ResultsError: there is none.
@@ -76,12 +96,28 @@ def _scores(page: ResultPage, label: str) -> Table:
         if tuple(column.name for column in table.columns[: len(SCORES)]) == SCORES
     ]
     for table in tables:
-        if any(_is_of(column.name, label) for column in table.columns):
-            return table
+        own = [place for place, column in enumerate(table.columns) if _is_of(column.name, label)]
+        if own:
+            return _only(table, own)
     there = dict.fromkeys(column.name for table in tables for column in table.columns[2:])
     raise ResultsError(
         f"{page.title}: has no scores of {label!r}, but of {', '.join(there) or 'no model'}; give "
         "a page of dewey eval, and with --label the model's name in it"
+    )
+
+
+def _only(table: Table, own: Sequence[int]) -> Table:
+    """A table of scores with some of its columns of scores, and without the rows that lack them."""
+    kept = [*range(len(SCORES)), *own]
+    return table.model_copy(
+        update={
+            "columns": tuple(table.columns[place] for place in kept),
+            "rows": tuple(
+                tuple(row[place] for place in kept)
+                for row in table.rows
+                if any(row[place] is not None for place in own)
+            ),
+        }
     )
 
 

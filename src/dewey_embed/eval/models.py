@@ -76,16 +76,17 @@ def open_models(
     twice = {name for name in names if list(names).count(name) > 1}
     if twice:
         raise ConfigError(f"{', '.join(sorted(twice))} is given twice; name each model once")
+    labels = _labels(names)
     if contexts:
         return [
             each
-            for name in names
+            for name, label in labels.items()
             for each in _in_contexts(
-                name, contexts, cache_folder, device=device, window=window, show=show
+                name, label, contexts, cache_folder, device=device, window=window, show=show
             )
         ]
     models = []
-    for name in names:
+    for name, label in labels.items():
         if is_peer(name):
             peer = partial(open_peer, name, device=device, cache=cache_folder / VECTORS)
             models.append(EvaluatedModel(name=name, label=name, open=peer))
@@ -96,13 +97,29 @@ def open_models(
                 _open_dewey, load, cache_folder / INDEXES, mode=each,
                 chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, show=show,
             )  # fmt: skip
-            label = f"{Path(name).name} {each}"
-            models.append(EvaluatedModel(name=name, label=label, open=search))
+            models.append(EvaluatedModel(name=name, label=f"{label} {each}", open=search))
     return models
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    """What each model is called in a column: a Dewey model by the end of its path that is its own.
+
+    >>> _labels(["bm25", "runs/a/model", "runs/b/model", "models/large"])
+    {'bm25': 'bm25', 'runs/a/model': 'a/model', 'runs/b/model': 'b/model', 'models/large': 'large'}
+    """
+    parts = {name: Path(name).parts for name in names}
+    labels = {name: name for name in names}
+    for name, own in parts.items():
+        for number in range(len(own) if not is_peer(name) else 0, 0, -1):
+            end = own[-number:]
+            if sum(other[-number:] == end for other in parts.values()) == 1:
+                labels[name] = str(Path(*end))
+    return labels
 
 
 def _in_contexts(
     name: str,
+    label: str,
     contexts: Sequence[str],
     cache_folder: Path,
     *,
@@ -122,13 +139,13 @@ def _in_contexts(
         if peer and not is_text:
             continue
         own_window = None if is_text else window
-        label = f"{name if peer else Path(name).name} {context}"
+        column = f"{label} {context}"
         open_model = partial(
             _open_chunks, load, cache_folder / CHUNKS,
             context=context, window=own_window, show=show,
         )  # fmt: skip
         yield EvaluatedModel(
-            name=name, label=f"{label}, window {own_window:,}" if own_window else label,
+            name=name, label=f"{column}, window {own_window:,}" if own_window else column,
             open=open_model,
         )  # fmt: skip
 

@@ -47,7 +47,8 @@ FETCH = "fetch or save it again"
 def locate_model(model: str | Path | None) -> tuple[str, Path]:
     """The model's name and its folder; `None` and `"mini"` are the embedded default.
 
-    A Hugging Face id is fetched once and found in the hub's cache afterwards.
+    The folder of a training run has its model's. A Hugging Face id is fetched once and found in the
+    hub's cache afterwards.
 
     Raises:
         CheckpointError: no such folder, and no such id in the cache or on the hub.
@@ -59,6 +60,7 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
     if is_there(folder):
         if not folder.is_dir():
             raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
+        folder = in_run(folder)
         saved = folder / SAVED
         return str(model), saved if is_there(saved / SETTINGS_FILE) else folder
     if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") != 1:
@@ -67,6 +69,13 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
             "or nothing for the embedded default"
         )
     return model, _from_hub(model)
+
+
+def in_run(folder: Path) -> Path:
+    """The folder of the model that a training run left in its own; any other folder as it is."""
+    model = folder / "model"
+    is_run = is_there(model / SETTINGS_FILE) and not is_there(folder / "config.json")
+    return model if is_run else folder
 
 
 def expanded(path: Path) -> Path:

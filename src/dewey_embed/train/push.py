@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import DeweyError, HubError
-from dewey_embed.model.folder import AXES_FILE, SAVED, SETTINGS_FILE
+from dewey_embed.model.folder import AXES_FILE, SAVED, SETTINGS_FILE, in_run
 from dewey_embed.train.card import CARD
 from dewey_embed.train.start import HISTORY_FILE, STAMP
 
@@ -136,8 +136,7 @@ def _model_folder(folder: Path) -> Path:
         HubError: there is none, or it was never finished.
 
     """
-    if not (folder / SETTINGS_FILE).exists() and (folder / "model" / SETTINGS_FILE).exists():
-        folder = folder / "model"
+    folder = in_run(folder)
     if not (folder / SETTINGS_FILE).is_file():
         raise HubError(
             f"{folder}: has no {SETTINGS_FILE}, so it is not a model that Dewey has saved; give a "

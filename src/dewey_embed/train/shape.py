@@ -171,8 +171,8 @@ def _checkpoint_values(checkpoint: str) -> dict[str, Any]:
     """The checkpoint's `config.json`, with `dewey.json` where it is one of ours."""
     if checkpoint not in BACKBONES or Path(checkpoint).is_dir():
         _, folder = locate_model(checkpoint)
-        settings = read_json(folder / SETTINGS_FILE, missing_ok=True)
-        return read_json(folder / "config.json") | settings
+        values: dict[str, Any] = read_json(folder / "config.json")
+        return values | read_json(folder / SETTINGS_FILE, missing_ok=True)
     layers, hidden, heads, intermediate = BACKBONES[checkpoint]
     return {
         "model_type": "modernbert",
