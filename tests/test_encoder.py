@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.utils import counters
 
-from dewey_embed import Dewey, DeweyError, files
+from dewey_embed import Dewey, DeweyError, Document, files
+from dewey_embed.chunking import TITLE_TOKENS
 from dewey_embed.errors import (
     CheckpointError,
     ConfigError,
@@ -141,21 +142,65 @@ def test_a_title_is_read_above_every_window():
     assert (np.abs(titled.chunks - plain.chunks).max(1) > 1e-3).all()
 
 
-def test_titles_are_one_for_each_text_and_cut_where_they_are_long(model):
+def test_titles_are_one_for_each_text_from_any_iterable(model):
     texts = [TEXTS[0], TEXTS[1]]
-    both = model.encode_document(texts, titles=["", "Tides"])
     apart = [model.encode_document(texts[0]), model.encode_document(texts[1], titles="Tides")]
-    for one, other in zip(both, apart, strict=True):
-        np.testing.assert_allclose(one.chunks, other.chunks, atol=1e-6)
-    endless, cut = (model.encode_document(texts[0], titles="sea " * n) for n in (9000, 64))
-    np.testing.assert_allclose(endless.chunks, cut.chunks, atol=1e-6)
+    for titles in (["", "Tides"], (each for each in ("", "Tides")), np.array(["", "Tides"])):
+        both = model.encode_document(texts, titles=titles)
+        for one, other in zip(both, apart, strict=True):
+            np.testing.assert_allclose(one.chunks, other.chunks, atol=1e-6)
     with pytest.raises(ConfigError, match="1 titles, but there are 2 texts"):
         model.encode_document(texts, titles=["Tides"])
-    for wrong in ("Tides", [None, "Tides"]):
+    for wrong in ("Tides", {"a": "Tides", "b": ""}, {"Tides", ""}, b"ab", 7):
         with pytest.raises(TypeError, match="pass a string for each text"):
             model.encode_document(texts, titles=wrong)
-    with pytest.raises(TypeError, match=r"pass a string$"):
+    with pytest.raises(TypeError, match=r"titles\[1\] is None, not str; pass a string"):
+        model.encode_document(texts, titles=["Tides", None])
+    with pytest.raises(TypeError, match="titles is 7, not str"):
         model.encode_document(texts[0], titles=7)
+
+
+def test_the_title_of_a_document_is_read_where_it_is_given(model):
+    document = Document(id="1", title="Tides", text=TEXTS[0])
+    untitled = model.encode_document(TEXTS[0])
+    np.testing.assert_array_equal(model.encode_document(document).chunks, untitled.chunks)
+    titled = model.encode_document(document, titles=document.title)
+    expected = model.encode_document(TEXTS[0], titles="Tides")
+    np.testing.assert_array_equal(titled.chunks, expected.chunks)
+
+
+def test_titles_that_are_cut_are_counted(model):
+    texts, longest = [TEXTS[0]] * 3, "sea " * TITLE_TOKENS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        whole = model.encode_document(texts[0], titles=longest)
+    said = r"2 of 3 titles are longer than 64 tokens.* \(positions \[0, 2\]\); give shorter ones$"
+    with pytest.warns(UserWarning, match=said) as caught:
+        cut = model.encode_document(texts, titles=["sea " * 9000, "Tides", "sea " * 65])
+    assert caught[0].filename == __file__
+    np.testing.assert_allclose(cut[0].chunks, whole.chunks, atol=1e-6)
+    np.testing.assert_allclose(cut[2].chunks, whole.chunks, atol=1e-6)
+
+
+@given(window=st.integers(8, 40), words=st.integers(0, 30), prompt=st.sampled_from(["", "a b: "]))
+@settings(max_examples=40, deadline=None)
+def test_no_window_is_longer_than_the_limit_whatever_the_title(model, window, words, prompt):
+    options = {"window": window, "prompt": prompt}
+    [plain] = model.prepare([TEXTS[3]], **options).requests
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        [titled] = model.prepare([TEXTS[3]], titles=["sea " * words], **options).requests
+    around = 2 + len(plain.tokens.prompt_ids)
+    num_title = len(titled.tokens.prompt_ids) - len(plain.tokens.prompt_ids)
+    assert num_title == min(words, (window - around) // 4)
+    for request, size in ((plain, window - around), (titled, window - around - num_title)):
+        assert np.diff(request.windows, axis=1).max() == size
+
+
+def test_a_window_that_the_prompt_fills_is_refused(model):
+    with pytest.raises(ConfigError, match=r"window is 6 and the prompt has 3 tokens.* larger"):
+        model.encode_document(TEXTS[3], window=6, prompt="a b: ")
+    assert len(model.encode_document(TEXTS[3], window=7, prompt="a b: ").spans)
 
 
 def test_a_range_longer_than_any_window_is_pooled_from_several(model):

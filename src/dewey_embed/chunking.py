@@ -20,7 +20,7 @@ from dewey_embed.model.inference import KeptStates, Request
 from dewey_embed.printable import short_repr
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
-from dewey_embed.text.tokenizer import Tokenizer
+from dewey_embed.text.tokenizer import TitleIds, Tokenizer
 from dewey_embed.titles import untitled
 from dewey_embed.types import (
     CharSpans,
@@ -34,7 +34,8 @@ from dewey_embed.types import (
 )
 
 TITLE_TOKENS = 64
-"""Most tokens of a title that are read above a text, and above each of its windows."""
+"""Most tokens of a title that are read above a text, and above each of its windows; it has at most
+a quarter of a window, too."""
 
 
 class Texts(NamedTuple):
@@ -56,7 +57,7 @@ def texts_of(texts: str | Document | Iterable[str | Document]) -> Texts:
         return Texts([texts], [()], True)
     if isinstance(texts, Document):
         return Texts([texts.text], [texts.landmarks], True)
-    if isinstance(texts, Mapping | Set | bytes | bytearray) or hasattr(texts, "columns"):
+    if _is_no_list(texts):
         raise TypeError(
             f"texts is a {type(texts).__name__}; pass a list of strings: of a dict "
             "list(texts.values()), of a table one column, of bytes their decoded text"
@@ -73,6 +74,11 @@ def texts_of(texts: str | Document | Iterable[str | Document]) -> Texts:
     return Texts(
         many, [text.landmarks if isinstance(text, Document) else () for text in given], False
     )
+
+
+def _is_no_list(given: object) -> bool:
+    """Whether it is a dict, a set, bytes or a table, which can be iterated over, too."""
+    return isinstance(given, Mapping | Set | bytes | bytearray) or hasattr(given, "columns")
 
 
 def ranges_of(
@@ -109,7 +115,7 @@ def ranges_of(
     return cast(Sequence[CharSpans], ranges)
 
 
-def titles_of(titles: str | Sequence[str] | None, num_texts: int, *, single: bool) -> Sequence[str]:
+def titles_of(titles: str | Iterable[str] | None, num_texts: int, *, single: bool) -> Sequence[str]:
     """The title of each text, "" for none.
 
     Raises:
@@ -119,13 +125,22 @@ def titles_of(titles: str | Sequence[str] | None, num_texts: int, *, single: boo
     """
     if titles is None:
         return [""] * num_texts
-    given: Sequence[object] = [titles] if single else titles
-    if isinstance(given, str) or not all(isinstance(title, str) for title in given):
-        each_text = "" if single else ' for each text, "" where it has none'
-        raise TypeError(f"titles is {short_repr(titles)}; pass a string{each_text}")
+    if not single and (
+        isinstance(titles, str) or _is_no_list(titles) or not isinstance(titles, Iterable)
+    ):
+        raise TypeError(
+            f'titles is {short_repr(titles)}; pass a string for each text, "" where it has none'
+        )
+    given: list[object] = [titles] if single else list(titles)
+    for position, title in enumerate(given):
+        if not isinstance(title, str):
+            name = "titles" if single else f"titles[{position}]"
+            raise TypeError(
+                f'{name} is {short_repr(title)}, not str; pass a string, "" where there is none'
+            )
     if len(given) != num_texts:
         raise ConfigError(f"titles has {len(given)} titles, but there are {num_texts} texts")
-    return cast(Sequence[str], given)
+    return cast(list[str], given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +197,15 @@ def fit_texts(
         )
     if any(titles) and tokenizer.marks_titles:  # a text has one title
         pairs = zip(texts, titles, strict=True)
-        read = [untitled(text) if title else text for text, title in pairs]
+        read = [untitled(text) if title.strip() else text for text, title in pairs]
     else:
         read = list(texts)
     tokens = tokenizer.encode(read, prompt=prompt)
     if any(titles):
-        tokens = _under_titles(tokens, tokenizer.encode_titles(titles, TITLE_TOKENS))
+        around = sum(map(len, config.special_ids)) + len(tokens[0].prompt_ids)
+        room = max(0, (window or config.max_tokens) - around)
+        above = tokenizer.encode_titles(titles, min(TITLE_TOKENS, room // 4))
+        tokens = _under_titles(tokens, above, stacklevel=depth + 3)
     if blank := [position for position, each in enumerate(tokens) if not len(each)]:
         own = config.pooled_over == "text"
         warnings.warn(
@@ -203,10 +221,23 @@ def fit_texts(
     return fitted
 
 
-def _under_titles(tokens: Sequence[Tokens], titles: Sequence[NDArray[np.int64]]) -> list[Tokens]:
-    """Each text with its title after the prompt: read in every window, and in no span."""
+def _under_titles(
+    tokens: Sequence[Tokens], titles: Sequence[TitleIds], *, stacklevel: int
+) -> list[Tokens]:
+    """Each text with its title after the prompt: read in every window, and in no span.
+
+    A warning counts titles that are cut.
+    """
+    if cut := [position for position, title in enumerate(titles) if title.is_cut]:
+        most = max(len(title.ids) for title in titles)
+        warnings.warn(
+            f"{len(cut):,} of {len(titles):,} titles are longer than the {most} tokens that are "
+            f"read above their texts (positions {cut[:8]}): their ends are not read; give shorter "
+            f"ones{'' if most == TITLE_TOKENS else ', or a larger window'}",
+            stacklevel=stacklevel,
+        )
     return [
-        replace(own, prompt_ids=np.concatenate((own.prompt_ids, title)))
+        replace(own, prompt_ids=np.concatenate((own.prompt_ids, title.ids)))
         for own, title in zip(tokens, titles, strict=True)
     ]
 
@@ -218,12 +249,17 @@ def _fit(
     num_special = sum(map(len, config.special_ids))
     around = num_special + len(tokens.prompt_ids)
     room = config.max_tokens - around
-    window_room = max(2, (window or config.max_tokens) - around)
+    window_room = (window or config.max_tokens) - around
     if room < 2:
         raise TextTooLongError(
             f"the prompt has {len(tokens.prompt_ids)} tokens and the model takes "
             f"{config.max_tokens}, {num_special} special ones among them: no room is left for a "
             "text; use a shorter prompt, or load the model with more max_tokens"
+        )
+    if window_room < 2:
+        raise ConfigError(
+            f"window is {window} and the prompt has {len(tokens.prompt_ids)} tokens, beside "
+            f"{num_special} special ones: no room is left for a text; use a larger window"
         )
     num_tokens = len(tokens)
     if num_tokens + num_special == 0:

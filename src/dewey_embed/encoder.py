@@ -63,7 +63,7 @@ class ReadingOptions(TypedDict, total=False):
     spans: CharSpans | Sequence[CharSpans] | None
     overflow: Overflow
     window: int | None
-    titles: str | Sequence[str] | None
+    titles: str | Iterable[str] | None
     prompt_name: str | None
     prompt: str | None
     precision: Precision
@@ -190,7 +190,7 @@ class Dewey:
         spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
         window: int | None = None,
-        titles: str | Sequence[str] | None = None,
+        titles: str | Iterable[str] | None = None,
         prompt_name: str | None = "document",
         prompt: str | None = None,
         batch_tokens: int | None = None,
@@ -212,10 +212,13 @@ class Dewey:
         - `overflow`: how to read a text longer than the model takes: in overlapping `"windows"`,
           without its end (`"truncate"`), or not at all (`"error"`). The result says which.
         - `window`: the most tokens read at once; a longer text is read in overlapping windows,
-          faster and with less context, though it would fit. The default is the model's maximum.
+          faster and with less context, though it would fit, and `overflow` of the result is still
+          None. The default is the model's maximum.
         - `titles`: what is read above each text, and above each of its windows: chunks then know
-          whose they are. At most 64 tokens of it are read, and it takes part in vectors only where
-          a model's prompt does, too.
+          whose they are. It is no part of what they pool, and of the document's vector only where
+          the model's prompt is. Of a title at most 64 tokens are read, and at most a quarter of a
+          window; a warning counts those that are cut. A `Document`'s own title is read only where
+          it is given here, too: it may be a file name.
         - `prompt_name`, `prompt`: one of the model's prompts, or a text in its place.
         - `batch_tokens`: tokens of one forward pass; longer texts have a pass of their own.
         - `precision`: `"float32"`, `"float16"`, `"int8"` or `"binary"` vectors.
@@ -232,11 +235,12 @@ class Dewey:
         ((384,), (2, 384))
 
         Raises:
-            TypeError: a text is not a string; names its position.
+            TypeError: a text or a title is not a string; names its position.
             TextTooLongError: a text is longer than the model takes, with `overflow="error"`.
             SpanError: a range lies outside its text.
             InputError: a text's vectors are not finite, or it has no token at all.
-            ConfigError: an option has an impossible value.
+            ConfigError: an option has an impossible value, or there are titles or spans for another
+                number of texts.
 
         """
         prepared = self._prepared(
@@ -280,7 +284,7 @@ class Dewey:
         spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
         window: int | None = None,
-        titles: str | Sequence[str] | None = None,
+        titles: str | Iterable[str] | None = None,
         prompt_name: str | None = "document",
         prompt: str | None = None,
         precision: Precision = "float32",

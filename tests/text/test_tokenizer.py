@@ -355,12 +355,15 @@ def test_a_mark_stands_only_once_in_a_text_of_many_segments(marking):
 def test_titles_are_one_line_and_keep_their_end_where_they_are_cut(word_pieces, marking):
     mark = marking._backend.token_to_id("¶")
     titles = ["On\ntides\n\nand winds", " \n", "sea " * 500]
-    whole, blank, long = marking.encode_titles(titles, 64)
+    encoded = marking.encode_titles(titles, 64)
+    whole, blank, long = (each.ids for each in encoded)
+    assert [each.is_cut for each in encoded] == [False, False, True]
+    assert [len(each.ids) for each in marking.encode_titles(titles, 1)] == [0, 0, 0]
     np.testing.assert_array_equal(whole, [*word_pieces.encode(["On tides and winds"])[0].ids, mark])
     assert len(blank) == 0
     assert len(long) == 64
     assert long[-1] == mark
-    assert len(word_pieces.encode_titles(titles, 64)[0]) == len(whole) - 1
+    assert len(word_pieces.encode_titles(titles, 64)[0].ids) == len(whole) - 1
 
 
 def test_marking_twice_is_marking_once_and_the_mark_is_a_token(word_pieces):

@@ -185,7 +185,7 @@ def with_titles(
     distinct = list(dict.fromkeys(each.title for each in documents if weight))
     tokens = model.tokenizer.encode(distinct)
     names = [name for name, own in zip(distinct, tokens, strict=True) if len(own)]
-    encoded = model.encode_document(names, overflow="truncate") if names else []
+    encoded = model.encode_document(names) if names else []
     titles = {name: each.vector for name, each in zip(names, encoded, strict=True)}
     added = list(chunks)
     for place, (document, own) in enumerate(zip(documents, chunks, strict=True)):

@@ -83,7 +83,7 @@ class IndexEncoder:
         """Vectors (D,) of titles; `None` for a document without one."""
         titles = [title_text(document) for document in documents]
         texts = [title for title in titles if title]
-        vectors = self._load_model().encode_document(texts, overflow="truncate") if texts else []
+        vectors = self._load_model().encode_document(texts) if texts else []
         remaining = iter(vectors)
         return [next(remaining).vector if title else None for title in titles]
 

@@ -45,6 +45,13 @@ class _Piece(NamedTuple):
     offsets: NDArray[np.int64]
 
 
+class TitleIds(NamedTuple):
+    """The ids of a title as a text under it begins, and whether it has more than were wanted."""
+
+    ids: NDArray[np.int64]
+    is_cut: bool
+
+
 class Tokenizer:
     """A `tokenizers` backend with every token of a text and its exact place.
 
@@ -182,7 +189,7 @@ class Tokenizer:
         ends_special = bool(ids) and self._backend.id_to_token(ids[-1]) in named
         return len(ids) - ends_special
 
-    def encode_titles(self, titles: Sequence[str], most: int) -> list[NDArray[np.int64]]:
+    def encode_titles(self, titles: Sequence[str], most: int) -> list[TitleIds]:
         """The ids of each title as a text under it begins, at most `most`; none for a blank one.
 
         A title is read as one line. Of one that is too long, what ends a title is kept.
@@ -192,9 +199,10 @@ class Tokenizer:
         end = whole.ids[len(line) :]
         room = max(most - len(end), 0)
         return [
-            np.concatenate((own.ids[:room], end[:most])) if len(own) else own.ids
+            TitleIds(np.concatenate((own.ids[:room], end if len(own) and room else end[:0])),
+                     is_cut=len(own) > room)
             for own in self.encode(lines)
-        ]
+        ]  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write the backend to `path` as a `tokenizer.json` without truncation or padding."""

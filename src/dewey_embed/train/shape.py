@@ -172,7 +172,8 @@ def _checkpoint_values(checkpoint: str) -> dict[str, Any]:
     if checkpoint not in BACKBONES or Path(checkpoint).is_dir():
         _, folder = locate_model(checkpoint)
         values: dict[str, Any] = read_json(folder / "config.json")
-        return values | read_json(folder / SETTINGS_FILE, missing_ok=True)
+        values |= read_json(folder / SETTINGS_FILE, missing_ok=True)
+        return values
     layers, hidden, heads, intermediate = BACKBONES[checkpoint]
     return {
         "model_type": "modernbert",
