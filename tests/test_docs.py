@@ -14,6 +14,7 @@ import pytest
 import typer.main
 
 from dewey_embed.cli.app import app
+from dewey_embed.eval.report.pages import collect
 from dewey_embed.train.recipe_file import read_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -113,6 +114,26 @@ def test_every_setting_that_a_page_gives_a_recipe_is_one(path):
     for setting in re.findall(r"--set \"?(\w+\.[\w.]+=[^\s\"`]+)", text):
         if setting != "section.key=value":
             read_recipe(ROOT / "recipes/mini.toml", [setting])  # raises at a mistake
+
+
+@pytest.mark.parametrize("path", WRITTEN_BY_PEOPLE, ids=lambda path: path.name)
+def test_every_recipe_that_a_page_shows_can_be_read(path, tmp_path):
+    shown = re.findall(r"^```toml\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    for text in shown:
+        if "[training]" in text:
+            (tmp_path / "shown.toml").write_text(text, "utf-8")
+            assert read_recipe(tmp_path / "shown.toml")  # raises at a mistake
+
+
+def test_every_page_of_results_is_in_the_report_of_them():
+    report = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    pages = [
+        page.result.title
+        for group in collect([ROOT / "benchmarks/results"]).groups
+        for page in group.pages
+    ]
+    assert pages
+    assert [title for title in pages if f"### {title}\n" not in report] == [], "run `make results`"
 
 
 def test_the_readme_shows_how_to_index_and_search():

@@ -1,6 +1,7 @@
 """Titles, headings, masking and questions of a text; what the teacher is told of each chunk."""
 
 import hashlib
+import json
 from collections import Counter
 from dataclasses import replace
 
@@ -401,3 +402,34 @@ def test_a_start_with_a_title_mark_reads_it_wherever_its_tokenizer_does(tmp_path
     with pytest.raises(CheckpointError, match="'no such' is no token"):
         from_checkpoint(recipe.model_copy(update={"title_mark": "no such"}), tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+def test_texts_of_sources_without_titles_are_counted_where_contexts_are_wanted(tiny, tmp_path):
+    (tmp_path / "a.txt").write_text(prose(300))
+    changes = [
+        f'corpus.sources=[{{kind="files", path="{tmp_path}/*.txt"}}]', "corpus.held_out=0.0",
+    ]  # fmt: skip
+    recipe = read_recipe(tiny.recipe, changes)
+    start = start_folder(recipe, tmp_path / "start")
+    folder = teach(recipe, start, tmp_path / "targets")
+    assert folder.no_context == {"source without titles": 1}
+    assert sum(shard.num_contextual for shard in folder.shards) == 0
+    plain = recipe.model_copy(update={"context": None})
+    assert teach(plain, start, tmp_path / "plain").no_context == {}
+
+
+def test_a_title_of_a_column_stands_above_its_text_and_in_the_targets(tiny, tmp_path):
+    rows = [{"name": f"Tide {n}", "text": f"{LEAD}\n{prose(120, n)}"} for n in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = [
+        f'corpus.sources=[{{kind="files", path="{tmp_path}/a.jsonl", titles="column:name"}}]',
+        "corpus.held_out=0.0", "context.texts=1.0", 'context.tops={"title"=1.0}',
+    ]  # fmt: skip
+    recipe = read_recipe(tiny.recipe, changes)
+    folder = teach(recipe, start_folder(recipe, tmp_path / "start"), tmp_path / "targets")
+    samples = [one.sample for shard in folder.shards for one in folder.read(shard)]
+    tops = {sample.text.partition("\n\n")[0] for sample in samples}
+    assert tops == {row["name"] for row in rows}
+    for sample in samples:
+        assert {each.partition(".")[0] for each in sample.contexts} <= {sample.text[:6], ""}
+    assert folder.no_context.keys() <= {"question without a passage"}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from pydantic import ValidationError
 
 from dewey_embed.errors import ReadError
 from dewey_embed.train.corpus import Corpus, check_sources
@@ -135,6 +136,100 @@ class TestFiles:
     )
     def test_what_counts_as_a_text(self, value, text):
         assert joined(value) == text
+
+
+def titled_rows(count=4):
+    """Rows of a title and a text, in columns that have each other's names."""
+    return [
+        {"text": f"Tide {number}", "body": text}
+        for number, text in enumerate(texts_named("row", count))
+    ]
+
+
+def titles_of(stream):
+    return {one.text: one.titled.title for one in stream if one.titled}
+
+
+OF_COLUMN = {"text": "body", "titles": "column:text"}
+EXPECTED = {row["body"]: row["text"] for row in titled_rows()}
+
+
+class TestTitles:
+    @pytest.mark.parametrize("ending", ["parquet", "jsonl", "jsonl.gz", "json"])
+    def test_they_may_stand_in_a_column_of_any_file(self, tmp_path, ending):
+        rows, path = titled_rows(), tmp_path / f"some.{ending}"
+        lines = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        else:
+            path.write_bytes(gzip.compress(lines) if ending == "jsonl.gz" else lines)
+        stream = corpus(files(path, **OF_COLUMN))
+        assert titles_of(stream) == EXPECTED
+        assert all(one.titled.body == one.text for one in stream)
+        assert not stream.untitled
+
+    def test_they_may_stand_in_a_column_of_the_hub(self, tmp_path):
+        pq.write_table(pa.Table.from_pylist(titled_rows()), tmp_path / "a.parquet")
+        source = {"kind": "hub", "id": str(tmp_path), **OF_COLUMN}
+        assert titles_of(corpus(source)) == EXPECTED
+
+    def test_a_damaged_file_has_the_titles_of_its_sound_lines(self, tmp_path):
+        lines = [json.dumps(row) for row in titled_rows()]
+        (tmp_path / "a.jsonl").write_text("\n".join([*lines[:2], '{"text": "', *lines[2:]]))
+        with pytest.warns(UserWarning, match="left out 1"):
+            assert titles_of(corpus(files(tmp_path, **OF_COLUMN))) == EXPECTED
+
+    def test_files_may_have_titles_of_other_types(self, tmp_path):
+        pq.write_table(pa.Table.from_pylist(titled_rows()[:2]), tmp_path / "a.parquet")
+        years = [{"text": 1900 + n, "body": row["body"]} for n, row in enumerate(titled_rows())]
+        pq.write_table(pa.Table.from_pylist(years[2:]), tmp_path / "b.parquet")
+        found = titles_of(corpus(files(tmp_path, **OF_COLUMN)))
+        assert sorted(found.values()) == ["1902", "1903", "Tide 0", "Tide 1"]
+
+    def test_texts_without_one_are_counted_by_the_reason(self, tmp_path):
+        texts = texts_named("row", 6)
+        titles = ["", None, " \n", "Tides\nof  the sea", "lease_2024.pdf", "word " * 60]
+        rows = [{"title": a, "text": b} for a, b in zip(titles, texts, strict=True)]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        write_lines(tmp_path / "b.jsonl", texts_named("other", 2))
+        stream = corpus(
+            files(tmp_path / "a.jsonl", titles="column:title"), files(tmp_path / "b.jsonl")
+        )
+        assert titles_of(stream) == {texts[3]: "Tides of the sea"}
+        assert stream.untitled == {
+            "no title": 3, "title is a file name": 1, "title too long": 1,
+            "source without titles": 2,
+        }  # fmt: skip
+
+    def test_a_text_that_begins_with_its_title_has_it_once(self, tmp_path):
+        text = "Tides\n\nThe tide comes in, the tide goes out."
+        (tmp_path / "a.jsonl").write_text(json.dumps({"title": "Tides", "text": text}))
+        [one] = corpus(files(tmp_path / "a.jsonl", titles="column:title"))
+        assert (one.text, one.titled.body) == (text, "The tide comes in, the tide goes out.")
+
+    @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+    def test_a_missing_column_is_named_with_those_there_are(self, tmp_path, ending):
+        rows, path = titled_rows(), tmp_path / f"a.{ending}"
+        if ending == "parquet":
+            pq.write_table(pa.Table.from_pylist(rows), path)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        said = r"no column 'name' but text, body; set corpus\.sources\.titles"
+        with pytest.raises(ReadError, match=said):
+            read(files(path, titles="column:name"))
+
+    def test_documents_have_no_columns(self, tmp_path):
+        (tmp_path / "a.txt").write_text("Tides\n\nThe tide comes in, the tide goes out.")
+        recipe = corpus(files(tmp_path, titles="column:title")).recipe
+        with pytest.raises(ReadError, match=r"a\.txt: is no table, so it has no column 'title'"):
+            check_sources(recipe)
+
+    @pytest.mark.parametrize("wrong", ["title", "column:", "column: ", "first line", ""])
+    def test_other_places_are_refused(self, tmp_path, wrong):
+        with pytest.raises(ValidationError, match=r'give "first_line" .*, or "column:NAME"'):
+            corpus(files(tmp_path, titles=wrong))
+        with pytest.raises(ValidationError, match="titles and text are both the column 'text'"):
+            corpus(files(tmp_path, titles="column:text"))
 
 
 class TestDocuments:

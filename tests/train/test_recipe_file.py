@@ -125,7 +125,7 @@ class TestMistakes:
                 "weight = 2.0",
                 "wieght = 2.0",
                 "corpus.sources.1.wieght",
-                "kind, path, text, titles, matching, weight",
+                "text, titles, matching, weight, licence, kind, path",
             ),
             ("batch_samples", "batch_size", "training.batch_size", "batch_samples, epochs"),
             ("[split]", "[spilt]", "spilt", "corpus, split, context, teacher"),

@@ -74,9 +74,28 @@ def titled(text: str, why: Why) -> Titled | None:
     Titled(title='Albania', body='It lies by the sea.', lead='')
     """
     line, blank, body = text.partition("\n\n")
-    title, body = line.strip(), body.strip()
-    is_sentence = title.endswith(".") and len(title.split()) > MOST_WORDS_WITH_STOP
-    if not blank or "\n" in title or is_sentence or not _WORD.search(title):
+    is_sentence = line.strip().endswith(".") and len(line.split()) > MOST_WORDS_WITH_STOP
+    is_title = blank and "\n" not in line.strip() and not is_sentence
+    return _parts(line if is_title else "", body, why)
+
+
+def under_title(title: str, text: str, why: Why) -> Titled | None:
+    r"""A text under a title, if that is one; else None, counted in `why`.
+
+    Where the text's first line is the title again, what follows is the body.
+
+    >>> under_title("Albania", "Albania\nIt lies by the sea.", Counter()).body
+    'It lies by the sea.'
+    """
+    title = " ".join(title.split())
+    line, _, below = text.strip().partition("\n")
+    return _parts(title, below if line.strip() == title else text, why)
+
+
+def _parts(title: str, body: str, why: Why) -> Titled | None:
+    """A title and what stands below it, if it is one; else None, counted in `why`."""
+    title, body = title.strip(), body.strip()
+    if not _WORD.search(title):
         why["no title"] += 1
     elif _FILE_NAME.fullmatch(title):
         why["title is a file name"] += 1

@@ -10,16 +10,23 @@ import hashlib
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dewey_embed.errors import ReadError
 from dewey_embed.extras import needs
-from dewey_embed.train.context import Titled, Why, titled
-from dewey_embed.train.corpus_files import cause, find_files, joined, named, read_files, text_column
-from dewey_embed.train.recipe import CorpusRecipe, FilesSource, HubSource
+from dewey_embed.train.context import Titled, Why, titled, under_title
+from dewey_embed.train.corpus_files import (
+    AS_STRING,
+    cause,
+    chosen_columns,
+    find_files,
+    named,
+    read_files,
+)
+from dewey_embed.train.recipe import FIRST_LINE, CorpusRecipe, FilesSource, HubSource
 
 if TYPE_CHECKING:
     from datasets import IterableDataset
@@ -43,8 +50,8 @@ class Corpus:
     """The texts of a recipe's sources; iterating starts from the beginning each time.
 
     `left_out` counts, after a pass, the rows that were no text, too short, or duplicates, and the
-    files that could not be read; these a warning names. `untitled` counts, of sources with titles,
-    the texts that have none.
+    files that could not be read; these a warning names. `untitled` counts the texts that have no
+    title, by why.
     """
 
     def __init__(self, recipe: CorpusRecipe) -> None:
@@ -80,10 +87,18 @@ class Corpus:
                 continue
             seen.add(digest)
             held_out = int.from_bytes(digest[:4], "big") < self.recipe.held_out * 2**32
-            parts = titled(text, self.untitled) if row["titles"] == "first_line" else None
-            yield CorpusText(digest.hex(), text, row["source"], held_out, parts)
+            yield CorpusText(digest.hex(), text, row["source"], held_out, self._titled(text, row))
             if self.recipe.max_texts is not None and len(seen) >= self.recipe.max_texts:
                 return
+
+    def _titled(self, text: str, row: Mapping[str, Any]) -> Titled | None:
+        """The text by its parts, where it has a title."""
+        if row["titles"] is None:
+            self.untitled["source without titles"] += 1
+            return None
+        if row["titles"] == FIRST_LINE:
+            return titled(text, self.untitled)
+        return under_title(row["title"] or "", text, self.untitled)
 
 
 def check_sources(recipe: CorpusRecipe) -> None:
@@ -113,7 +128,7 @@ def _rows(recipe: CorpusRecipe, left_out: Counter[str]) -> Iterator[dict[str, An
 
 
 def _mixed(recipe: CorpusRecipe, left_out: Counter[str]) -> IterableDataset:
-    """All sources as one stream of rows `text`, `source`, `titles`, none of them twice."""
+    """All sources as one stream of rows `text`, `title`, `source`, `titles`, none of them twice."""
     with needs("train", "reading a corpus"):
         from datasets import disable_progress_bars, interleave_datasets
     if not sys.stderr.isatty():
@@ -143,7 +158,9 @@ def _files(source: FilesSource, seed: int, left_out: Counter[str]) -> IterableDa
             left_out[kind] += len(found)
             message = f"{source.path}: left out {len(found):,}: {named(found)}"
             warnings.warn(message, UserWarning, stacklevel=2)
-    return _labelled(table.shuffle(seed=seed).to_iterable_dataset(), source.path, source)
+    columns = {name: name for name in source.columns}
+    stream = table.shuffle(seed=seed).to_iterable_dataset()
+    return _labelled(stream, source.path, source, columns)
 
 
 def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
@@ -152,7 +169,7 @@ def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
 
     try:
         stream = load_dataset(source.id, source.subset, split=source.split, streaming=True)
-        column = text_column(stream, source.text, source.id)
+        chosen = chosen_columns(stream, source.columns, source.id)
     except ReadError:
         raise
     except (OSError, ValueError, StopIteration) as error:
@@ -160,23 +177,33 @@ def _hub(source: HubSource, recipe: CorpusRecipe) -> IterableDataset:
             f"{source.id}: no such data set here or on the hub ({cause(error)}); "
             "check corpus.sources.id, subset and split, or give local files"
         ) from None
-    shuffled = column.shuffle(seed=recipe.seed, buffer_size=source.shuffle_buffer)
-    return _labelled(shuffled, source.id, source)
+    shuffled = chosen.shuffle(seed=recipe.seed, buffer_size=source.shuffle_buffer)
+    return _labelled(shuffled, source.id, source, source.columns)
 
 
 def _labelled(
-    stream: IterableDataset, name: str, source: FilesSource | HubSource
+    stream: IterableDataset,
+    name: str,
+    source: FilesSource | HubSource,
+    columns: Mapping[str, str],
 ) -> IterableDataset:
     """The stream with its texts joined, so that all sources mix, and where they came from.
 
-    Where there is something to be `matching`, the other texts are left out.
+    `columns` are those that it has, by what they hold. Where there is something to be `matching`,
+    the other texts are left out.
     """
     from datasets import Features, Value
 
     label = name if name.count("/") == 1 else Path(name).name.split(".")[0].rstrip("*_") or name
+    kept = {"source": label, "titles": source.titles}
     texts = stream.map(
-        lambda row: {"text": joined(row["text"]), "source": label, "titles": source.titles},
-        features=Features(dict.fromkeys(("text", "source", "titles"), Value("string"))),
+        lambda row: {
+            "title": None,
+            **{kind: AS_STRING[kind](row[column]) for kind, column in columns.items()},
+            **kept,
+        },
+        remove_columns=list(columns.values()),
+        features=Features(dict.fromkeys(("text", "title", *kept), Value("string"))),
     )
     if (matching := source.matching) is None:
         return texts

@@ -11,14 +11,14 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text.folders import is_clutter, walk
 from dewey_embed.text.reader import EXTENSIONS, read_documents
-from dewey_embed.train.recipe import DATA, FilesSource
+from dewey_embed.train.recipe import DATA, FIRST_LINE, FilesSource
 from dewey_embed.types import Unreadable
 
 if TYPE_CHECKING:
@@ -47,7 +47,10 @@ class Files(NamedTuple):
 
 
 class Texts(NamedTuple):
-    """A table with the column `text`, and the files and the lines of JSON that cannot be read."""
+    """A table of texts, and the files and the lines of JSON that cannot be read.
+
+    Its columns are `text` and, where the source has a column of titles, `title`.
+    """
 
     table: Dataset
     faults: tuple[str, ...]
@@ -58,7 +61,8 @@ def find_files(source: FilesSource) -> Files:
     """The files of a source, sorted.
 
     Raises:
-        ReadError: there is none, or they may not be looked for.
+        ReadError: there is none, or they may not be looked for, or a document has no column of
+            titles.
 
     """
     path = os.path.expanduser(source.path)
@@ -85,6 +89,11 @@ def find_files(source: FilesSource) -> Files:
             "--set corpus.sources.0.path=PATH (sources count from 0)"
             + "".join(f"; {fault}" for fault in faults[:1])
         )
+    if DOCUMENTS in chosen and (column := source.columns.get("title")):
+        raise ReadError(
+            f"{chosen[DOCUMENTS][0]}: is no table, so it has no column {column!r}; leave "
+            f'corpus.sources.titles out, or set it to "{FIRST_LINE}"'
+        )
     return Files(chosen, tuple(faults))
 
 
@@ -103,7 +112,7 @@ def read_files(source: FilesSource) -> Texts:
         if reader == DOCUMENTS:
             tables, lost = _documents(files)
         else:
-            tables, lost, bad = _tables(reader, files, source.text)
+            tables, lost, bad = _tables(reader, files, source.columns)
             bad_lines += bad
         parts += tables
         faults += lost
@@ -137,72 +146,84 @@ def cause(error: Exception) -> str:
     return next(iter(str(error.__cause__ or error).splitlines()), "no rows")
 
 
-def text_column(table: Any, column: str, name: str) -> Any:
-    """Only the column of texts, under the name `text`.
+def chosen_columns(table: Any, columns: Mapping[str, str], name: str) -> Any:
+    """Only the columns of texts and titles, by what they hold.
 
     Raises:
         ReadError: there is no such column; names those there are.
 
     """
-    columns = table.column_names or list(next(iter(table)))
-    if column not in columns:
-        raise ReadError(
-            f"{name}: has no column {column!r} but {', '.join(columns)}; set corpus.sources.text"
-        )
-    chosen = table.select_columns([column])
-    return chosen if column == "text" else chosen.rename_column(column, "text")
+    there = table.column_names or list(next(iter(table)))
+    for kind, column in columns.items():
+        if column not in there:
+            raise ReadError(
+                f"{name}: has no column {column!r} but {', '.join(there)}; set "
+                f"corpus.sources.{'text' if kind == 'text' else 'titles'}"
+            )
+    return table.select_columns(list(columns.values()))
 
 
 def _tables(
-    builder: str, files: Sequence[str], column: str
+    builder: str, files: Sequence[str], columns: Mapping[str, str]
 ) -> tuple[list[Dataset], list[str], list[str]]:
     """The tables of some files, all at once if all are sound; the files and lines that are not."""
     try:
-        return [_table(builder, files, column)], [], []
+        return [_table(builder, files, columns)], [], []
     except ReadError:
         pass
     parts, faults, bad_lines = list[Any](), list[str](), list[str]()
     for file in files:
         try:
-            parts.append(_table(builder, [file], column))
+            parts.append(_table(builder, [file], columns))
         except ReadError as error:
-            sound, bad = _sound_lines(file, column)
+            sound, bad = _sound_lines(file, columns)
             parts += sound
             bad_lines += bad if sound else ()
             faults += () if sound else (str(error),)
     return parts, faults, bad_lines
 
 
-def _sound_lines(file: str, column: str) -> tuple[list[Dataset], list[str]]:
+def _sound_lines(file: str, columns: Mapping[str, str]) -> tuple[list[Dataset], list[str]]:
     """The sound lines of a file of JSON lines, and what is wrong with the others."""
     from datasets.exceptions import DatasetGenerationError
 
     if not file.lower().removesuffix(".gz").removesuffix(".zst").endswith((".jsonl", ".ndjson")):
         return [], []
     try:
-        return _generated(_line_rows, stamp=(file, *_stamp(file)), column=column)
+        stamp = (file, *_stamp(file))
+        return _generated(_line_rows, list(columns), stamp=stamp, columns=dict(columns))
     except (DatasetGenerationError, ValueError):  # it cannot be unpacked, or has no lines
         return [], []
 
 
-def _line_rows(stamp: tuple[str, int, int], column: str) -> Iterator[dict[str, str | None]]:
+def _line_rows(
+    stamp: tuple[str, int, int], columns: Mapping[str, str]
+) -> Iterator[dict[str, str | None]]:
     """A row for each line of JSON, or for what is wrong with it."""
     import zstandard
 
     file = stamp[0]
+    nothing = dict.fromkeys(columns)
     openers: dict[str, Any] = {".gz": gzip.open, ".zst": zstandard.open}
     with openers.get(Path(file).suffix.lower(), open)(file, "rb") as stream:
         for number, line in enumerate(io.BufferedReader(stream), 1):
             if not line.strip():
                 continue
             try:
-                text = joined(json.loads(line)[column])
-                (text or "").encode()  # half a surrogate pair is refused here
+                record = json.loads(line)
+                row = {kind: AS_STRING[kind](record[column]) for kind, column in columns.items()}
+                for value in row.values():
+                    (value or "").encode()  # half a surrogate pair is refused here
             except (ValueError, LookupError, TypeError, RecursionError) as error:
-                reason = f"no {column!r}" if isinstance(error, KeyError) else str(error)
-                yield {"text": None, "fault": f"{file}: line {number}: {reason}"}
+                reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+                yield nothing | {"fault": f"{file}: line {number}: {reason}"}
             else:
-                yield {"text": text, "fault": None}
+                yield row | {"fault": None}
+
+
+def title_of(value: Any) -> str | None:
+    """A title as a string, or None: of what is no text, number or date."""
+    return None if value is None or isinstance(value, list | dict) else str(value)
 
 
 def joined(value: Any) -> str | None:
@@ -221,26 +242,30 @@ def joined(value: Any) -> str | None:
     return "\n\n".join(texts) if texts and len(texts) == len(turns) else None
 
 
+AS_STRING: Mapping[str, Callable[[Any], str | None]] = {"text": joined, "title": title_of}
+"""What makes a string of a value, by what its column holds."""
+
+
 def _as_texts(table: Dataset) -> Dataset:
     """The table with the turns of its conversations joined."""
     from datasets import Features, Value
 
     if table.features["text"] in (Value("string"), Value("large_string")):
         return table
-    features = Features({"text": Value("string")})
+    features = Features(table.features | {"text": Value("string")})
     return table.map(lambda row: {"text": joined(row["text"])}, features=features)
 
 
-def _table(builder: str, files: Sequence[str], column: str) -> Dataset:
-    """The column of texts of some files; the message of an error is about the first."""
+def _table(builder: str, files: Sequence[str], columns: Mapping[str, str]) -> Dataset:
+    """The columns of texts and titles of some files; the message of an error is about the first."""
     import pyarrow as pa
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
     try:
         table = load_dataset(builder, data_files=list(files), split="train")
-        texts: Dataset = text_column(table, column, files[0])
-        texts.data.table.validate(full=True)  # bytes that are no UTF-8
+        chosen: Dataset = chosen_columns(table, columns, files[0])
+        chosen.data.table.validate(full=True)  # bytes that are no UTF-8
     except (DatasetGenerationError, OSError, ValueError, StopIteration, pa.ArrowException) as error:
         if isinstance(error, ReadError):
             raise
@@ -248,26 +273,37 @@ def _table(builder: str, files: Sequence[str], column: str) -> Dataset:
             f"{files[0]}: cannot be read as {builder} ({cause(error)}); mend the file or leave it "
             "out of the recipe's path"
         ) from None
-    return texts
+    texts = chosen.rename_columns({column: kind for kind, column in columns.items()})
+    return texts if "title" not in columns else _with_string_titles(texts)
+
+
+def _with_string_titles(table: Dataset) -> Dataset:
+    """The table with titles as strings, so that the tables of several files go together."""
+    from datasets import Features, Value
+
+    if table.features["title"] == Value("string"):
+        return table
+    features = table.features | {"title": Value("string")}
+    return table.map(lambda row: {"title": title_of(row["title"])}, features=Features(features))
 
 
 def _documents(files: Sequence[str]) -> tuple[list[Dataset], list[str]]:
     """The documents of some files as a table, and what is wrong with the others."""
-    return _generated(_document_rows, stamps=[(file, *_stamp(file)) for file in files])
+    return _generated(_document_rows, ["text"], stamps=[(file, *_stamp(file)) for file in files])
 
 
 def _generated(
-    rows: Callable[..., Iterator[dict[str, str | None]]], **arguments: Any
+    rows: Callable[..., Iterator[dict[str, str | None]]], names: Sequence[str], **arguments: Any
 ) -> tuple[list[Dataset], list[str]]:
-    """Rows of `text` or `fault` as a table of texts, none where there is none, and the faults."""
+    """Rows of the columns `names`, or of `fault`, as a table, none without rows, and the faults."""
     from datasets import Dataset, Features, Value
 
-    features = Features({"text": Value("string"), "fault": Value("string")})
+    features = Features(dict.fromkeys((*names, "fault"), Value("string")))
     table = Dataset.from_generator(rows, features=features, gen_kwargs=arguments, split="train")
     faults = table["fault"][:]
     sound = [row for row, fault in enumerate(faults) if fault is None]
     lost = [fault for fault in faults if fault]
-    return ([table.select(sound).select_columns(["text"])] if sound else []), lost
+    return ([table.select(sound).select_columns(list(names))] if sound else []), lost
 
 
 def _document_rows(stamps: Sequence[tuple[str, int, int]]) -> Iterator[dict[str, str | None]]:

@@ -58,38 +58,64 @@ DATA = "data/"
 """Where the recipes in recipes/ look for texts; `--data` names another folder."""
 
 
-Titles = Literal["first_line"]
-"""Where a source's texts have their titles; `first_line` is one with an empty line below it."""
+FIRST_LINE, COLUMN = "first_line", "column:"
 
 
-class FilesSource(Section):
-    """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob.
+def _known_titles(value: str) -> str:
+    if value != FIRST_LINE and not re.fullmatch(rf"{COLUMN}.*\S.*", value):
+        raise ValueError(
+            f'give "{FIRST_LINE}" (with an empty line below it), or "{COLUMN}NAME" for a column'
+        )
+    return value
+
+
+Titles = Annotated[str, AfterValidator(_known_titles)]
+"""Where a source's texts have their titles: `first_line`, with an empty line below it, or
+`column:NAME`, in a column of the data."""
+
+
+class Source(Section):
+    """What all sources have: `text` is the column of texts or turns, `titles` where titles are.
 
     Only texts in which `matching` is found are taken. So one file can be two sources: all of it,
     and, with a weight of its own, what is on a subject.
     """
 
-    kind: Literal["files"] = "files"
-    path: str
     text: str = "text"
     titles: Titles | None = None
     matching: re.Pattern[str] | None = None
     weight: float = Field(default=1.0, gt=0)
     licence: str = ""
 
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns that are read, by what they hold: `text`, and `title` where there is one."""
+        columns = {"text": self.text}
+        if self.titles and self.titles.startswith(COLUMN):
+            columns["title"] = self.titles.removeprefix(COLUMN)
+        return columns
 
-class HubSource(Section):
-    """A data set of the Hugging Face hub, streamed; `text` is its column of texts or turns."""
+    @model_validator(mode="after")
+    def _columns_differ(self) -> Self:
+        if self.columns.get("title") == self.text:
+            raise ValueError(f"titles and text are both the column {self.text!r}")
+        return self
+
+
+class FilesSource(Source):
+    """Local Parquet, JSON lines (.gz, .zst too) or text files; `path` is a file, folder or glob."""
+
+    kind: Literal["files"] = "files"
+    path: str
+
+
+class HubSource(Source):
+    """A data set of the Hugging Face hub, streamed."""
 
     kind: Literal["hub"]
     id: str
     subset: str | None = None
     split: str = "train"
-    text: str = "text"
-    titles: Titles | None = None
-    matching: re.Pattern[str] | None = None
-    weight: float = Field(default=1.0, gt=0)
-    licence: str = ""
     shuffle_buffer: int = Field(default=10_000, gt=0)
 
 

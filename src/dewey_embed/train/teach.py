@@ -106,7 +106,8 @@ def teach(
                     write(split, number, texts, recipe.split, resplit)
             advance(len(texts))
     counts["short"] = counts["held_out"]
-    targets.finish(dict(counts), dict(corpus.left_out), dict(corpus.untitled))
+    untitled = dict(corpus.untitled) if recipe.context else None
+    targets.finish(dict(counts), dict(corpus.left_out), untitled)
     return targets
 
 
