@@ -20,12 +20,14 @@ from dewey_embed.errors import ConfigError, TaskError
 from dewey_embed.eval.audits import CACHE
 from dewey_embed.eval.audits.angles import (
     DECILES,
+    MIDDLES,
     Alignment,
     Angles,
     by_document,
     by_length,
     by_place,
     degrees,
+    histogram,
     length_bins,
     pair_cosines,
 )
@@ -65,7 +67,6 @@ CHUNK_TOKENS = (64, 128, 256, 500)
 NUM_DOCUMENTS = 60
 MAX_TOKENS = 8192
 TEACHER_TOKENS = 256
-BARS = 40
 PAIR_CHUNKS = 1500
 """Chunks of which all pairs are counted."""
 
@@ -276,7 +277,7 @@ def _page(
             ),
             _angle_plot(
                 "Angle by place in the document", "middle of the chunk (% of the document)",
-                [100 * (place + 0.5) / DECILES for place in range(DECILES)],
+                MIDDLES,
                 dict(zip(names, places, strict=True)),
             ),
             _angle_plot(
@@ -478,15 +479,8 @@ def _histogram(title: str, values: Mapping[str, Doubles], y_label: str) -> Plot:
     known = {name: each for name, each in values.items() if len(each)}
     both = np.concatenate([*known.values(), np.empty(0)])
     low = float(np.floor(both.min(initial=1.0) * 10) / 10)
-    edges = np.linspace(min(low, 0.9), 1.0, BARS + 1)
-    series = []
-    for name, each in known.items():
-        counts, _ = np.histogram(np.clip(each, edges[0], 1.0), edges)
-        shares = tuple((counts / len(each)).tolist())
-        series.append(Series(name=name, x=tuple(edges[:-1].tolist()), y=shares))
-    return Plot(
-        title=title, kind="histogram", x_label="cosine", y_label=y_label, series=tuple(series)
-    )
+    series = tuple(histogram(name, each, min(low, 0.9), 1.0) for name, each in known.items())
+    return Plot(title=title, kind="histogram", x_label="cosine", y_label=y_label, series=series)
 
 
 def _angle_plot(

@@ -10,11 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dewey_embed.eval.result_page import Series
 from dewey_embed.eval.scores import Doubles, Interval, interval
 from dewey_embed.train.diagnostics import HeldOut, mean_pairwise_cosine
 from dewey_embed.types import DocumentVectors, Floats, Mask, Rows
 
 DECILES = 10
+MIDDLES = [100 * (tenth + 0.5) / DECILES for tenth in range(DECILES)]
+"""The middle of each tenth of a document, in percent."""
+
+BARS = 40
+"""Bars of a histogram."""
+
 MIN_CHUNKS = 10
 """Fewer chunks than this make a document too short for a chunk's place in it to mean anything."""
 
@@ -117,11 +124,27 @@ def by_document(values: Doubles, owners: Rows) -> Interval | None:
     return interval(sums[owning] / counts[owning])
 
 
+def tenths(places: Doubles) -> Rows:
+    """The tenth (C,) of the document that each place lies in, from 0 to 9.
+
+    >>> tenths(np.array([0.0, 0.09, 0.1, 0.95, 1.0])).tolist()
+    [0, 0, 1, 9, 9]
+    """
+    return np.minimum((places * DECILES).astype(np.int64), DECILES - 1)
+
+
+def histogram(name: str, values: Doubles, low: float, high: float) -> Series:
+    """Shares of values by bars from `low` to `high`; what lies outside is in the last of them."""
+    counts, edges = np.histogram(np.clip(values, low, high), BARS, (low, high))
+    shares = tuple((counts / max(len(values), 1)).tolist())
+    return Series(name=name, x=tuple(edges[:-1].tolist()), y=shares)
+
+
 def by_place(alignments: Sequence[Alignment]) -> Angles:
     """Angles of each size by tenth of the document, over documents of ten chunks or more."""
     angles: Angles = []
     for each in alignments:
-        tenth = np.minimum((each.places * DECILES).astype(np.int64), DECILES - 1)
+        tenth = tenths(each.places)
         long = each.num_chunks[each.held.texts] >= MIN_CHUNKS
         angles.append([each.angle(long & (tenth == place)) for place in range(DECILES)])
     return angles

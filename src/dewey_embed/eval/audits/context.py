@@ -16,7 +16,15 @@ import numpy as np
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError
 from dewey_embed.eval.audits import CACHE
-from dewey_embed.eval.audits.angles import DECILES, by_document, row_cosines, tightness
+from dewey_embed.eval.audits.angles import (
+    DECILES,
+    MIDDLES,
+    by_document,
+    histogram,
+    row_cosines,
+    tenths,
+    tightness,
+)
 from dewey_embed.eval.audits.context_data import Collection, collections
 from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS, ChunkVectorCache
 from dewey_embed.eval.result_page import (
@@ -45,7 +53,6 @@ ALONE, TITLED, IN_CONTEXT = "alone", "titled", "in-context"
 NUM_DOCUMENTS = 60
 CHUNK_TOKENS = 128
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)
-BARS = 40
 TOP_K = 100
 
 MIN_GAIN = 0.01
@@ -336,18 +343,12 @@ def _moved_plot(contexts: Sequence[Context]) -> Plot:
     """Shares of chunks by how far their document moved them."""
     values = {each.collection.name: each.moved(IN_CONTEXT) for each in contexts}
     highest = max(float(own.max(initial=0.1)) for own in values.values())
-    edges = np.linspace(0, highest, BARS + 1)
-    series = []
-    for name, own in values.items():
-        counts, _ = np.histogram(np.clip(own, 0, highest), edges)
-        shares = tuple((counts / max(len(own), 1)).tolist())
-        series.append(Series(name=name, x=tuple(edges[:-1].tolist()), y=shares))
     return Plot(
         title="How far its document moves a chunk",
         kind="histogram",
         x_label="1 − cosine of the chunk in context and alone",
         y_label="share of the chunks",
-        series=tuple(series),
+        series=tuple(histogram(name, own, 0, highest) for name, own in values.items()),
     )
 
 
@@ -356,13 +357,9 @@ def _place_plot(contexts: Sequence[Context]) -> Plot:
     series = []
     for each in contexts:
         moved = each.moved(IN_CONTEXT)
-        tenths = np.minimum((each.places * DECILES).astype(np.int64), DECILES - 1)
-        means = [
-            by_document(moved[tenths == tenth], each.owners[tenths == tenth])
-            for tenth in range(DECILES)
-        ]
-        middles = [100 * (tenth + 0.5) / DECILES for tenth in range(DECILES)]
-        series.append(Series.of_intervals(each.collection.name, middles, means))
+        masks = [tenths(each.places) == tenth for tenth in range(DECILES)]
+        means = [by_document(moved[mask], each.owners[mask]) for mask in masks]
+        series.append(Series.of_intervals(each.collection.name, MIDDLES, means))
     return Plot(
         title="How far a chunk is moved, by its place",
         kind="line",
