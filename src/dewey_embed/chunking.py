@@ -129,7 +129,7 @@ def titles_of(titles: str | Iterable[str] | None, num_texts: int, *, single: boo
         isinstance(titles, str) or _is_no_list(titles) or not isinstance(titles, Iterable)
     ):
         raise TypeError(
-            f'titles is {short_repr(titles)}; pass a string for each text, "" where it has none'
+            f'titles is {type(titles).__name__}; pass a string for each text, "" where it has none'
         )
     given: list[object] = [titles] if single else list(titles)
     for position, title in enumerate(given):

@@ -258,8 +258,11 @@ class TestEvaluation:
             titles=LEASES | {"fir": ""},
             more_queries=[{"_id": "idle", "text": "Who is asked?"}],
         )
+        with (folder / "documents.jsonl").open("a") as documents:
+            documents.write('{"_id": "yew", "title": "Yew", "text": "Nobody cut this."}\n')
         left_out = open_chunks(str(folder)).tasks[0].left_out
         assert "1 queries left out for having no relevant chunk" in left_out[0]
+        assert left_out[1].endswith("1 of 5 documents left out for having no chunk")
         assert "1 of 4 documents have no title" in left_out[1]
 
 
@@ -312,6 +315,12 @@ class TestRefusals:
     def test_options_that_contradict_each_other(self, options, message):
         with pytest.raises(ConfigError, match=message):
             command(["mini"], suite="nowhere", **options)
+
+    def test_a_peer_that_knows_none_of_the_contexts(self, tmp_path):
+        options = {"cache_folder": tmp_path, "contexts": ["in-context"]}
+        assert [each.label for each in open_models(["mini"], **options)] == ["mini in-context"]
+        with pytest.raises(ConfigError, match="bm25 reads chunks as texts, and not in-context"):
+            open_models(["mini", "bm25"], **options)
 
     def test_suites_without_chunks_and_chunks_without_contexts(self, tmp_path):
         with pytest.raises(ConfigError, match=r"locov1: has no chunks to rank"):

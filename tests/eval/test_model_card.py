@@ -84,6 +84,31 @@ def test_new_scores_replace_the_old_and_the_rest_stays():
     assert without_results(ModelCard(other).text).rstrip() == ModelCard(CARD).text.rstrip()
 
 
+def test_figures_of_others_in_the_metadata_stay_unless_there_are_newer_ones():
+    metric = "{type: ndcg_at_10, value: 0.1, name: nDCG@10}"
+    theirs = [
+        f"- {{task: {{type: Retrieval}}, dataset: {{type: {name}, name: x, config: alone, "
+        f"split: test}}, metrics: [{metric}]}}"
+        for name in ("theirs", "medquad")
+    ]
+    index = "\n  ".join(["results:", *theirs])
+    card = CARD.replace("tags:", f"model-index:\n- name: mini\n  {index}\ntags:")
+    for _ in range(2):
+        card = with_results(card, "mini", [CONTEXT])
+    found = [(each.dataset_type, each.metric_value) for each in ModelCard(card).data.eval_results]
+    assert sorted(found) == [
+        ("factbook", 0.3241), ("factbook", 0.349), ("medquad", 0.364), ("theirs", 0.1),
+    ]  # fmt: skip
+
+
+def test_a_mark_of_the_authors_own_costs_none_of_their_text():
+    card = CARD + "<!-- results -->\nOur own words.\n"
+    for _ in range(2):
+        card = with_results(card, "mini", [CONTEXT])
+    assert "Our own words." in card
+    assert card.count("## Results") == 1
+
+
 def test_several_pages_stand_in_their_order():
     both = with_results(CARD, "mini", [CONTEXT, page("other", mini=(0.5, 0.6, 0.55))])
     assert both.index("Scores on context") < both.index("Scores on other")

@@ -51,6 +51,7 @@ class TestPairedDifference:
     def test_equal_scores_differ_by_chance_only(self):
         values = np.random.default_rng(3).uniform(size=50)
         assert paired_p_value(values, values) == 1.0
+        assert paired_p_value(values[:1], values[:1] + 1) == 1.0  # both swaps are as far apart
 
     def test_a_constant_lead_is_no_chance(self):
         values = np.random.default_rng(4).uniform(size=50)

@@ -154,19 +154,20 @@ def test_what_overlaps_an_answer_is_no_negative(model):
 def test_questions_without_passages_and_rows_of_few_are_named(model, folder):
     mined = mine(model, read_pool(folder), negatives=4)
     assert mined.left_out["without a passage"] == ["q3"]
-    few = mine(model, read_pool(folder), negatives=40)
-    assert few.rows == []
-    reason = "with fewer than 40 passages below the margin"
-    assert few.left_out[reason] == ["q0", "q1", "q2"]
+    said = r"1 without a passage; 3 with fewer than 40 passages below the margin; \d+ passages are"
+    with pytest.raises(InputError, match=rf"no question has enough negatives \({said} nearer"):
+        mine(model, read_pool(folder), negatives=40)
 
 
 def test_rows_of_pairs_without_a_question_or_a_passage_are_named(model, tmp_path):
     rows = [{"question": "", "passage": "x"}, {"question": "y"}, {"question": 3, "passage": " "},
             {"question": "bees?", "passage": "The miller keeps bees."},
-            {"question": "corn?", "passage": "The mill grinds corn all day."}]  # fmt: skip
+            {"question": "corn?", "passage": "The mill grinds corn all day."},
+            {"question": "oak?", "passage": "An oak \ud800 stands."}]  # fmt: skip
     pool = read_pairs(written(tmp_path / "pairs.jsonl", rows))
     assert pool.left_out == {
-        "without a question": ["row 1"], "without a passage": ["row 2", "row 3"]
+        "without a question": ["row 1"], "without a passage": ["row 2", "row 3"],
+        "with half of a surrogate pair, which is not Unicode text": ["row 6"],
     }  # fmt: skip
     assert len(mine(model, pool, negatives=1, margin=1.0).rows) == 2
     nothing = read_pairs(written(tmp_path / "none.jsonl", rows[:3]))
@@ -195,7 +196,7 @@ def test_parquet_and_json_lines_give_the_same_and_say_so(tmp_path, capsys):
     ("text", "said"),
     [
         ('{"question": "a"}\n', "has no column passage or positive or answer"),
-        ("", "has no column question or query or anchor for the question, but no rows"),
+        ("", "holds no rows; give a file with a question and a passage in each"),
         ('{"question": "a", "passage": "b"}\nnonsense\n', "line 2: is not JSON"),
         ("[1]\n", "line 1: is a JSON list, not an object"),
     ],
@@ -205,6 +206,14 @@ def test_a_file_without_pairs_is_refused(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(ReadError, match=said):
         read_pairs(path)
+
+
+def test_the_output_may_be_in_a_new_folder_and_is_no_folder(tmp_path, capsys):
+    source = written(tmp_path / "pairs.jsonl", PAIRS)
+    assert ended("mine", source, "-o", tmp_path / "new" / "out.jsonl", "--margin", "0.9") == 0
+    assert (tmp_path / "new" / "out.jsonl").read_text()
+    assert ended("mine", source, "-o", tmp_path) == 1
+    assert "is a folder; give the file" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path):

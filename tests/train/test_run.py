@@ -131,6 +131,9 @@ def test_a_run_tells_of_the_runs_before_it(finished, tiny, tmp_path: Path) -> No
     (again.model / HISTORY_FILE).write_text('[{"command": "dewey"}]')
     with pytest.raises(CheckpointError, match=rf"{HISTORY_FILE}: is no history .*'steps'.*mend"):
         runs_of(again.model)
+    (again.model / HISTORY_FILE).write_text("{}")
+    with pytest.raises(CheckpointError, match="is no history .*a JSON dict"):
+        runs_of(again.model)
 
 
 def test_the_shipped_model_tells_of_the_shipped_result(repository) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dewey_embed.cli import console, options
+from dewey_embed.errors import ConfigError
 from dewey_embed.files import write_text
 
 MOST_NAMED = 5
@@ -87,6 +88,8 @@ def mine(
     Each line has anchor, positive, negative_1, ... as MultipleNegativesRankingLoss of Sentence
     Transformers reads them.
     """
+    if output.is_dir():  # now, and not after an hour
+        raise ConfigError(f"{output}: is a folder; give the file of JSON lines to write")
     from dewey_embed.encoder import Dewey
     from dewey_embed.train.negatives import mine as run_mining
 
@@ -108,6 +111,7 @@ def mine(
         negatives=negatives, same_document=same_document, margin=margin, window=window,
         scores=scores, progress=True,
     )  # fmt: skip
+    output.parent.mkdir(parents=True, exist_ok=True)
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in mined.rows)
     write_text(output, "".join(lines))
     _name(mined.left_out)

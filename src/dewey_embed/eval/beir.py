@@ -27,10 +27,13 @@ from typing import NamedTuple
 
 from dewey_embed.errors import TaskError
 
+JUDGED = (
+    'queries.jsonl with lines {"_id": "q1", "text": "..."}, and qrels.tsv with lines of query id, '
+    "document id (or chunk id) and score, apart by tabs (docs/evaluation.md has an example)"
+)
 LAYOUT = (
     'a task is a folder of three files: corpus.jsonl with lines {"_id": "d1", "text": "..."}, '
-    'queries.jsonl with lines {"_id": "q1", "text": "..."}, and qrels.tsv with lines of query id, '
-    "document id and score, apart by tabs (docs/evaluation.md has an example)"
+    f"{JUDGED}"
 )
 
 COLUMNS = ("query", "document", "score")
@@ -156,7 +159,8 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
                     yield number, line.rstrip("\r\n")
     except (FileNotFoundError, NotADirectoryError):
         missing = path if path.parent.is_dir() else path.parent
-        raise TaskError(f"{missing}: is not there; {LAYOUT}") from None
+        layout = f"a task has {JUDGED}" if path.name == "queries.jsonl" else LAYOUT
+        raise TaskError(f"{missing}: is not there; {layout}") from None
     except UnicodeDecodeError as error:
         raise TaskError(
             f"{path}: is not UTF-8 text ({error.reason}, near byte {error.start} of a block); save "
@@ -327,7 +331,8 @@ def _qrels_path(folder: Path, split: str) -> Path:
         if is_file(path):
             return path
     raise TaskError(
-        f"{folder}: neither {tried[0].relative_to(folder)} nor {tried[1].name} is there; {LAYOUT}"
+        f"{folder}: neither {tried[0].relative_to(folder)} nor {tried[1].name} is there; a task "
+        f"has {JUDGED}"
     )
 
 

@@ -21,7 +21,7 @@ from mteb.models.search_wrappers import SearchEncoderWrapper
 from dewey_embed.encoder import Dewey
 from dewey_embed.eval.adapters import DeweyEncoder
 from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS, ChunkVectorCache
-from dewey_embed.eval.passages import PassageData, read_passages
+from dewey_embed.eval.passages import PassageData, num_without_chunks, read_passages
 from dewey_embed.eval.scores import rank_documents
 from dewey_embed.eval.tasks import SPLIT, retrieval_metadata, retrieval_task
 
@@ -87,6 +87,11 @@ def _notes(data: PassageData, folder: Path) -> list[str]:
         notes.append(
             f"{folder / 'queries.jsonl'}: {data.chunks.num_unjudged:,} queries left out for having "
             "no relevant chunk"
+        )
+    if missing := num_without_chunks(data.documents, data.places):
+        notes.append(
+            f"{folder / 'documents.jsonl'}: {missing:,} of {len(data.documents):,} documents left "
+            "out for having no chunk"
         )
     if untitled := sum(not each.title for each in data.documents.values()):
         notes.append(

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 START, END = "<!-- results -->", "<!-- /results -->"
 """Marks around the tables."""
 
-BLOCK = re.compile(rf"\n*{START}\n.*?{END}\n*", re.DOTALL)
+BLOCK = re.compile(rf"\n*{START}\n(?:(?!{START}).)*?{END}\n*", re.DOTALL)
+
+SOURCE, SOURCE_URL = "dewey eval", "https://pypi.org/project/dewey-embed/"
+"""What tells figures of this command from others in a card's metadata."""
 
 SCORES = ("task", "measure")
 """The first columns of the table of an evaluation that has a model's scores."""
@@ -40,7 +43,7 @@ def read_card(path: Path) -> str:
     """
     try:
         return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ResultsError(
             f"{path}: there is no card; give the folder of a model that was trained, merged or "
             "fetched, or of the run that made it, or write one that begins with ---, "
@@ -51,7 +54,7 @@ def read_card(path: Path) -> str:
 
 
 def with_results(card: str, label: str, pages: Sequence[ResultPage]) -> str:
-    """The card with the scores of pages of `dewey eval`, in place of those that it had.
+    """The card with the scores of pages of `dewey eval`, in place of those that it had of them.
 
     `label` is the model's name in their columns: `mini` of `mini in-context`.
 
@@ -68,7 +71,8 @@ def with_results(card: str, label: str, pages: Sequence[ResultPage]) -> str:
     tables = [_scores(page, label) for page in pages]
     data = cast("ModelCardData", parsed.data)
     data.model_name = data.model_name or label
-    data.eval_results = [figure for table in tables for figure in _figures(table, label)]
+    figures = [figure for table in tables for figure in _figures(table, label)]
+    data.eval_results = [*_of_others(data.eval_results or [], figures), *figures]
     shown = [
         page_to_markdown(page.model_copy(update={"tables": (table,), "plots": (), "summary": ""}))
         for page, table in zip(pages, tables, strict=True)
@@ -146,4 +150,16 @@ def _figures(table: Table, label: str) -> Iterator[EvalResult]:
                 metric_type=types.get(measure, measure),
                 metric_name=measure,
                 metric_value=round(value, DIGITS),
+                source_name=SOURCE,
+                source_url=SOURCE_URL,
             )
+
+
+def _of_others(before: Sequence[EvalResult], figures: Sequence[EvalResult]) -> list[EvalResult]:
+    """Those of a card's figures that are not of this command, and that it has no newer ones for."""
+    known = {(each.unique_identifier, each.metric_type) for each in figures}
+    return [
+        each
+        for each in before
+        if each.source_name != SOURCE and (each.unique_identifier, each.metric_type) not in known
+    ]

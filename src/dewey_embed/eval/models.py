@@ -70,7 +70,7 @@ def open_models(
     Models are loaded when they are first needed, and a Dewey model once for all of its modes.
 
     Raises:
-        ConfigError: a name comes twice.
+        ConfigError: a name comes twice, or a peer knows none of the contexts.
 
     """
     twice = {name for name in names if list(names).count(name) > 1}
@@ -127,8 +127,19 @@ def _in_contexts(
     window: int | None,
     show: bool,
 ) -> Iterator[EvaluatedModel]:
-    """A model that ranks chunks, once for each of the contexts that it knows."""
+    """A model that ranks chunks, once for each of the contexts that it knows.
+
+    Raises:
+        ConfigError: it is a peer, and knows none of them.
+
+    """
     peer = is_peer(name)
+    if peer and not any(CHUNK_CONTEXTS[context].is_text for context in contexts):
+        known = ", ".join(each for each, way in CHUNK_CONTEXTS.items() if way.is_text)
+        raise ConfigError(
+            f"{name} reads chunks as texts, and not {', '.join(contexts)}; leave it out, or add "
+            f"{known} to the contexts"
+        )
     load: Callable[[], Any] = (
         cache(partial(open_peer, name, device=device, cache=cache_folder / VECTORS))
         if peer

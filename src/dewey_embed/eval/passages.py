@@ -157,6 +157,11 @@ def by_document(
     }
 
 
+def num_without_chunks(documents: Mapping[str, Text], places: Mapping[str, Place]) -> int:
+    """The number of documents that have no chunk."""
+    return len(documents) - len({place.document for place in places.values()})
+
+
 def sampled(names: Iterable[str], number: int, seed: int) -> set[str]:
     """Some of several names, by a seed; those of a smaller number are among those of a larger."""
     shuffled = sorted(names)

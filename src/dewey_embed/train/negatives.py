@@ -122,7 +122,7 @@ def mine(
 
     Raises:
         ConfigError: an impossible number or margin.
-        InputError: no question is left.
+        InputError: no question is left, or none has enough negatives.
 
     """
     same = negatives // 2 if same_document is None else same_document
@@ -135,10 +135,7 @@ def mine(
     left_out = {reason: list(names) for reason, names in pool.left_out.items()}
     questions = _usable(pool, left_out)
     if not questions:
-        reasons = "; ".join(f"{len(names):,} {why}" for why, names in left_out.items())
-        raise InputError(
-            f"no question has a passage that answers it ({reasons or 'none is there'})"
-        )
+        raise InputError(f"no question has a passage that answers it ({_counts(left_out)})")
     vectors = encode_passages(model, pool, window=window, progress=progress)
     asked = np.asarray(model.encode_query([each.text for each in questions], progress=progress))
     rows: list[dict[str, Any]] = []
@@ -154,7 +151,17 @@ def mine(
                     continue
                 rows.append(_row(pool, question, positive, chosen, cosines if scores else None))
             advance(1)
+    if not rows:
+        raise InputError(
+            f"no question has enough negatives ({_counts(left_out)}; {num_too_near:,} passages are "
+            "nearer than the margin); ask for fewer, or give a larger margin or more passages"
+        )
     return Triplets(rows=rows, left_out=left_out, num_too_near=num_too_near)
+
+
+def _counts(left_out: LeftOut) -> str:
+    """How many are left out, by the reason."""
+    return "; ".join(f"{len(names):,} {why}" for why, names in left_out.items()) or "none is there"
 
 
 def encode_passages(
@@ -162,8 +169,11 @@ def encode_passages(
 ) -> Floats:
     """(P, D) float32, unit length: passages in their documents' passes, or alone."""
     if not pool.documents:
-        vectors: Floats = model.encode(pool.texts, prompt_name="document", progress=progress)
-        return vectors
+        encoded = model.encode_document(
+            pool.texts, chunk_tokens=model.max_tokens, chunk_overlap=0,
+            window=window, progress=progress,
+        )  # fmt: skip
+        return np.stack([each.vector for each in encoded])
     parts = []
     with progress_bar("encoding", len(pool.documents), "documents", show=progress) as advance:
         for start in range(0, len(pool.documents), DOCUMENTS_AT_ONCE):

@@ -48,12 +48,11 @@ def read_pairs(
     left_out: LeftOut = {}
     for number, row in enumerate(rows, 1):
         name = f"row {number}"
-        question, passage = (_text(row, columns[kind]) for kind in ("question", "passage"))
-        if not question or not passage:
-            lacks = "without a question" if not question else "without a passage"
-            left_out.setdefault(lacks, []).append(name)
+        question, passage, document = (_text(row, column) for column in columns.values())
+        if fault := _fault(question, passage, document):
+            left_out.setdefault(fault, []).append(name)
             continue
-        document = _text(row, columns["document"]) or passage
+        document = document or passage
         owner = owners.setdefault(document, len(owners))
         if (document, passage) not in passages:
             passages[document, passage] = len(passages)
@@ -68,6 +67,19 @@ def read_pairs(
         questions=[Question(names[text], text, tuple(own)) for text, own in positives.items()],
         left_out=left_out,
     )
+
+
+def _fault(question: str, passage: str, document: str) -> str:
+    """Why a row is no pair; empty for one that is."""
+    if not question:
+        return "without a question"
+    if not passage:
+        return "without a passage"
+    try:
+        f"{question}{passage}{document}".encode()
+    except UnicodeEncodeError:
+        return "with half of a surrogate pair, which is not Unicode text"
+    return ""
 
 
 def _rows(path: Path) -> Iterator[Row]:
@@ -111,9 +123,11 @@ def _column(path: Path, rows: Sequence[Row], kind: str, field: str | None) -> st
     """The column that holds a question, a passage or a document; `None` of a document.
 
     Raises:
-        ReadError: there is no such column; names those there are.
+        ReadError: there is no row, or no such column; names those there are.
 
     """
+    if not rows:
+        raise ReadError(f"{path}: holds no rows; give a file with a question and a passage in each")
     there = dict.fromkeys(column for row in rows for column in row)
     wanted = (field,) if field else COLUMNS[kind]
     if found := next((column for column in wanted if column in there), None):
@@ -122,7 +136,7 @@ def _column(path: Path, rows: Sequence[Row], kind: str, field: str | None) -> st
         return None
     raise ReadError(
         f"{path}: has no column {' or '.join(wanted)} for the {kind}, but "
-        f"{', '.join(there) or 'no rows'}; name one with --{kind}-field"
+        f"{', '.join(there) or 'none'}; name one with --{kind}-field"
     )
 
 

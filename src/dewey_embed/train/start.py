@@ -54,7 +54,10 @@ def runs_of(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        return [{key: run[key] for key in KEPT} for run in json.loads(path.read_bytes())]
+        runs = json.loads(path.read_bytes())
+        if not isinstance(runs, list):
+            raise TypeError(f"a JSON {type(runs).__name__}")
+        return [{key: run[key] for key in KEPT} for run in runs]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: is no history of training runs ({error!r}); mend it, or remove it and the "

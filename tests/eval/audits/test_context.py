@@ -155,6 +155,43 @@ class TestAnnotated:
         assert [table.title for table in page.tables if table.title == "What is found"] == []
         assert len(page.plots) == 3
 
+    def test_documents_without_chunks_are_counted(self, mini, leases, cache, tmp_path):
+        folder = shutil.copytree(leases, tmp_path / "leases")
+        with (folder / "documents.jsonl").open("a") as documents:
+            documents.write('{"_id": "yew", "title": "Yew", "text": "Nobody cut this."}\n')
+        page = audit_context(mini, [folder], cache=cache)
+        assert "leases: 1 of 4 documents have no chunk." in page.tables[0].notes
+        (folder / "queries.jsonl").unlink()
+        drawn = [_drawn(folder, mini, seed) for seed in range(12)]
+        assert any(
+            "none of 1 documents has a chunk; give a larger number" in each for each in drawn
+        )
+
+    def test_chunks_without_any_token_are_refused(self, mini, leases, cache, tmp_path):
+        folder = shutil.copytree(leases, tmp_path / "leases")
+        lines = (folder / "documents.jsonl").read_text().splitlines()
+        ends = {(each := json.loads(line))["_id"]: len(each["text"]) for line in lines}
+        (folder / "chunks.jsonl").write_text(
+            "".join(
+                json.dumps({"_id": f"{name}:0", "doc": name, "start": end - 2, "end": end}) + "\n"
+                for name, end in ends.items()
+            )
+        )
+        with (
+            pytest.warns(UserWarning, match="hold no token"),
+            pytest.raises(TaskError, match="leases: no chunk holds a token"),
+        ):
+            audit_context(mini, [folder], cache=cache)
+
+
+def _drawn(folder, model, seed):
+    """What is said of one document of a folder."""
+    try:
+        list(collections(folder, model, num_documents=1, chunk_tokens=8, seed=seed))
+    except TaskError as error:
+        return str(error)
+    return ""
+
 
 class TestPlainDocuments:
     def test_files_are_cut_into_sentences_under_the_names_of_files(self, mini, cache, tmp_path):

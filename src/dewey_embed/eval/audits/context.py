@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, TaskError
 from dewey_embed.eval.audits import CACHE
 from dewey_embed.eval.audits.angles import (
     DECILES,
@@ -75,12 +75,21 @@ class Context:
 
     @classmethod
     def of(cls, collection: Collection, model: Dewey, cache: ChunkVectorCache) -> Context:
-        """The collection, read in every way."""
+        """The collection, read in every way.
+
+        Raises:
+            TaskError: no chunk holds a token.
+
+        """
         vectors = {
             name: np.concatenate(cache.vectors(collection.documents, name))
             for name in CHUNK_CONTEXTS
         }
         rows = np.flatnonzero(vectors[ALONE].any(axis=1))
+        if not len(rows):
+            raise TaskError(
+                f"{collection.name}: no chunk holds a token, so there is nothing to measure"
+            )
         middles = [
             (start + end) / 2 / len(each.text)
             for each in collection.documents
@@ -222,10 +231,11 @@ def _sentence(context: Context) -> str:
         return f"{sentence}."
     gain = context.gain(IN_CONTEXT, ALONE)
     means = {way: float(context.by_query(way).mean()) for way in (ALONE, TITLED, IN_CONTEXT)}
+    num_queries = len(context.by_query(ALONE))
     sentence = (
         f"{name}: {verdict(gain)}: nDCG@10 {means[ALONE]:.3f} alone, {means[IN_CONTEXT]:.3f} in "
         f"context, a difference of {gain.mean:+.3f} (95% interval {gain.low:+.3f} to "
-        f"{gain.high:+.3f}, {len(context.by_query(ALONE)):,} queries)"
+        f"{gain.high:+.3f}, {num_queries:,} {'query' if num_queries == 1 else 'queries'})"
     )
     if context.gain(TITLED, IN_CONTEXT).low > 0:
         sentence += f"; a title before each chunk finds more, {means[TITLED]:.3f}"

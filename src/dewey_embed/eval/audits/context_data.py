@@ -16,6 +16,7 @@ from dewey_embed.eval.passages import (
     ChunkedDocument,
     by_document,
     is_passage_folder,
+    num_without_chunks,
     read_passages,
     read_places,
     sampled,
@@ -102,15 +103,22 @@ def _annotated(folder: Path, num_documents: int, seed: int) -> Collection:
     """The documents of a folder with annotated chunks, with its queries if it has some."""
     if is_file(folder / "queries.jsonl"):
         data = read_passages(folder).sample(num_documents, seed)
-        grouped, queries, qrels = data.by_document(), data.chunks.queries, data.chunks.qrels
-        left_out = data.chunks.left_out
+        documents, places = data.documents, data.places
+        queries, qrels, left_out = data.chunks.queries, data.chunks.qrels, data.chunks.left_out
     else:
         documents, places, _ = read_places(folder)
         kept = sampled(documents, num_documents, seed)
-        grouped = by_document(
-            documents, {name: each for name, each in places.items() if each.document in kept}
-        )
+        documents = {name: each for name, each in documents.items() if name in kept}
+        places = {name: each for name, each in places.items() if each.document in kept}
         queries, qrels, left_out = {}, {}, ()
+    if missing := num_without_chunks(documents, places):
+        left_out = (*left_out, f"{missing:,} of {len(documents):,} documents have no chunk")
+    grouped = by_document(documents, places)
+    if not grouped:
+        raise TaskError(
+            f"{folder.resolve().name}: none of {len(documents):,} documents has a chunk; give "
+            "a larger number or another seed"
+        )
     chunked = [document for _, document in grouped.values()]
     return Collection(
         name=folder.resolve().name,
