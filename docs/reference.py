@@ -276,9 +276,8 @@ def readme() -> str:
     for name, block in blocks.items():
         page = replaced(page, name, f"\n{block()}\n")
     figures = json.loads((RESULTS / "mini_training.json").read_text(encoding="utf-8"))["figures"]
-    alone = figures.get("chunk_cosine_plain", figures["chunk_cosine"])
-    for name, value in (("chunk_cosine", alone), ("cls_cosine", figures["cls_cosine"])):
-        page = replaced(page, f"figure {name}", f"{value:.2f}", end="figure")
+    for name in ("chunk_cosine", "cls_cosine"):
+        page = replaced(page, f"figure {name}", f"{figures[name]:.2f}", end="figure")
     return page
 
 

@@ -132,7 +132,7 @@ def test_a_run_tells_of_the_runs_before_it(finished, tiny, tmp_path: Path) -> No
     with pytest.raises(CheckpointError, match=rf"{HISTORY_FILE}: is no history .*'steps'.*mend"):
         runs_of(again.model)
     (again.model / HISTORY_FILE).write_text("{}")
-    with pytest.raises(CheckpointError, match="is no history .*a JSON dict"):
+    with pytest.raises(CheckpointError, match=r"is no history .*a JSON dict"):
         runs_of(again.model)
 
 
