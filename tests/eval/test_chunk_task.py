@@ -263,7 +263,7 @@ class TestEvaluation:
         left_out = open_chunks(str(folder)).tasks[0].left_out
         assert "1 queries left out for having no relevant chunk" in left_out[0]
         assert left_out[1].endswith("1 of 5 documents left out for having no chunk")
-        assert "1 of 4 documents have no title" in left_out[1]
+        assert "1 of 5 documents have no title" in left_out[2]
 
 
 class TestSamples:
