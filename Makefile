@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix docs quickstart dist bench results measure train train-gpu train-context clean
+.PHONY: install demo test test-all lint fix docs quickstart fuzz dist bench results measure train train-gpu train-context clean
 
 install: $(READY)
 
@@ -48,6 +48,12 @@ quickstart: $(READY) runs/python_docs/train.parquet
 
 runs/python_docs/train.parquet: $(READY) recipes/python_docs.py
 	$(BIN)/python recipes/python_docs.py --output $(@D)
+
+# A million random cases of every promise about bytes, in hours; results go to SECURITY.md.
+CASES   ?= 1000000
+SECONDS ?= 3600
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --target all --cases $(CASES) --seconds $(SECONDS)
 
 # The wheel and the source distribution, to dist/.
 dist: $(READY)

@@ -352,6 +352,26 @@ def test_a_mark_stands_only_once_in_a_text_of_many_segments(marking):
     assert (ids == marking._backend.token_to_id("¶")).sum() == 1
 
 
+def test_a_mark_stands_below_a_title_alone_whatever_special_tokens_a_text_spells_out(marking):
+    mark = marking._backend.token_to_id("¶")
+    text = "One [SEP] two\n\nthree [CLS]four\n\nfive ¶ [UNK]six\n\nseven"
+    [tokens] = marking.encode([text])
+    places = tokens.offsets[tokens.ids == mark].tolist()
+    assert places == [[12, 13], [text.index("¶"), text.index("¶") + 1]]
+
+
+def test_a_mark_never_stands_where_a_long_word_is_cut(marking):
+    text = "a" * (2 * SEGMENT_CHARS) + "bc\n\ndef" + "g" * SEGMENT_CHARS
+    [tokens] = marking.encode([text])
+    assert marking._backend.token_to_id("¶") not in tokens.ids
+
+
+def test_a_title_of_blanks_that_are_no_spaces_is_none(marking):
+    [tokens] = marking.encode(["\u00a0\n\nAlbania"])
+    assert tokens.offsets.tolist() == [[3, 10]]
+    assert not len(tokens.prompt_ids)
+
+
 def test_titles_are_one_line_and_keep_their_end_where_they_are_cut(word_pieces, marking):
     mark = marking._backend.token_to_id("¶")
     titles = ["On\ntides\n\nand winds", " \n", "sea " * 500]

@@ -176,9 +176,11 @@ def read_workbook(stream: IO[bytes], limits: ReadLimits) -> Content:
     stream.seek(0)
     try:
         workbook = openpyxl.load_workbook(stream, read_only=True, data_only=True, keep_links=False)
-    except (MemoryError, OSError):
+    except MemoryError:
         raise
     except Exception as error:  # openpyxl raises whatever a damaged file leads it to
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         reason = f"not an Excel workbook (.xlsx) that can be opened ({error})"
         raise ReadError(reason) from None
     lines = Lines(limits)

@@ -89,12 +89,17 @@ class Tokenizer:
         backend.post_processor = None
         self._backend = backend
         self._num_rows: int | None = None
-        self.marks_titles = _marks_titles(backend)
+        self._title_mark = _title_mark(backend)
         self._specials = {
             token.content: token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
             if token.special and len(token.content) >= _SPECIAL_IN_TEXT_MIN
         }
+
+    @property
+    def marks_titles(self) -> bool:
+        """Whether a mark stands between a text's title and what is below it."""
+        return self._title_mark is not None
 
     @property
     def cls_token_id(self) -> int:
@@ -257,7 +262,7 @@ class Tokenizer:
     ) -> Iterator[_Piece]:
         """The tokens of every segment of every text, in order."""
         segments = (
-            (text[start:stop], max(num_prompt_chars - start, 0))
+            (text[start:stop], start)
             for text, starts in texts
             for start, stop in itertools.pairwise([*starts, len(text)])
         )
@@ -265,10 +270,12 @@ class Tokenizer:
             encodings = self._backend.encode_batch(
                 [segment for segment, _ in group], add_special_tokens=False
             )
-            for (segment, num_prompt), encoding in zip(group, encodings, strict=True):
+            for (segment, start), encoding in zip(group, encodings, strict=True):
                 piece = _to_arrays(encoding)
-                if self.marks_titles:
-                    _keep_with_title(piece, segment)
+                if self._title_mark is not None:
+                    title = title_break(segment) if start == 0 else (0, 0)
+                    piece = _marked_once(piece, segment, self._title_mark, title)
+                num_prompt = max(num_prompt_chars - start, 0)
                 yield self._without_specials(piece, segment, num_prompt)
 
     def _without_specials(self, piece: _Piece, text: str, num_prompt_chars: int) -> _Piece:
@@ -363,12 +370,13 @@ def marking_titles(backend: tokenizers.Tokenizer, mark: str) -> tokenizers.Token
     return tokenizers.Tokenizer.from_str(json.dumps(settings))
 
 
-def _marks_titles(backend: tokenizers.Tokenizer) -> bool:
-    """Whether a tokenizer came from `marking_titles`."""
+def _title_mark(backend: tokenizers.Tokenizer) -> int | None:
+    """The id of the mark of a tokenizer that came from `marking_titles`."""
     if not isinstance(backend.normalizer, tokenizers.normalizers.Sequence):
-        return False
+        return None
     parts = json.loads(backend.normalizer.__getstate__())["normalizers"]
-    return any(part.get("pattern") == {"Regex": _MARKED} for part in parts)
+    marks = [part["content"] for part in parts if part.get("pattern") == {"Regex": _MARKED}]
+    return backend.token_to_id(marks[0].strip()) if marks else None
 
 
 def _checked(texts: Sequence[str]) -> Sequence[str]:
@@ -415,15 +423,30 @@ def _to_arrays(encoding: tokenizers.Encoding) -> _Piece:
     return _Piece(np.array(encoding.ids, np.int64), np.maximum.accumulate(offsets, axis=0))
 
 
-def _keep_with_title(piece: _Piece, text: str) -> None:
-    """Let the mark below a title stand for the title's last character, in place.
+def _marked_once(piece: _Piece, text: str, mark: int, title: tuple[int, int]) -> _Piece:
+    """The piece with the mark below the text's `title`, if that is not blank, and nowhere else.
 
-    So it belongs to what the title belongs to, and no range of characters holds it alone.
+    The backend also takes what follows a special token, or the cut of a long word, for a beginning.
+    The mark stands for the title's last character: so it belongs to what the title belongs to, and
+    no range of characters holds it alone.
     """
-    start, end = title_break(text)
-    if end:
-        last = len(text[:start].rstrip())
-        piece.offsets[(piece.offsets[:, 0] >= last) & (piece.offsets[:, 1] <= end)] = last - 1, last
+    start, end = title
+    last = len(text[:start].rstrip())
+    rows = [
+        row
+        for row in np.flatnonzero(piece.ids == mark).tolist()
+        if not text[piece.offsets[row, 0] : piece.offsets[row, 1]].strip()  # else it is the text's
+    ]
+    if not rows and not last:
+        return piece
+    if len(rows) != 1 or not last or not last <= piece.offsets[rows[0], 0] < end:
+        ids, offsets = np.delete(piece.ids, rows), np.delete(piece.offsets, rows, axis=0)
+        if not last:
+            return _Piece(ids, offsets)
+        rows = [int(np.searchsorted(offsets[:, 0], start))]
+        piece = _Piece(np.insert(ids, rows[0], mark), np.insert(offsets, rows[0], start, axis=0))
+    piece.offsets[rows[0]] = last - 1, last
+    return piece
 
 
 def _concatenate(parts: Sequence[_Piece]) -> _Piece:

@@ -78,7 +78,9 @@ def read_toml(path: Path) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"{path}: cannot be read as TOML (line {line} is no UTF-8 text; save it as UTF-8)"
         ) from None
-    except (OSError, ValueError, RecursionError) as error:  # TOML's errors are ValueErrors
+    except RecursionError:
+        raise ConfigError(f"{path}: cannot be read as TOML (nested too deeply)") from None
+    except (OSError, ValueError) as error:  # TOML's errors are ValueErrors
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"{path}: cannot be read as TOML ({reason})") from None
 
@@ -91,7 +93,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override!r}: write section.key=value, such as training.seed=1")
     try:
         value = tomllib.loads(f"value = {literal}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):
         value = literal.strip()  # a bare word is a string
     place: Any = values
     for step in steps[:-1]:

@@ -1,0 +1,1 @@
+"""Promises about any bytes: their targets, a corpus, and the command that runs them."""
