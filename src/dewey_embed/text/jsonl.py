@@ -16,11 +16,16 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import IO, Any
 
 from dewey_embed.errors import ReadError
+from dewey_embed.printable import short_repr
 from dewey_embed.text.inputs import Content, ReadOptions, RecordFields, rejoined
 from dewey_embed.types import MetadataValue, Unreadable
+
+MOST_NAMED = 20
+"""Fields that a message names, of a record that has more."""
 
 
 def read_jsonl(stream: IO[bytes], options: ReadOptions) -> Iterator[Content | Unreadable]:
@@ -204,7 +209,7 @@ def _id_in(line: bytes, fields: RecordFields) -> str | None:
 def _text(record: Mapping[str, Any], fields: RecordFields) -> str:
     """The text fields, with a blank line between."""
     if isinstance(record, _Repeating):
-        raise ReadError(f"key {record.key!r} comes twice; leave one of them")
+        raise ReadError(f"key {short_repr(record.key)} comes twice; leave one of them")
     names = fields.text_fields or ("text",)
     return "\n\n".join(filter(None, [_string(record, name) for name in names]))
 
@@ -212,8 +217,11 @@ def _text(record: Mapping[str, Any], fields: RecordFields) -> str:
 def _string(record: Mapping[str, Any], name: str) -> str:
     """A text field's text."""
     if name not in record:
+        names = [*map(short_repr, islice(record, MOST_NAMED))]
+        more = len(record) - len(names)
+        names += [f"and {more:,} more"] if more else []
         raise ReadError(
-            f"no field {name!r}; it has {', '.join(map(repr, record)) or 'none'}: "
+            f"no field {name!r}; it has {', '.join(names) or 'none'}: "
             "choose the text fields among them"
         )
     if not isinstance(record[name], str):
@@ -229,7 +237,9 @@ def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str:
         if isinstance(value, str | int) and not isinstance(value, bool) and value != "":
             return str(value)
         if value is not None or fields.id_field:
-            raise ReadError(f"field {name!r} is {value!r}; an id is a string or an integer")
+            raise ReadError(
+                f"field {name!r} is {short_repr(value)}; an id is a string or an integer"
+            )
     return ""
 
 

@@ -6,11 +6,11 @@ import codecs
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
-from email import policy
 from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
+from email.policy import EmailPolicy
 from email.utils import parsedate_to_datetime
-from typing import IO
+from typing import IO, Any
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text import html
@@ -22,6 +22,27 @@ from dewey_embed.types import MetadataValue, Unreadable
 
 _FORWARDED = "message/rfc822"
 _HEADERS = ("From", "To", "Cc", "Date", "Subject")
+MAX_HEADER = 16_384
+"""Characters of a header that are parsed; a longer one, of hundreds of receivers, stays as it is.
+Parsing takes time with the square of the length."""
+
+
+class _Policy(EmailPolicy):
+    """The usual one for letters, within `MAX_HEADER`, and with what can be read of broken kinds."""
+
+    def header_fetch_parse(self, name: str, value: Any) -> Any:
+        """The header, parsed unless it was; without its parameters where they are broken."""
+        if hasattr(value, "name"):
+            return value
+        try:
+            return super().header_fetch_parse(name, value[:MAX_HEADER])
+        except Exception:
+            if not name.lower().startswith("content-"):
+                raise
+            return super().header_fetch_parse(name, value[:MAX_HEADER].partition(";")[0])
+
+
+_POLICY = _Policy()
 
 
 def read_mail(data: bytes) -> Content:
@@ -33,8 +54,12 @@ def read_mail(data: bytes) -> Content:
         ReadError: it has neither headers nor a text.
 
     """
-    letter = BytesParser(policy=policy.default).parsebytes(data)
-    return _content(letter, data)
+    try:
+        return _content(BytesParser(policy=_POLICY).parsebytes(data), data)
+    except (ReadError, MemoryError):
+        raise
+    except Exception as error:  # the email package raises all kinds of errors on broken letters
+        raise ReadError(f"a damaged letter ({type(error).__name__}: {error})") from error
 
 
 def _content(letter: EmailMessage, data: bytes) -> Content:
@@ -57,7 +82,7 @@ def _header(letter: EmailMessage, name: str) -> str:
     raw = next((value for key, value in letter.raw_items() if key.lower() == name.lower()), "")
     try:
         as_bytes = str(raw).encode("ascii", "surrogateescape")
-        if as_bytes.isascii():
+        if as_bytes.isascii() and len(as_bytes) <= MAX_HEADER:
             return in_one_line(str(letter[name] or ""))
         return in_one_line(decode(as_bytes).text)
     except UnicodeEncodeError:

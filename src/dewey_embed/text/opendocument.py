@@ -133,7 +133,7 @@ _WRITERS: dict[str, Callable[[Lines, Any, Counter[str]], str]] = {
 def _rows(table: Any, unread: Counter[str]) -> Iterator[Row]:
     """The rows of a sheet with their numbers; what is repeated counts without being written out."""
     number = 1
-    for row in table.iter(_TABLE + "table-row"):
+    for row in _own_rows(table):
         cells: list[str] = []
         for cell in row.iterchildren(*_CELLS):
             value = " ".join(filter(None, (line for _, line in _blocks(cell))))
@@ -147,6 +147,18 @@ def _rows(table: Any, unread: Counter[str]) -> Iterator[Row]:
                 yield number + repeat, cells
             unread["repeated rows"] += max(0, times - _MAX_REPEATS)
         number += times
+
+
+def _own_rows(table: Any) -> Iterator[Any]:
+    """The rows of a table, without those of tables within its cells, whose text is the cell's."""
+    from lxml import etree
+
+    walk = etree.iterwalk(table, events=("start",), tag=[_TABLE + "table-row", *_CELLS])
+    for _, node in walk:
+        if node.tag in _CELLS:
+            walk.skip_subtree()
+        else:
+            yield node
 
 
 def _repeats(node: Any, kind: str) -> int:

@@ -116,7 +116,8 @@ def part_bytes(package: zipfile.ZipFile, name: str, limits: ReadLimits) -> bytes
 
     """
     refuse_too_long(package, [name], limits)
-    return package.read(name)
+    with package.open(name) as part:
+        return part.read(package.getinfo(name).file_size)  # of more than it says, no more
 
 
 def xml_part(package: zipfile.ZipFile, name: str, limits: ReadLimits) -> Any:

@@ -152,6 +152,8 @@ def _delimiter(text: str, usual: str) -> str:
 
 # Workbooks
 
+MAX_ROWS = 1_048_576
+"""Rows of a sheet; where a file names one past them, openpyxl would make all before it."""
 _COUNTED = {
     "xl/embeddings/": "embedded files",
     "xl/charts/chart": "charts",
@@ -203,6 +205,8 @@ def _rows(sheet: Any, unread: Counter[str]) -> Iterator[Row]:
     sheet.reset_dimensions()  # some programs write too small ones
     try:
         for number, cells in enumerate(sheet.iter_rows(), start=1):
+            if number > MAX_ROWS:
+                raise ValueError("rows past the last that a sheet can have")
             yield number, [_shown(cell.value, cell.number_format) for cell in cells]
     except MemoryError:
         raise
