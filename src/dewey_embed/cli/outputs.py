@@ -1,12 +1,9 @@
 """Files of vectors: Parquet, NumPy, JSON lines; each appears complete or not at all.
 
-Rows of Parquet and JSON lines: `document_id`, `source`, `chunk` (its number; null for the document
-itself), `char_start`, `char_end`, `token_start`, `token_end`, `vector`. An .npz holds `ids` (N,),
-`vectors` (N, D) and, with chunks, `chunks` (C, D), `spans` (C, 4) in the same order of columns, and
-`chunk_documents` (C,): the row in `ids` that each belongs to. With texts, rows have `title`,
-`metadata`, `text` and `location` (where in its file it stands), too; an .npz `titles`, `metadata`,
-`texts` (N,) and `chunk_texts`, `chunk_locations` (C,). Metadata and locations are JSON in Parquet
-and .npz.
+Parquet and JSON lines have the rows of `rows`. An .npz holds `ids` (N,), `vectors` (N, D) and, with
+chunks, `chunks` (C, D), `spans` (C, 4) in the same order of columns, and `chunk_documents` (C,):
+the row in `ids` that each belongs to; with texts `titles`, `metadata`, `texts` (N,) and
+`chunk_texts`, `chunk_locations` (C,). Metadata and locations are JSON in Parquet and .npz.
 """
 
 from __future__ import annotations
@@ -15,20 +12,18 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dewey_embed.cli import console
-from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.errors import ConfigError
 from dewey_embed.files import atomic_file, only_writer
+from dewey_embed.rows import Row, flat, rows_of, rows_schema, rows_table
 from dewey_embed.text.formats import EXTENSIONS
-from dewey_embed.text.locations import location_of
-from dewey_embed.types import Document, DocumentVectors, MetadataValue, Span
+from dewey_embed.types import Document, DocumentVectors, Span
 
-Row = dict[str, Any]
 Documents = Iterator[list[Row]]
 """For each document a list: its own row, then those of its chunks if they are wanted."""
 
@@ -50,9 +45,7 @@ def write_vectors(
 
     """
     documents = (
-        _with_texts(document, rows) if texts else rows
-        for document, vectors in encoded
-        for rows in [_rows(document, vectors, chunks=chunks)]
+        rows_of(document, vectors, chunks=chunks, texts=texts) for document, vectors in encoded
     )
     if str(path) == "-":
         for rows in documents:
@@ -104,44 +97,6 @@ def _named(path: Path) -> Iterator[None]:
         raise OSError(error.errno, f"cannot be written: {reason}", str(path)) from None
 
 
-def _rows(document: Document, vectors: DocumentVectors, *, chunks: bool) -> list[Row]:
-    """The rows of a document."""
-    if not (np.isfinite(vectors.vector).all() and np.isfinite(vectors.chunks).all()):
-        raise CheckpointError(
-            f"{document.id}: the model gives vectors with NaN or infinity; its weights are "
-            "damaged: fetch the model again"
-        )
-    names = {"document_id": _text(document.id), "source": _text(document.source)}
-    own = Span(0, len(document.text), 0, vectors.num_tokens)
-    rows = [{**names, "chunk": None, **own._asdict(), "vector": vectors.vector}]
-    if chunks:
-        pairs = zip(vectors.spans, vectors.chunks, strict=True)
-        for number, (span, vector) in enumerate(pairs):
-            rows.append({**names, "chunk": number, **span._asdict(), "vector": vector})
-    return rows
-
-
-def _with_texts(document: Document, rows: list[Row]) -> list[Row]:
-    """The rows of a document with their texts, its title, its metadata and their places."""
-    metadata = {_text(key): _printed(value) for key, value in document.metadata.items()}
-    named = {"title": _text(document.title), "metadata": metadata}
-    for row in rows:
-        start, end = row["char_start"], row["char_end"]
-        location = asdict(location_of(document.landmarks, document.text, start, end))
-        where = {key: value for key, value in location.items() if value not in (None, "", ())}
-        row.update(named, text=_text(document.text[start:end]), location=where)
-    return rows
-
-
-def _printed(value: MetadataValue) -> MetadataValue:
-    return _text(value) if isinstance(value, str) else value
-
-
-def _text(name: str) -> str:
-    """A name as every format can hold it: lone surrogates as escapes."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 def _line(row: Row) -> str:
     """A row as JSON, its numbers in the shortest decimals that read back as the same float32."""
     return json.dumps({**row, "vector": [float(str(number)) for number in row["vector"]]})
@@ -156,29 +111,16 @@ def write_json_lines(draft: Path, documents: Documents, chunks: bool) -> None:
 
 def write_parquet(draft: Path, documents: Documents, chunks: bool) -> None:
     """Write one Parquet file, a row group for each document."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Opened here, for pyarrow refuses names that are not UTF-8.
     with draft.open("wb") as file, ExitStack() as stack:
         writer = None
         for rows in documents:
-            width = len(rows[0]["vector"])
-            numbers = dict.fromkeys(("chunk", *Span._fields), pa.int64())
-            kinds = {**numbers, "vector": pa.list_(pa.float32(), width)}
-            schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
+            schema = rows_schema(len(rows[0]["vector"]), texts="text" in rows[0])
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(file, schema))
-            flat = [_flat(row) for row in rows]
-            writer.write_table(pa.Table.from_pylist(flat, schema=schema))
-
-
-def _flat(row: Row) -> Row:
-    """The row with its objects as JSON."""
-    return {
-        name: json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
-        for name, value in row.items()
-    }
+            writer.write_table(rows_table(rows, schema))
 
 
 def write_npz(draft: Path, documents: Documents, chunks: bool) -> None:
@@ -197,12 +139,12 @@ def write_npz(draft: Path, documents: Documents, chunks: bool) -> None:
         arrays["spans"] = np.array(spans, np.int64).reshape(-1, len(Span._fields))
         arrays["chunk_documents"] = np.repeat(np.arange(len(held)), [len(r) - 1 for r in held])
     if "text" in held[0][0]:
-        flat = [_flat(rows[0]) for rows in held]
+        own = [flat(rows[0]) for rows in held]
         names = {"title": "titles", "metadata": "metadata", "text": "texts"}
-        arrays |= {plural: np.array([row[name] for row in flat]) for name, plural in names.items()}
+        arrays |= {plural: np.array([row[name] for row in own]) for name, plural in names.items()}
         if chunks:
             arrays["chunk_texts"] = np.array([row["text"] for row in inner], np.str_)
-            arrays["chunk_locations"] = np.array([_flat(row)["location"] for row in inner], np.str_)
+            arrays["chunk_locations"] = np.array([flat(row)["location"] for row in inner], np.str_)
     with draft.open("wb") as file:
         np.savez(file, **arrays)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -79,12 +79,51 @@ def read_documents(
 
     """
     check_inputs(inputs)
+    options = read_options(text_fields, id_field=id_field, title_field=title_field, limits=limits)
+    return _Reading(options, stdin_extension, recall).read(inputs, stdin)
+
+
+def read_options(
+    text_fields: str | Sequence[str] = (),
+    *,
+    id_field: str | None = None,
+    title_field: str | None = None,
+    limits: ReadLimits = DEFAULT_LIMITS,
+) -> ReadOptions:
+    """The options of `read_documents`, as readers of formats take them."""
     fields = RecordFields(
         text_fields=(text_fields,) if isinstance(text_fields, str) else tuple(text_fields),
         id_field=id_field,
         title_field=title_field,
     )
-    return _Reading(ReadOptions(limits, fields), stdin_extension, recall).read(inputs, stdin)
+    return ReadOptions(limits, fields)
+
+
+def list_files(inputs: Sequence[str | Path]) -> Iterator[File | Unreadable]:
+    """The files that `read_documents` would read, in its order, with what it would pass over.
+
+    Inputs that can be read once, such as pipes, are refused.
+
+    Raises:
+        ReadError: none of the inputs exists.
+
+    """
+    check_inputs(inputs)
+    reading = _Reading(ReadOptions(), "", None)
+    for each in inputs:
+        yield from reading.new_files(Path(os.path.join(os.getcwd(), each)))
+
+
+def read_files(
+    files: Iterable[File],
+    options: ReadOptions,
+    opened: Callable[[File], BinaryIO] | None = None,
+) -> Iterator[Document | Unreadable]:
+    """The documents of files on this machine, or of those that a function opens, in order."""
+    reading = _Reading(options, "", None)
+    with reading.parsers:
+        for file in files:
+            yield from reading.documents(file, opened)
 
 
 def check_inputs(inputs: Sequence[str | Path]) -> None:
@@ -125,14 +164,14 @@ class _Reading:
         self._options = options
         self._recall = recall or (lambda _: None)
         self._stdin_extension = stdin_extension.lower()
-        self._parsers = Parsers(options)
+        self.parsers = Parsers(options)
         self._seen: set[str] = set()
 
     def read(
         self, inputs: Sequence[str | Path], stdin: BinaryIO | None
     ) -> Iterator[Document | Unreadable]:
         """The documents of all inputs, each file once."""
-        with self._parsers:
+        with self.parsers:
             for each in inputs:
                 if str(each) != STDIN:
                     yield from self._input(Path(os.path.join(os.getcwd(), each)))
@@ -142,6 +181,20 @@ class _Reading:
 
     def _input(self, path: Path) -> Iterator[Document | Unreadable]:
         """The documents of one input."""
+        if not _is_pipe(path):
+            for found in self.new_files(path):
+                yield from self._recalled(found) if isinstance(found, File) else [found]
+        elif spelled(path) not in self._seen:  # opening a pipe again would wait for a writer
+            self._seen.add(spelled(path))
+            try:
+                with open(path, "rb") as stream:
+                    yield from self._pipe(stream, spelled(path))
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or error}"
+                yield Unreadable(source=spelled(path), reason=reason, root=STDIN)
+
+    def new_files(self, path: Path) -> Iterator[File | Unreadable]:
+        """The files of one input that were not seen before, and what is passed over."""
         try:
             mode = os.stat(path).st_mode
         except (OSError, ValueError) as error:
@@ -152,17 +205,9 @@ class _Reading:
                 yield from self._once(found)
         elif stat.S_ISREG(mode):
             yield from self._once(named_file(path, spelled(os.path.realpath(path))))
-        elif stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
-            reason = "a socket or device, not a file"
+        else:
+            reason = "a pipe, a socket or a device, not a file"
             yield Unreadable(source=spelled(path), reason=reason, root=spelled(path))
-        elif spelled(path) not in self._seen:  # opening a pipe again would wait for a writer
-            self._seen.add(spelled(path))
-            try:
-                with open(path, "rb") as stream:
-                    yield from self._pipe(stream, spelled(path))
-            except OSError as error:
-                reason = f"cannot be read: {error.strerror or error}"
-                yield Unreadable(source=spelled(path), reason=reason, root=STDIN)
 
     def _missing(self, path: Path, error: OSError | ValueError) -> Unreadable:
         """The fault of an input that cannot be looked at."""
@@ -175,8 +220,8 @@ class _Reading:
         place = spelled(os.path.abspath(path))
         return Unreadable(source=place, reason=reason, root=place)
 
-    def _once(self, found: File | Unreadable) -> Iterator[Document | Unreadable]:
-        """The documents of a file, unless it was read before."""
+    def _once(self, found: File | Unreadable) -> Iterator[File | Unreadable]:
+        """The file, unless it was seen before; a reason instead of one that nobody wrote."""
         if found.source in self._seen:
             return
         if isinstance(found, Unreadable):
@@ -188,15 +233,25 @@ class _Reading:
         if clutter := is_clutter(found.path.name):
             yield _fault(found, f"a {clutter} file, which nobody wrote to be read", clutter)
             return
-        recalled = self._recall(found)
+        yield found
+
+    def _recalled(self, file: File) -> Iterator[Document | Unreadable]:
+        """The documents of a file, if its reader does not know them already."""
+        recalled = self._recall(file)
         if recalled is not None:
             yield from recalled
             return
+        yield from self.documents(file, None)
+
+    def documents(
+        self, file: File, opened: Callable[[File], BinaryIO] | None
+    ) -> Iterator[Document | Unreadable]:
+        """The documents of a file on this machine, or of one that a function opens."""
         try:
-            with open(found.path, "rb") as stream:
-                yield from self._documents(stream, found, found.names, is_pipe=False)
+            with opened(file) if opened else open(file.path, "rb") as stream:
+                yield from self._documents(stream, file, file.names, is_pipe=opened is not None)
         except OSError as error:
-            yield _fault(found, f"cannot be read: {error.strerror or error}")
+            yield _fault(file, f"cannot be read: {error.strerror or error}")
 
     def _pipe(self, stream: BinaryIO, name: str) -> Iterator[Document | Unreadable]:
         """The documents of a stream that can be read once, from beginning to end."""
@@ -217,11 +272,11 @@ class _Reading:
             return
         try:
             format_name, extension = format_of(names, head)
-            metadata: dict[str, MetadataValue] = {"extension": extension, "folder": file.folder}
-            for item in self._items(format_name, stream, head, None if is_pipe else file.path):
-                yield _document(item, file, metadata)
+            items = self._items(format_name, stream, head, None if is_pipe else file.path)
         except ReadError as error:
             yield _fault(file, str(error))
+            return
+        yield from documents_of(items, file, extension)
 
     def _items(
         self, format_name: str, stream: BinaryIO, head: bytes, path: Path | None
@@ -229,7 +284,7 @@ class _Reading:
         """The contents of an open file, in the process where its format is to be read."""
         if path is not None:
             if FORMATS[format_name].in_child:
-                return self._parsers.read(format_name, path)
+                return self.parsers.read(format_name, path)
             stream.seek(0)
             return read(format_name, stream, self._options)
         joined = rejoined(head, stream)
@@ -239,7 +294,31 @@ class _Reading:
         data = joined.read(limits.max_text_bytes + 1)
         if len(data) > limits.max_text_bytes:
             raise ReadError(limits.too_long())
-        return self._parsers.read(format_name, None, data)
+        return self.parsers.read(format_name, None, data)
+
+
+def documents_of(
+    items: Iterable[Content | Unreadable], file: File, extension: str
+) -> Iterator[Document | Unreadable]:
+    """The documents of a file's contents, until its reader raises `ReadError`, which is its fault.
+
+    Ids and places are the file's where a content has none of its own.
+    """
+    metadata: dict[str, MetadataValue] = {"extension": extension, "folder": file.folder}
+    try:
+        for item in items:
+            yield _document(item, file, metadata)
+    except ReadError as error:
+        yield _fault(file, str(error))
+
+
+def _is_pipe(path: Path) -> bool:
+    """Whether a path can be read once only, from beginning to end."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _document(

@@ -1,0 +1,411 @@
+"""Documents of any number → vectors, by Ray Data: read, split, encode, write, commit.
+
+Tasks read pieces of the sources into groups, a pool of actors with a model each encodes a group
+and writes it, and the driver commits what was written. A group is done again when its worker dies.
+A run continues where another one ended: documents whose content is in the output are not encoded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dewey_embed.cluster.outputs import Held, Output, open_output
+from dewey_embed.cluster.session import LOCAL, Workers, connected
+from dewey_embed.cluster.sources import (
+    Group,
+    Piece,
+    SourceFile,
+    divide,
+    list_sources,
+    pieces_of,
+    read_groups,
+)
+from dewey_embed.errors import ClusterError, ConfigError, DeweyError, ReadError
+from dewey_embed.progress import Progress, progress_bar
+from dewey_embed.rows import rows_of, rows_schema, rows_table, storable_text
+from dewey_embed.text.inputs import ReadOptions
+from dewey_embed.types import Document, Unreadable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from dewey_embed.encoder import Dewey
+
+GROUP_CHARS = 400_000
+"""Characters that are encoded together and written at once: what a killed worker loses."""
+
+COMMIT_S = 10.0
+"""Seconds between two commits: what a killed run loses beside the groups in work."""
+
+
+DEFAULT_READING = ReadOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """What is read, how it is encoded, and what is written."""
+
+    reading: ReadOptions = DEFAULT_READING
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    chunks: bool = False
+    texts: bool = False
+    group_chars: int = GROUP_CHARS
+
+
+DEFAULT_OPTIONS = ClusterOptions()
+DEFAULT_WORKERS = Workers()
+
+
+@dataclass(slots=True)
+class EncodeReport:
+    """What a run did: numbers of documents and chunks, and what is in no vector.
+
+    `num_held` documents were in the output already; `num_removed` older versions left it.
+    """
+
+    output: str
+    embedding_dim: int
+    model: str
+    max_tokens: int
+    num_documents: int = 0
+    num_chunks: int = 0
+    num_held: int = 0
+    num_removed: int = 0
+    faults: list[Unreadable] = field(default_factory=list)
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)
+    long: list[tuple[str, str, int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Work:
+    """A group on its way: from its reader to an encoder, and from there to the driver."""
+
+    documents: list[tuple[Document, str]]
+    faults: list[Unreadable]
+    num_bytes: int
+    num_held: int = 0
+    present: set[bytes] = field(default_factory=set)
+    stale: set[bytes] = field(default_factory=set)
+    unread: dict[str, dict[str, int]] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    num_chunks: int = 0
+    long: list[tuple[str, str, int, int]] = field(default_factory=list)
+    error: DeweyError | None = None
+
+
+def encode_on_ray(
+    inputs: Sequence[str],
+    output: str,
+    *,
+    model: str | None = None,
+    address: str = LOCAL,
+    workers: Workers = DEFAULT_WORKERS,
+    options: ClusterOptions = DEFAULT_OPTIONS,
+    progress: bool = False,
+) -> EncodeReport:
+    """What was done: the documents of `inputs` encoded by a Ray cluster, into `output`.
+
+    Raises:
+        ReadError: no document could be read.
+        ConfigError: the output was written with other settings.
+        ClusterError: the cluster cannot be reached, or has too little room.
+        StorageError: a place cannot be read or written.
+
+    """
+    from dewey_embed.encoder import Dewey
+
+    dewey = Dewey.load(model)
+    settings = {
+        "model": dewey.fingerprint,
+        "chunks": options.chunks,
+        "texts": options.texts,
+        **_encode_settings(dewey, options.encoding),
+    }
+    schema = _schema(rows_schema(dewey.embedding_dim, texts=options.texts))
+    place = open_output(output, schema, settings)
+    report = EncodeReport(place.name, dewey.embedding_dim, dewey.name, dewey.max_tokens)
+    spec = _ModelSpec(model, dewey.fingerprint)
+    del dewey  # a GPU's memory is for the workers
+    sources = list_sources(inputs)
+    report.faults += [each for each in sources if isinstance(each, Unreadable)]
+    files = [each for each in sources if isinstance(each, SourceFile)]
+    with connected(address, workers) as fitted:
+        held = place.begin()
+        run = _Run(place, held, spec, fitted, options)
+        pieces = run.pieces(files, report)
+        total = sum(piece.num_bytes for piece in pieces)
+        with progress_bar("encoding", total, "bytes", show=progress) as bar:
+            run.encode(pieces, report, bar)
+        place.finish()
+    if not report.num_documents + report.num_held:
+        raise NothingReadError(report)
+    return report
+
+
+class NothingReadError(ReadError):
+    """No document could be read; `report` says why."""
+
+    def __init__(self, report: EncodeReport) -> None:
+        super().__init__("nothing was encoded: no document could be read")
+        self.report = report
+
+
+def _encode_settings(dewey: Dewey, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that vectors depend on, with those that were left out.
+
+    Raises:
+        ConfigError: an impossible value.
+
+    """
+    from dewey_embed.config import CHUNK_TOKENS, EncodeOptions
+
+    values = {"chunk_tokens": CHUNK_TOKENS, "chunk_overlap": None, **given}
+    parsed = EncodeOptions.of(values.pop("chunk_tokens"), values.pop("chunk_overlap"), **values)
+    if not isinstance(parsed.splitter, str):
+        raise ConfigError("a function cannot split documents on other machines; name a splitter")
+    return {**parsed.model_dump(mode="json"), "dtype": str(dewey.dtype)}
+
+
+def _schema(schema: pa.Schema) -> pa.Schema:
+    """The columns of an output: those of any file of vectors, and the digest of the content."""
+    import pyarrow as pa
+
+    return schema.append(pa.field("hash", pa.string()))
+
+
+def content_digest(document: Document, *, texts: bool) -> str:
+    """32 hex digits that change with what is encoded of a document, or written beside its vectors.
+
+    Where it was found is no part of it.
+    """
+    parts: list[Any] = [document.id, document.text, document.landmarks]
+    parts += [document.title, dict(document.metadata)] if texts else []
+    content = json.dumps(parts, separators=(",", ":"), sort_keys=True)
+    return hashlib.sha256(content.encode("ascii")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class _ModelSpec:
+    """The model that every worker loads."""
+
+    name: str | None
+    fingerprint: str
+
+
+class _Reader:
+    """Reads a piece into groups, without the documents that the output holds."""
+
+    def __init__(self, held: Any, options: ClusterOptions) -> None:
+        self._held, self._options = held, options
+
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, bytes]]:
+        """Rows with a group each."""
+        import ray
+
+        held: Held = ray.get(self._held)
+        piece: Piece = pickle.loads(row["work"])
+        options = self._options
+        for group in read_groups(piece, options.reading, options.group_chars):
+            yield {"work": pickle.dumps(self._missing(group, held))}
+
+    def _missing(self, group: Group, held: Held) -> _Work:
+        """The documents of a group that the output does not hold yet."""
+        work = _Work([], group.faults, group.num_bytes)
+        for document in group.documents:
+            if document.unread:
+                work.unread[document.id] = dict(document.unread)
+            digest = content_digest(document, texts=self._options.texts)
+            own = bytes.fromhex(digest)
+            others = held.contents_of(storable_text(document.id))
+            if len(others) > 1 or others - {own}:
+                work.present.add(own)
+                work.stale |= others - {own}
+            if own in others:
+                work.num_held += 1
+            else:
+                work.documents.append((document, digest))
+        return work
+
+
+class _Encoder:
+    """An actor with a model: encodes a group and writes it."""
+
+    def __init__(
+        self, place: Output, spec: _ModelSpec, options: ClusterOptions, num_threads: int
+    ) -> None:
+        self._place, self._options = place, options
+        self._error: DeweyError | None = None
+        try:
+            self._model = self._load(spec, num_threads)
+        except DeweyError as error:  # told with the first group; Ray would start it again
+            self._error = error
+
+    @staticmethod
+    def _load(spec: _ModelSpec, num_threads: int) -> Dewey:
+        import platform
+
+        import torch
+
+        from dewey_embed.encoder import Dewey
+
+        torch.set_num_threads(num_threads)
+        model = Dewey.load(spec.name)
+        if model.fingerprint != spec.fingerprint:
+            raise ClusterError(
+                f"{platform.node()} has another model under the name {spec.name!r} (fingerprint "
+                f"{model.fingerprint}, not {spec.fingerprint}); copy the same folder to every "
+                "machine"
+            )
+        return model
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        """The group, written."""
+        [data] = batch["work"]
+        work: _Work = pickle.loads(data)
+        try:
+            if self._error:
+                raise self._error
+            if work.documents:
+                self._encode(work)
+        except DeweyError as error:
+            work.error = error
+        work.documents = []
+        return {"work": [pickle.dumps(work)]}
+
+    def _encode(self, work: _Work) -> None:
+        options = self._options
+        documents = [document for document, _ in work.documents]
+        encoded = self._model.encode_document(
+            [document.text for document in documents], **options.encoding
+        )
+        rows = []
+        for (document, digest), vectors in zip(work.documents, encoded, strict=True):
+            own = rows_of(document, vectors, chunks=options.chunks, texts=options.texts)
+            rows += [{**row, "hash": digest} for row in own]
+            work.num_chunks += len(vectors.spans)
+            if vectors.overflow is not None:
+                facts = (vectors.overflow, vectors.num_tokens, vectors.used_tokens)
+                work.long.append((document.id, *facts))
+        work.written = self._place.write(rows_table(rows, self._place.schema))
+        work.contents = [bytes.fromhex(digest) for _, digest in work.documents]
+
+
+class _Run:
+    """One run on a cluster."""
+
+    def __init__(
+        self,
+        place: Output,
+        held: Held,
+        spec: _ModelSpec,
+        workers: Workers,
+        options: ClusterOptions,
+    ) -> None:
+        self._place, self._held, self._spec = place, held, spec
+        self._workers, self._options = workers, options
+
+    def pieces(self, files: Iterable[SourceFile], report: EncodeReport) -> list[Piece]:
+        """The pieces of all files; tables and large files are looked into by tasks."""
+        import ray
+
+        @ray.remote(num_cpus=0)
+        def pieces_in(source: SourceFile) -> list[Piece] | Unreadable:
+            try:
+                return divide(source)
+            except (ReadError, OSError) as error:
+                file = source.file
+                return Unreadable(source=file.source, reason=str(error), root=file.root)
+
+        pieces: list[Piece] = []
+        planned = [
+            each if isinstance(each, Piece) else pieces_in.remote(each) for each in pieces_of(files)
+        ]
+        for each in planned:
+            found = [each] if isinstance(each, Piece) else ray.get(each)
+            if isinstance(found, Unreadable):
+                report.faults.append(found)
+            else:
+                pieces += found
+        return pieces
+
+    def encode(self, pieces: Sequence[Piece], report: EncodeReport, bar: Progress) -> None:
+        """Encode the pieces, and commit what was written every few seconds."""
+        waiting: list[str] = []
+        present: set[bytes] = set()
+        stale: set[bytes] = set()
+        new: list[bytes] = []
+        committed = -COMMIT_S  # the first group at once
+        try:
+            for work in self._works(pieces):
+                if work.error:
+                    raise work.error
+                _count(report, work, bar)
+                waiting += work.written
+                present |= work.present
+                stale |= work.stale
+                new += work.contents
+                if waiting and time.monotonic() - committed > COMMIT_S:
+                    self._place.commit(waiting)
+                    waiting, committed = [], time.monotonic()
+        finally:
+            if waiting:  # also when it was stopped
+                self._place.commit(waiting)
+        gone = sorted(each.hex() for each in stale - present)
+        self._place.remove(gone)
+        self._place.remove_repeats(self._held.repeated(new))
+        report.num_removed = len(gone)
+
+    def _works(self, pieces: Sequence[Piece]) -> Iterator[_Work]:
+        """Groups as they are done, in no order."""
+        import ray
+        from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
+        from ray.exceptions import RayError
+
+        if not pieces:
+            return
+        context = DataContext.get_current()
+        # Every group is a block of its own, which goes to the next worker that is free.
+        context.target_max_block_size = context.target_min_block_size = 1
+        context.enable_progress_bars = False
+        num, cpus, gpus = self._workers.num or 1, self._workers.cpus, self._workers.gpus
+        rows = [{"work": pickle.dumps(piece)} for piece in pieces]
+        groups = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+            _Reader(ray.put(self._held), self._options).__call__,
+            compute=TaskPoolStrategy(size=min(len(rows), max(2, num // 2))),
+            num_cpus=0,
+        )
+        works = groups.map_batches(
+            _Encoder,
+            fn_constructor_args=(self._place, self._spec, self._options, cpus),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=num, max_tasks_in_flight_per_actor=2),
+            num_cpus=cpus,
+            num_gpus=gpus,
+        )
+        try:
+            for row in works.iter_rows():
+                yield pickle.loads(row["work"])
+        except RayError as error:
+            reason = str(error).strip().split("\n", 1)[0][:300]
+            raise ClusterError(
+                f"the cluster lost its work ({reason}); what was written before is kept, and the "
+                "same command goes on from there"
+            ) from error
+
+
+def _count(report: EncodeReport, work: _Work, bar: Progress) -> None:
+    """Add a group to the report."""
+    report.num_documents += len(work.contents)
+    report.num_chunks += work.num_chunks
+    report.num_held += work.num_held
+    report.faults += work.faults
+    report.unread |= work.unread
+    report.long += work.long
+    bar(work.num_bytes)

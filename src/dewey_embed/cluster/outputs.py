@@ -1,0 +1,394 @@
+"""Where vectors are written: a Lance dataset, or a folder of Parquet files, here or on S3.
+
+Workers write groups, each complete or not at all; the driver makes them visible (`commit`), and
+asks what is there already (`held`). What a killed worker or run left behind is never visible. The
+schema holds the settings that the vectors were made with, and other settings are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dewey_embed.errors import ConfigError
+from dewey_embed.files import atomic_file
+from dewey_embed.storage import is_address, lance_options, looking, open_place
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SETTINGS_KEY = b"dewey"
+"""The key of the settings in the metadata of a schema."""
+
+FRAGMENTS = 32
+"""A dataset of so many fragments of a group each is written into larger ones when a run ends."""
+
+ROWS_OF_FRAGMENT = 1 << 20
+
+
+class Held(NamedTuple):
+    """What an output holds: digests (N,) of documents' ids, in order, and of their contents."""
+
+    ids: NDArray[np.bytes_]
+    contents: NDArray[np.bytes_]
+
+    @classmethod
+    def of(cls, pairs: Iterator[tuple[str, str]]) -> Held:
+        """What is held, from ids and the hexadecimal digests of contents."""
+        found = [(digest_of(name), bytes.fromhex(content)) for name, content in pairs]
+        ids = np.array([name for name, _ in found], "S16")
+        contents = np.array([content for _, content in found], "S16")
+        order = np.argsort(ids, kind="stable")
+        return cls(ids[order], contents[order])
+
+    def contents_of(self, name: str) -> set[bytes]:
+        """The digests of the contents that are held under an id."""
+        key = np.bytes_(digest_of(name))
+        first, last = (int(self.ids.searchsorted(key, side)) for side in ("left", "right"))
+        return set(map(_complete, self.contents[first:last].tolist()))
+
+    def repeated(self, contents: Sequence[bytes]) -> list[str]:
+        """The digests, in hexadecimal, that come twice among those held and these others."""
+        values, counts = np.unique(
+            np.concatenate([self.contents, np.array(contents, "S16")]), return_counts=True
+        )
+        return [_complete(each).hex() for each in values[counts > 1].tolist()]
+
+
+def _complete(digest: bytes) -> bytes:
+    """A digest with the zeros at its end, which NumPy leaves out."""
+    return digest.ljust(16, b"\0")
+
+
+def digest_of(name: str) -> bytes:
+    """16 bytes that stand for a document's id."""
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:16]
+
+
+class Output(ABC):
+    """A place of vectors, as workers and the driver see it; it travels between them."""
+
+    def __init__(self, name: str, schema: pa.Schema) -> None:
+        self.name = name
+        self.schema = schema
+
+    @abstractmethod
+    def written_schema(self) -> pa.Schema | None:
+        """The schema of what is there; `None` where nothing is."""
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make the place, with nothing in it."""
+
+    @abstractmethod
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """The ids of the documents that are there, and the digests of their contents."""
+
+    @abstractmethod
+    def write(self, table: pa.Table) -> list[str]:
+        """Write a group where only `commit` makes it visible, if that can be; what it needs."""
+
+    @abstractmethod
+    def commit(self, written: Sequence[str]) -> None:
+        """Make groups visible that were written."""
+
+    @abstractmethod
+    def remove(self, contents: Sequence[str]) -> None:
+        """Remove the rows of documents by the digests of their contents."""
+
+    @abstractmethod
+    def remove_repeats(self, contents: Sequence[str]) -> None:
+        """Keep the rows of documents once that were written twice, by the digests of contents."""
+
+    def finish(self) -> None:  # noqa: B027 - most need nothing
+        """Tidy up at the end of a run."""
+
+    def begin(self) -> Held:
+        """What is there, once it is sure that it was made with these settings.
+
+        Raises:
+            ConfigError: it was made with others, or is no output of this command.
+            StorageError: it cannot be looked at.
+
+        """
+        written = self.written_schema()
+        if written is None:
+            self.create()
+            return Held.of(iter(()))
+        self._require_same(written)
+        return Held.of(self.pairs())
+
+    def _require_same(self, written: pa.Schema) -> None:
+        """Refuse an output of other settings."""
+        own, theirs = (_settings(schema) for schema in (self.schema, written))
+        if theirs is None:
+            raise ConfigError(
+                f"{self.name}: is there, and was not written by dewey encode --ray; give another "
+                "path"
+            )
+        different = sorted(key for key in own or {} if (own or {})[key] != theirs.get(key))
+        if different:
+            made = ", ".join(f"{key}={theirs.get(key)!r}" for key in different)
+            given = ", ".join(f"{key}={(own or {})[key]!r}" for key in different)
+            raise ConfigError(
+                f"{self.name}: was written with {made}, not with {given}; use the same, or another "
+                "path"
+            )
+
+
+def _settings(schema: pa.Schema) -> dict[str, Any] | None:
+    """The settings in a schema; `None` where it has none."""
+    text = (schema.metadata or {}).get(SETTINGS_KEY)
+    return None if text is None else dict(json.loads(text))
+
+
+class LanceOutput(Output):
+    """A Lance dataset; a group is a fragment, which an append makes visible."""
+
+    @cached_property
+    def _options(self) -> dict[str, str]:
+        return lance_options(self.name)
+
+    def _dataset(self) -> Any:
+        import lance
+
+        with looking(self.name):
+            return lance.dataset(self.name, storage_options=self._options)
+
+    def written_schema(self) -> pa.Schema | None:
+        """The schema of the dataset; `None` where there is none.
+
+        Raises:
+            ConfigError: something else is there.
+
+        """
+        if open_place(self.name).below("_versions").exists():
+            return self._dataset().schema
+        if open_place(self.name).files():
+            raise ConfigError(f"{self.name}: is there and is no Lance dataset; give another path")
+        return None
+
+    def create(self) -> None:
+        """Write an empty dataset."""
+        import lance
+
+        with looking(self.name):
+            lance.write_dataset(
+                self.schema.empty_table(), self.name, mode="create", storage_options=self._options
+            )
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """The ids and digests of the rows that are documents' own."""
+        scan = self._dataset().scanner(columns=["document_id", "hash"], filter="chunk IS NULL")
+        with looking(self.name):
+            for batch in scan.to_batches():
+                yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
+
+    def write(self, table: pa.Table) -> list[str]:
+        """Write a fragment; what describes it, as JSON."""
+        from lance_ray.fragment import write_fragment
+
+        with looking(self.name):
+            written = write_fragment(
+                [table], self.name, schema=self.schema, storage_options=self._options
+            )
+        return [json.dumps(fragment.to_json()) for fragment, _ in written]
+
+    def commit(self, written: Sequence[str]) -> None:
+        """Append the fragments, in one version."""
+        import lance
+
+        fragments = [lance.FragmentMetadata.from_json(each) for each in written]
+        with looking(self.name):
+            lance.LanceDataset.commit(
+                self.name,
+                lance.LanceOperation.Append(fragments),
+                read_version=self._dataset().version,
+                storage_options=self._options,
+            )
+
+    def remove(self, contents: Sequence[str]) -> None:
+        """Delete rows, in a version for each 500 documents."""
+        for start in range(0, len(contents), 500):
+            listed = ", ".join(f"'{each}'" for each in contents[start : start + 500])
+            with looking(self.name):
+                self._dataset().delete(f"hash IN ({listed})")
+
+    def remove_repeats(self, contents: Sequence[str]) -> None:
+        """Delete the rows from the second row of a document on."""
+        for content in contents:
+            with looking(self.name):
+                dataset = self._dataset()
+                own = dataset.to_table(
+                    columns=[],
+                    filter=f"hash = '{content}' AND chunk IS NULL",
+                    with_row_address=True,
+                )
+                second = sorted(own["_rowaddr"].to_pylist())[1]
+                dataset.delete(f"hash = '{content}' AND _rowaddr >= {second}")
+
+    def finish(self) -> None:
+        """Write many small fragments into larger ones, by all workers."""
+        from lance.optimize import CompactionOptions
+        from lance_ray import compact_files
+
+        if len(self._dataset().get_fragments()) < FRAGMENTS:
+            return
+        compact_files(
+            self.name,
+            compaction_options=CompactionOptions(target_rows_per_fragment=ROWS_OF_FRAGMENT),
+            num_workers=1,
+            storage_options=self._options,
+        )
+
+
+class ParquetOutput(Output):
+    """A folder of Parquet files, one for each group, named after what is in it.
+
+    A file is there when it is complete, so that there is nothing to commit; a group that is written
+    twice is the same file.
+    """
+
+    def _files(self) -> list[str]:
+        place = open_place(self.name)
+        return [each.path for each in place.files() if each.path.endswith(".parquet")]
+
+    def written_schema(self) -> pa.Schema | None:
+        """The schema of the files; `None` where there is none.
+
+        Raises:
+            ConfigError: a file is there.
+
+        """
+        import pyarrow.parquet as pq
+
+        place = open_place(self.name)
+        if place.info().is_file:
+            raise ConfigError(
+                f"{self.name}: is a file; with --ray, Parquet is a folder of files: give another "
+                "path"
+            )
+        paths = self._files()
+        if not paths:
+            return None
+        with looking(self.name):
+            return pq.read_schema(paths[0], filesystem=place.system)
+
+    def create(self) -> None:
+        """Make the folder; object storage has none."""
+        place = open_place(self.name)
+        if not is_address(self.name):
+            with looking(self.name):
+                place.system.create_dir(place.path)
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """The ids and digests of the rows that are documents' own."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        place = open_place(self.name)
+        for path in self._files():
+            with looking(self.name):
+                table = pq.read_table(
+                    path,
+                    columns=["document_id", "hash"],
+                    filters=pc.field("chunk").is_null(),
+                    filesystem=place.system,
+                )
+            yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+    def write(self, table: pa.Table) -> list[str]:
+        """Write a group's file."""
+        names = "".join(dict.fromkeys(table["hash"].to_pylist()))
+        name = hashlib.sha256(names.encode()).hexdigest()[:32]
+        self._put(table, name)
+        return [name]
+
+    def _put(self, table: pa.Table, name: str) -> None:
+        """Write a file, complete or not at all."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        place = open_place(self.name).below(f"{name}.parquet")
+        with looking(self.name):
+            if not is_address(self.name):
+                with atomic_file(Path(place.path), sync=True) as draft:
+                    pq.write_table(table, draft)
+            else:  # an object appears when its stream is closed, so all of it is sent at once
+                buffer = pa.BufferOutputStream()
+                pq.write_table(table, buffer)
+                with place.system.open_output_stream(place.path) as stream:
+                    stream.write(buffer.getvalue())
+
+    def commit(self, written: Sequence[str]) -> None:
+        """Do nothing: files are there when they are complete."""
+
+    def remove(self, contents: Sequence[str]) -> None:
+        """Write the files that hold these documents again, without them."""
+        self._rewrite(contents, set(contents))
+
+    def remove_repeats(self, contents: Sequence[str]) -> None:
+        """Write the files again that hold these documents, but for the first one."""
+        self._rewrite(contents, set())
+
+    def _rewrite(self, contents: Sequence[str], gone: set[str]) -> None:
+        """Write the files that hold these documents without those that are gone, or came before."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        system, wanted = open_place(self.name).system, pa.array(contents, pa.string())
+        gone = set(gone)
+        for path in self._files() if contents else ():
+            with looking(self.name):
+                held = pq.read_table(path, columns=["hash"], filesystem=system)["hash"]
+                if not pc.any(pc.is_in(held, value_set=wanted)).as_py():
+                    continue
+                table = pq.read_table(path, filesystem=system)
+            kept = []
+            for row, (content, chunk) in enumerate(
+                zip(table["hash"].to_pylist(), table["chunk"].to_pylist(), strict=True)
+            ):
+                if chunk is None:
+                    wanted_here = content not in gone
+                    if content in contents:
+                        gone.add(content)
+                if wanted_here:
+                    kept.append(row)
+            if len(kept) == table.num_rows:
+                continue
+            if kept:
+                self._put(table.take(kept), secrets.token_hex(16))
+            with looking(self.name):
+                system.delete_file(path)
+
+
+FORMATS: dict[str, type[Output]] = {".lance": LanceOutput, ".parquet": ParquetOutput}
+"""What a name's extension makes of an output; without one it is a Lance dataset."""
+
+
+def open_output(name: str, schema: pa.Schema, settings: dict[str, Any]) -> Output:
+    """The output of that name, whose schema holds the settings; nothing is looked up yet.
+
+    Raises:
+        ConfigError: another extension.
+
+    """
+    name = name.rstrip("/") if is_address(name) else os.path.abspath(name)
+    extension = PurePosixPath(name).suffix.lower() or ".lance"
+    if extension not in FORMATS:
+        raise ConfigError(
+            f"{name}: with --ray, vectors are written as {' or '.join(FORMATS)}; name one of these"
+        )
+    metadata = {SETTINGS_KEY: json.dumps(settings, sort_keys=True).encode()}
+    return FORMATS[extension](name, schema.with_metadata(metadata))

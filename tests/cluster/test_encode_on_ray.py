@@ -1,0 +1,259 @@
+"""`dewey encode --ray` on a real cluster of this machine: as one process, whatever dies."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from dewey_embed.cli.app import app
+from dewey_embed.cluster.encode import ClusterOptions, encode_on_ray
+from dewey_embed.cluster.outputs import open_output
+from dewey_embed.cluster.session import Workers
+from dewey_embed.errors import ClusterError, ConfigError, ReadError
+from dewey_embed.storage import open_place
+from dewey_embed.text.reader import read_documents
+
+NUM = 100
+GROUP_CHARS = 4000
+WORDS = (
+    "tenants",
+    "pay",
+    "rent",
+    "ships",
+    "carry",
+    "timber",
+    "over",
+    "seas",
+    "moths",
+    "eat",
+    "silk",
+)
+
+
+def record(number: int, seed: int = 0) -> dict:
+    rng = random.Random(f"{number}-{seed}")
+    text = " ".join(rng.choices(WORDS, k=rng.randint(5, 300)))
+    return {"id": f"d{number}", "text": text, "title": f"t{number}", "year": 1900 + number}
+
+
+def write_corpus(path, seeds=None):
+    lines = [json.dumps(record(number, (seeds or {}).get(number, 0))) for number in range(NUM)]
+    path.write_text("\n".join([*lines[:50], "no record", *lines[50:]]) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "docs.jsonl")
+
+
+@pytest.fixture(scope="module")
+def expected(corpus, tmp_path_factory):
+    """The rows of one process without Ray, in the order of ids and chunks."""
+    path = tmp_path_factory.mktemp("one") / "one.parquet"
+    words = ["encode", str(corpus), "-o", str(path), "--chunks", "--with-texts"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 3
+    return ordered(pq.read_table(path))
+
+
+def ordered(table: pa.Table) -> pa.Table:
+    return table.sort_by([("document_id", "ascending"), ("chunk", "ascending")])
+
+
+def rows_in(name: str) -> pa.Table:
+    """All rows of an output, in the order of ids and chunks, without their digests."""
+    if name.endswith(".lance"):
+        import lance
+
+        from dewey_embed.storage import lance_options
+
+        table = lance.dataset(name, storage_options=lance_options(name)).to_table()
+    else:
+        place = open_place(name)
+        table = pq.read_table(place.path, filesystem=place.system)
+    return ordered(table.drop_columns(["hash"]))
+
+
+def vectors_of(table: pa.Table) -> np.ndarray:
+    return np.stack(table["vector"].to_numpy(zero_copy_only=False))
+
+
+def assert_same(table: pa.Table, expected: pa.Table) -> None:
+    """Nothing twice, nothing missing, and the vectors those of other batches to 1e-6."""
+    assert table.drop_columns(["vector"]) == expected.drop_columns(["vector"])
+    assert np.abs(vectors_of(table) - vectors_of(expected)).max() < 1e-6
+
+
+def options(**others) -> ClusterOptions:
+    return ClusterOptions(chunks=True, texts=True, group_chars=GROUP_CHARS, **others)
+
+
+def encoders() -> list[psutil.Process]:
+    """The processes of the pool that encodes."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if "MapBatches(_Encoder)" in words:
+            found.append(process)
+    return found
+
+
+class Killer(threading.Thread):
+    """Kills one of the encoders as soon as something was written."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output, self.killed = output, None
+
+    def run(self):
+        while not any(self.output.glob("data/*.lance")):
+            time.sleep(0.02)
+        [*_, victim] = sorted(encoders(), key=lambda each: each.pid)
+        self.killed = victim.pid
+        os.kill(victim.pid, signal.SIGKILL)
+
+
+def test_a_killed_worker_changes_nothing(cluster, corpus, expected, tmp_path):
+    output = tmp_path / "many.lance"
+    killer = Killer(output)
+    killer.start()
+    workers = Workers(num=2)
+    report = encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
+    killer.join()
+    assert killer.killed is not None
+    assert not psutil.pid_exists(killer.killed)
+    assert (report.num_documents, report.num_held, report.num_removed) == (NUM, 0, 0)
+    assert [str(each) for each in report.faults if not each.skipped] == [
+        f"{corpus}, line 51: not JSON: Expecting value: line 1 column 1 (char 0)"
+    ]
+    assert_same(rows_in(str(output)), expected)
+
+
+@pytest.mark.slow
+def test_only_what_is_not_in_the_output_is_encoded(cluster, corpus, tmp_path):
+    output, workers = tmp_path / "many.lance", Workers(num=2)
+    encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
+    same = encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
+    assert (same.num_documents, same.num_held, same.num_removed) == (0, NUM, 0)
+    try:
+        write_corpus(corpus, {7: 1})
+        again = encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
+    finally:
+        write_corpus(corpus)
+    assert (again.num_documents, again.num_held, again.num_removed) == (1, NUM - 1, 1)
+    rows = rows_in(str(output)).to_pylist()
+    texts = {row["document_id"]: row["text"] for row in rows if row["chunk"] is None}
+    assert texts == {f"d{n}": record(n, 1 if n == 7 else 0)["text"] for n in range(NUM)}
+
+
+def test_the_command_writes_to_object_storage(cluster, corpus, expected, object_storage):
+    output = f"{object_storage}/vectors.parquet"
+    words = ["encode", str(corpus), "--output", output, "--chunks", "--workers", "2", "--ray"]
+    result = CliRunner().invoke(app, [*words[:2], "--json", *words[2:]])
+    assert result.exit_code == 3
+    facts = json.loads(result.stdout)
+    assert (facts["output"], facts["num_documents"], facts["num_held"]) == (output, NUM, 0)
+    assert len(facts["unreadable"]) == 1
+    assert result.stderr.splitlines()[0] == "dewey: 1 could not be read:"  # and nothing of Ray's
+    rows = rows_in(output)
+    assert_same(rows, expected.select(rows.column_names))
+
+
+def killed_run(corpus, output, cluster):
+    """A run of the command, killed once it has committed something."""
+    script = (
+        "import sys; from dewey_embed.cluster import encode as e; "
+        "from dewey_embed.cluster.session import Workers; "
+        f"e.encode_on_ray(sys.argv[1:2], sys.argv[2], address=sys.argv[3], "
+        f"workers=Workers(num=2), options=e.ClusterOptions(chunks=True, texts=True, "
+        f"group_chars={GROUP_CHARS}))"
+    )
+    words = [sys.executable, "-c", script, str(corpus), str(output), cluster]
+    with subprocess.Popen(words) as process:
+        while len(list(output.glob("_versions/*.manifest"))) < 2:
+            time.sleep(0.02)
+            assert process.poll() is None
+        process.kill()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_was(cluster, corpus, expected, tmp_path):
+    output = tmp_path / "many.lance"
+    killed_run(corpus, output, cluster)
+    num_before = len(set(rows_in(str(output))["document_id"].to_pylist()))
+    assert 0 < num_before < NUM
+    report = encode_on_ray([str(corpus)], str(output), workers=Workers(num=2), options=options())
+    assert (report.num_documents, report.num_held) == (NUM - num_before, num_before)
+    assert_same(rows_in(str(output)), expected)
+
+
+def contents_in(name: str) -> list[str]:
+    """The digests of all rows of an output on this machine."""
+    if name.endswith(".lance"):
+        import lance
+
+        return lance.dataset(name).to_table()["hash"].to_pylist()
+    return pq.read_table(name)["hash"].to_pylist()
+
+
+def test_other_settings_and_foreign_folders_are_refused(tmp_path):
+    schema = pa.schema([("document_id", pa.string()), ("chunk", pa.int64()), ("hash", pa.string())])
+    for kind in ("lance", "parquet"):
+        name = str(tmp_path / f"v.{kind}")
+        output = open_output(name, schema, {"splitter": "tokens"})
+        assert len(output.begin().ids) == 0
+        table = pa.Table.from_pylist(
+            [{"document_id": "a", "chunk": chunk, "hash": "0" * 32} for chunk in (None, 0)],
+            schema=output.schema,
+        )
+        output.commit(output.write(table))
+        held = open_output(name, schema, {"splitter": "tokens"}).begin()
+        assert held.contents_of("a") == {bytes(16)}
+        assert held.contents_of("b") == set()
+        with pytest.raises(ConfigError, match="written with splitter='tokens', not with splitter="):
+            open_output(name, schema, {"splitter": "words"}).begin()
+        more = pa.concat_tables([table, table.set_column(0, "document_id", pa.array(["b", "b"]))])
+        more = more.set_column(2, "hash", pa.array(["0" * 32] * 2 + ["1" * 32] * 2))
+        output.commit(output.write(more.cast(output.schema)))
+        held = open_output(name, schema, {"splitter": "tokens"}).begin()
+        assert held.repeated([]) == ["0" * 32]
+        assert held.repeated([bytes.fromhex("1" * 32)]) == ["0" * 32, "1" * 32]
+        output.remove_repeats(["0" * 32])
+        assert open_output(name, schema, {"splitter": "tokens"}).begin().repeated([]) == []
+        assert sorted(contents_in(name)) == ["0" * 32] * 2 + ["1" * 32] * 2
+        output.remove(["0" * 32])
+        assert contents_in(name) == ["1" * 32] * 2
+    with pytest.raises(ConfigError, match=r"written as \.lance or \.parquet"):
+        open_output(str(tmp_path / "v.npz"), schema, {})
+    (tmp_path / "other.lance").mkdir()
+    (tmp_path / "other.lance" / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is no Lance dataset"):
+        open_output(str(tmp_path / "other.lance"), schema, {}).begin()
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
+    (tmp_path / "folder.parquet").mkdir()
+    (tmp_path / "foreign.parquet").rename(tmp_path / "folder.parquet" / "a.parquet")
+    with pytest.raises(ConfigError, match="was not written by dewey encode --ray"):
+        open_output(str(tmp_path / "folder.parquet"), schema, {}).begin()
+
+
+def test_more_workers_than_there_is_room_for_are_refused(cluster, corpus, tmp_path):
+    with pytest.raises(ClusterError, match="room for 2 workers of 2 CPUs and 0 GPUs each, not"):
+        encode_on_ray([str(corpus)], str(tmp_path / "v.lance"), workers=Workers(num=3, cpus=2))
+    with pytest.raises(ReadError, match="no such file or folder"):
+        encode_on_ray([str(tmp_path / "missing")], str(tmp_path / "v.lance"))
+
+
+def test_the_documents_of_the_corpus_are_those_of_one_reading(corpus):
+    assert len(list(read_documents([corpus]))) == NUM + 1
