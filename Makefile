@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix docs quickstart fuzz dist bench results measure train train-gpu train-context clean
+.PHONY: install demo test test-all lint fix docs quickstart fuzz audit dist bench results measure train train-gpu train-context clean
 
 install: $(READY)
 
@@ -54,6 +54,10 @@ CASES   ?= 1000000
 SECONDS ?= 3600
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --target all --cases $(CASES) --seconds $(SECONDS)
+
+# Known vulnerabilities and licences of all that Dewey installs; 2 where they cannot be looked up.
+audit: $(READY)
+	$(BIN)/python deploy/audit.py
 
 # The wheel and the source distribution, to dist/.
 dist: $(READY)

@@ -76,7 +76,7 @@ OTHER_FOLDERS = {
 }
 BESIDE_PACKAGE = {
     "benchmarks/": "Speed and accuracy beside other packages; benchmarks/results/ has a file each.",
-    "deploy/": "A systemd unit and a Containerfile for `dewey serve`.",
+    "deploy/": "A systemd unit and a Containerfile for `dewey serve`; audit.py: `make audit`.",
     "docs/": "These pages; reference.py writes those that come from the code.",
     "examples/": "python_reference.py: `make demo`; contracts in each framework.",
     "recipes/": "Training runs as TOML, and scripts that write the texts for them.",
@@ -84,7 +84,8 @@ BESIDE_PACKAGE = {
     "CHANGELOG.md": "What changed, by version.",
     "CONTRIBUTING.md": "How to add a format, a single vector, a loss, a splitter and more.",
     "LICENSE": "Apache-2.0.",
-    "Makefile": "install, demo, quickstart, test, docs, dist and the rest.",
+    "Makefile": "install, demo, quickstart, test, fuzz, audit, docs, dist and the rest.",
+    "SECURITY.md": "What is promised of hostile input, and the tests of it.",
     "constraints.txt": "Versions that the project is developed with.",
     "pyproject.toml": "Dependencies, the distributions, and the settings of the checks.",
 }

@@ -10,6 +10,8 @@ from select import select
 import pytest
 from fpdf import FPDF
 
+from dewey_embed import Document, Index
+
 from tests.commands import Dewey, dewey, done
 
 LEASE = """# Lease of the mill
@@ -163,6 +165,33 @@ def test_documents_are_listed_shown_and_opened(built):
     assert any("Late rent bears interest." in line for line in around)
     opened = lines_of("open", "my.index", "sea.pdf:0", cwd=built)
     assert any("lighthouse" in line for line in opened)
+
+
+def test_a_program_that_an_index_names_is_not_opened(tmp_path, monkeypatch, capsys):
+    from dewey_embed.cli import documents
+
+    named = [tmp_path / name for name in ("a.pdf", "b.sh", "c.desktop", "d", "e.pdf")]
+    for path in named[:4]:
+        path.write_text("#!/bin/sh\n")
+    named[4].symlink_to(named[1])
+    index = Index.open(tmp_path / "my.index", "mini")
+    index.add([Document(id=path.name, text="A lease.", source=str(path)) for path in named])
+    opened = []
+    monkeypatch.setattr(documents, "_has_screen", lambda: True)
+    monkeypatch.setattr(documents.typer, "launch", lambda link: opened.append(link) or 0)
+    for path in named:
+        documents.open_place(index.path, path.name)
+    assert opened == [named[0].as_uri()]
+    assert capsys.readouterr().out.count("A lease.") == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    index = Index.open(tmp_path / "my.index", "mini")
+    index.add([Document(id="a", text="A lease.", source="pipe")])
+    os.mkfifo(tmp_path / "pipe")
+    assert not index.has_changed("a")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ WRITTEN_BY_PEOPLE = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
     *(
         path
         for path in sorted((ROOT / "docs").glob("*.md"))
@@ -134,6 +135,27 @@ def test_every_page_of_results_is_in_the_report_of_them():
     ]
     assert pages
     assert [title for title in pages if f"### {title}\n" not in report] == [], "run `make results`"
+
+
+def test_every_promise_of_security_names_tests_that_are_there():
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    promises = page.partition("## Promises")[2].partition("\n## ")[0]
+    rows = [line for line in promises.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 20
+    for row in rows:
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row.rpartition(" | ")[2])
+        assert tests, row
+        for file, name in tests:
+            code = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+            defined = {node.name for node in code.body if isinstance(node, ast.FunctionDef)}
+            assert name in defined, f"{file} has no {name}"
+
+
+def test_the_table_of_fuzzing_is_that_of_the_last_runs():
+    from tests.fuzz.results import PAGE, with_table
+
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_table(page) == page, "python -m tests.fuzz writes it"
 
 
 def test_the_readme_shows_how_to_index_and_search():

@@ -82,7 +82,8 @@ def open_place(
 ) -> None:
     """Open the file of a document, a PDF at the passage's page; else print the text there.
 
-    Without a screen, or without a file, the text around the passage is printed.
+    Without a screen, or without a file of a kind that folders of documents hold, the text around
+    the passage is printed.
     """
     from dewey_embed.index.index import Index
 
@@ -91,7 +92,7 @@ def open_place(
     _say_if_changed(opened, found)
     location = passage.location if passage else None
     link = link_to(found.source, location) if location else _file_link(found.source)
-    if link and _has_screen():
+    if link and _is_of_documents(found.source) and _has_screen():
         console.echo(f"opening {link}")
         if typer.launch(link) == 0:
             return
@@ -191,6 +192,13 @@ def _file_link(source: str) -> str:
     from dewey_embed.types import Location
 
     return link_to(source, Location())
+
+
+def _is_of_documents(source: str) -> bool:
+    """Whether a file can only be shown: an index may name a program, which opening would run."""
+    from dewey_embed.text.formats import EXTENSIONS, extension_of
+
+    return all(extension_of(name) in EXTENSIONS for name in (source, os.path.realpath(source)))
 
 
 def _has_screen() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -368,6 +369,8 @@ class Index:
         written = self.path / LEDGER_NAME
         try:
             found = os.stat(document.source)
+            if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+                return False
             # A file that was copied or moved here may be older than the index, but not its change.
             if max(found.st_mtime, found.st_ctime) <= os.stat(written).st_mtime:
                 return False
