@@ -300,6 +300,21 @@ class TestShards:
             assert teach(recipe, MINI, folder.path).is_complete
             assert folder.shards == whole.shards
 
+    def test_another_number_of_processes_goes_on_and_writes_the_same_files(self, tiny, tmp_path):
+        recipe = read_recipe(tiny.recipe, ["corpus.max_texts=40", "split.recuts=1"])
+        alone = teach(recipe, tiny.student, tmp_path / "alone")
+        shared = tmp_path / "shared"
+        assert not teach(recipe, tiny.student, shared, rank=1, num_ranks=2).is_complete
+        before = {file.name: file.stat().st_mtime_ns for file in shared.glob("*.parquet")}
+        assert before
+        for rank in (2, 0, 1):  # the other of the two was killed; three go on
+            folder = teach(recipe, tiny.student, shared, rank=rank, num_ranks=3)
+        assert folder.is_complete
+        assert folder.shards == alone.shards
+        for shard in alone.shards:
+            assert (shared / shard.file).read_bytes() == (alone.path / shard.file).read_bytes()
+        assert {name: (shared / name).stat().st_mtime_ns for name in before} == before
+
     def test_the_rows_that_were_no_use_are_counted_and_said(self, tmp_path, monkeypatch):
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
         path, corpus = tmp_path / "recipe.toml", tmp_path / "corpus.jsonl"

@@ -77,10 +77,9 @@ def teach(
     read = read_recipe(recipe, overrides or ())
     read = read if data is None else with_data(read, data)
     require_train()
-    from accelerate import PartialState
-
     from dewey_embed.train.corpus import check_sources
     from dewey_embed.train.run import RunFolder
+    from dewey_embed.train.sharding import named_loss_of_others, processes
     from dewey_embed.train.start import start_folder
     from dewey_embed.train.targets import targets_complete
     from dewey_embed.train.teach import kept_structure
@@ -89,14 +88,15 @@ def teach(
     run = RunFolder(output or Path("runs") / recipe.stem, targets)
     if not targets_complete(run.targets):
         check_sources(read.corpus)  # now, and not after a warm start
-    state = PartialState()
-    with state.main_process_first():
-        start_folder(read, run.start, progress=state.is_main_process)
-    written = write(
-        read, run.start, run.targets, rank=state.process_index,
-        num_ranks=state.num_processes, progress=state.is_main_process,
-    )  # fmt: skip
-    state.wait_for_everyone()
+    state = processes()
+    with named_loss_of_others(lambda: "and it goes on after the last finished shard"):
+        with state.main_process_first():
+            start_folder(read, run.start, progress=state.is_main_process)
+        written = write(
+            read, run.start, run.targets, rank=state.process_index,
+            num_ranks=state.num_processes, progress=state.is_main_process,
+        )  # fmt: skip
+        state.wait_for_everyone()
     if not state.is_main_process:
         return
     _say_what_was_written(written, read)

@@ -21,11 +21,11 @@ import platform
 import shlex
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import TrainerCallback, TrainerState
@@ -47,6 +47,7 @@ from dewey_embed.train.recipe import Recipe, renamed
 from dewey_embed.train.recipe_file import read_object, recipe_diff
 from dewey_embed.train.reduce import Reduction
 from dewey_embed.train.schedule import Progress
+from dewey_embed.train.sharding import named_loss_of_others, processes
 from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer, with_run
 from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder, targets_complete
@@ -121,10 +122,25 @@ def train(
         ReadError: as in `teach`.
 
     """
+    with named_loss_of_others(partial(_what_next, folder)):
+        return _train_and_finish(recipe, folder, max_minutes=max_minutes, progress=progress)
+
+
+def _what_next(folder: RunFolder) -> str:
+    """Where a run that is started again goes on."""
+    last = last_complete_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
+    where = f"from the checkpoint of step {step_of(last[0])}" if last else "where it was"
+    return f"and it goes on {where}"
+
+
+def _train_and_finish(
+    recipe: Recipe, folder: RunFolder, *, max_minutes: float | None, progress: bool
+) -> dict[str, float]:
+    """Everything that `train` does."""
     if not targets_complete(folder.targets):
         check_sources(recipe.corpus)  # now, and not after a warm start
     folder.claim(recipe)
-    state = PartialState()
+    state = processes()
     with state.main_process_first():
         start_folder(recipe, folder.start, progress=progress and state.is_main_process)
     targets = teach(

@@ -79,7 +79,8 @@ def build_optimizer(
 
     Muon moves each matrix of the layers along the nearest orthogonal matrix to its momentum, by
     0.2·√max(rows, columns) times the learning rate, which is the size of AdamW's own steps; all
-    else goes by AdamW. Source: https://kellerjordan.github.io/posts/muon; arXiv 2502.16982 §2.2.
+    else goes by AdamW. The matrix is found in bfloat16 unless training is in float32.
+    Source: https://kellerjordan.github.io/posts/muon; arXiv 2502.16982 §2.2.
     """
     groups = parameter_groups(model, recipe)
     if recipe.optimizer != "muon":
@@ -88,7 +89,10 @@ def build_optimizer(
         return optimizer
     from pytorch_optimizer import Muon
 
-    return Muon(
+    from dewey_embed.train.muon import Float32Muon
+
+    kind = Float32Muon if recipe.precision == "float32" else Muon
+    return kind(
         [
             {**group, "use_muon": True, "use_adjusted_lr": True}
             if name == "layers"

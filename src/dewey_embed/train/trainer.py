@@ -15,13 +15,18 @@ import re
 import shutil
 import warnings
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from accelerate.data_loader import prepare_data_loader
+from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from dewey_embed.errors import RunError
 from dewey_embed.files import crc32, flush, write_json
@@ -30,6 +35,13 @@ from dewey_embed.train.batches import AddTargets, Collator, SampleSet, ShardShuf
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
 from dewey_embed.train.recipe_file import read_object
 from dewey_embed.train.schedule import Progress, build_optimizer, deepening
+from dewey_embed.train.sharding import (
+    SharedBatches,
+    complete,
+    complete_state,
+    load_state,
+    load_weights,
+)
 from dewey_embed.train.student import Student
 
 COMPLETE_FILE = "whole.json"
@@ -182,18 +194,55 @@ class AlignmentTrainer(Trainer):
         )
         self.model_accepts_loss_kwargs = False
         if self.is_fsdp_enabled:
-            self._keep_weights_in_one_file()
+            self._set_up_fsdp()
 
-    def _keep_weights_in_one_file(self) -> None:
-        """FSDP's checkpoints are then one file, not shards: the end of a run reads the best one."""
+    def _set_up_fsdp(self) -> None:
+        """Have FSDP train in the precision that DDP does.
+
+        By itself it would round what layers pass on, gradients and the loss to bfloat16, too.
+
+        Raises:
+            RunError: it is not FSDP 2.
+
+        """
         plugin = self.accelerator.state.fsdp_plugin
-        plugin.state_dict_config = plugin.optim_state_dict_config = None  # those of shards
-        plugin.set_state_dict_type("FULL_STATE_DICT")
+        if plugin.fsdp_version != 2:
+            raise RunError(
+                f"FSDP {plugin.fsdp_version} cannot train here; set fsdp_version: 2 in "
+                "accelerate's settings, as recipes/accelerate/fsdp8.yaml has it"
+            )
+        plugin.mixed_precision_policy = None
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int]:
-        samples = train_dataset or self.train_dataset
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """A loader of the share that the process has in each batch.
+
+        Not the Trainer's own: it shares no batch of a size that is not a multiple of the number of
+        processes, and several that resume in a later epoch read the first one's order.
+        """
+        samples, args = self.train_dataset, self.args
         assert isinstance(samples, SampleSet)
-        return ShardShuffle(samples, self.recipe.seed)
+        batches = SharedBatches(
+            ShardShuffle(samples, self.recipe.seed),
+            self.recipe.batch_samples,
+            rank=args.process_index,
+            num_ranks=args.world_size,
+        )
+        loader = DataLoader(
+            samples,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+        )
+        prepared: DataLoader[Any] = prepare_data_loader(
+            loader,
+            self.accelerator.device,
+            num_processes=1,  # shared already
+            process_index=0,
+            put_on_device=True,
+            non_blocking=self.accelerator.non_blocking,
+        )
+        return prepared
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The recipe's optimiser."""
@@ -289,6 +338,51 @@ class AlignmentTrainer(Trainer):
         else:
             self.state.num_input_tokens_seen += inputs["ids"].numel()
 
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the weights, which processes may share among them, into one file."""
+        weights = self._student.state_dict().items()
+        self._save(output_dir, {name: complete(weight).cpu() for name, weight in weights})
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        state = complete_state(self._optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir, OPTIMIZER_NAME))
+            torch.save(self._scheduler.state_dict(), Path(output_dir, SCHEDULER_NAME))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None:
+            return
+        for name, load in (
+            (OPTIMIZER_NAME, partial(load_state, self._optimizer)),
+            (SCHEDULER_NAME, self._scheduler.load_state_dict),
+        ):
+            try:
+                load(torch.load(Path(checkpoint, name), map_location="cpu", weights_only=True))
+            except FileNotFoundError:
+                raise RunError(
+                    f"{checkpoint}: has no {name}, so that training cannot go on from it; remove "
+                    "the folder, and the run goes on from the checkpoint before"
+                ) from None
+
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: nn.Module | None = None
+    ) -> None:
+        load_weights(
+            model or self._student, load_file(Path(resume_from_checkpoint, SAFE_WEIGHTS_NAME))
+        )
+
+    @property
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """The optimiser, which is there once training has begun."""
+        assert self.optimizer is not None
+        return self.optimizer
+
+    @property
+    def _scheduler(self) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule of the learning rate, which is there once training has begun."""
+        assert self.lr_scheduler is not None
+        return self.lr_scheduler
+
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._refuse_broken_loss()
         folder = self._folder / f"checkpoint-{self.state.global_step}"
@@ -296,6 +390,7 @@ class AlignmentTrainer(Trainer):
             self._folder.mkdir(parents=True, exist_ok=True)
             mark_of(folder).touch()
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # others write a file of theirs into it
         if self.args.should_save:
             mark_complete(folder, elapsed_s=self.progress.elapsed_s)
 
