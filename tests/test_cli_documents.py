@@ -11,7 +11,6 @@ import pytest
 from fpdf import FPDF
 
 from dewey_embed import Document, Index
-
 from tests.commands import Dewey, dewey, done
 
 LEASE = """# Lease of the mill
@@ -346,3 +345,17 @@ def test_an_index_without_documents_says_so(tmp_path):
     done("index", "a.txt", "--index", "i", cwd=tmp_path)
     done("remove", "i", "a.txt", cwd=tmp_path)
     assert "holds no documents yet" in dewey("search", "i", "rent", cwd=tmp_path).stderr
+
+
+def test_what_an_edit_left_as_it_was_is_counted(tmp_path):
+    log, index = tmp_path / "log.txt", tmp_path / "i"
+    lines = [f"On day {day} the mill ground {day * 7 % 31} sacks of rye." for day in range(40)]
+    log.write_text("\n".join(lines))
+    done("index", log, "--index", index, "--window", "128")
+    log.write_text("\n".join([*lines, "On the last day it stood still."]))
+    told = done("index", log, "--index", index)
+    [percent] = re.findall(r"1 changed, (\d+)% of its tokens kept, 0 removed", told)
+    assert int(percent) > 60
+    log.write_text("\n".join([*lines, "On the last day it fell down."]))
+    counts = json.loads(done("index", log, "--index", index, "--json"))
+    assert 0 < counts["num_kept_tokens"] < counts["num_changed_tokens"]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from dewey_embed.types import (
     Rows,
     Span,
     Tokens,
+    WindowCuts,
 )
 
 TITLE_TOKENS = 64
@@ -287,18 +288,24 @@ def chunk_texts(
     options: EncodeOptions,
     ranges: Sequence[CharSpans | None],
     landmarks: Sequence[Sequence[Landmark]],
+    window_cuts: WindowCuts = "even",
 ) -> list[ChunkedText]:
     """The texts with their spans: one for each of their ranges, or else the splitter's.
 
     Raises:
-        ConfigError: the splitter is unknown.
+        ConfigError: the splitter is unknown, or the way to cut windows.
         SpanError: a range of characters lies outside its text, or what is left of it.
 
     """
+    if window_cuts not in get_args(WindowCuts):
+        raise ConfigError(
+            f"window_cuts {window_cuts!r} is unknown; accepted: {', '.join(get_args(WindowCuts))}"
+        )
     chunked = []
     for position, fitted in enumerate(texts):
         with _naming_text(position):
-            chunked.append(_chunk(fitted, options, ranges[position], landmarks[position]))
+            one = _chunk(fitted, options, ranges[position], landmarks[position], window_cuts)
+            chunked.append(one)
     return chunked
 
 
@@ -307,8 +314,11 @@ def _chunk(
     options: EncodeOptions,
     ranges: CharSpans | None,
     landmarks: Sequence[Landmark],
+    window_cuts: WindowCuts,
 ) -> ChunkedText:
     text, tokens = fitted.text, fitted.tokens
+    # Not the longest span there is: one sentence that grows would move all windows.
+    longest = max(options.chunk_tokens) if window_cuts == "content" else None
     if ranges is not None:
         levels = [spans_from_characters(tokens, ranges, num_chars=len(text))]
     else:
@@ -324,7 +334,7 @@ def _chunk(
             for size, overlap in zip(options.chunk_tokens, options.chunk_overlap, strict=True)
         ]
     spans = [span for level in levels for span in level]
-    request = Request(tokens, *_bounds(spans), fitted.room)
+    request = Request(tokens, *_bounds(spans), fitted.room, longest)
     counts = [len(level) for level in levels]
     granularity = np.repeat(np.arange(len(levels), dtype=np.int32), counts)
     return ChunkedText(fitted, spans, granularity, request)

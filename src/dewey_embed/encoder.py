@@ -51,6 +51,7 @@ from dewey_embed.types import (
     Rows,
     SimilarityMode,
     Splitter,
+    WindowCuts,
 )
 
 
@@ -63,6 +64,7 @@ class ReadingOptions(TypedDict, total=False):
     spans: CharSpans | Sequence[CharSpans] | None
     overflow: Overflow
     window: int | None
+    window_cuts: WindowCuts
     titles: str | Iterable[str] | None
     prompt_name: str | None
     prompt: str | None
@@ -190,6 +192,7 @@ class Dewey:
         spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
         window: int | None = None,
+        window_cuts: WindowCuts = "even",
         titles: str | Iterable[str] | None = None,
         prompt_name: str | None = "document",
         prompt: str | None = None,
@@ -214,6 +217,8 @@ class Dewey:
         - `window`: the most tokens read at once; a longer text is read in overlapping windows,
           faster and with less context, though it would fit, and `overflow` of the result is still
           None. The default is the model's maximum.
+        - `window_cuts`: where windows begin: at `"even"` distances, or where the text's `"content"`
+          says, so that most are the same after an edit; `Index` encodes only those that are not.
         - `titles`: what is read above each text, and above each of its windows: chunks then know
           whose they are. It is no part of what they pool, and of the document's vector only where
           the model's prompt is. Of a title at most 64 tokens are read, and at most a quarter of a
@@ -245,14 +250,12 @@ class Dewey:
         """
         prepared = self._prepared(
             texts, chunk_tokens=chunk_tokens, chunk_overlap=chunk_overlap, splitter=splitter,
-            spans=spans, overflow=overflow, window=window, titles=titles,
+            spans=spans, overflow=overflow, window=window, window_cuts=window_cuts, titles=titles,
             prompt_name=prompt_name, prompt=prompt, precision=precision,
         )  # fmt: skip
-        embedded = self._embed(
-            prepared.requests, prepared.skip,
-            batch_tokens=batch_tokens, progress=progress, keep_states=keep_states,
-        )  # fmt: skip
-        documents = prepared.documents(embedded)
+        documents = self.encode_prepared(
+            prepared, batch_tokens=batch_tokens, keep_states=keep_states, progress=progress
+        )
         return documents[0] if isinstance(texts, str | Document) else documents
 
     def prepare(
@@ -274,6 +277,31 @@ class Dewey:
         """
         return self._prepared(texts, **options)
 
+    def encode_prepared(
+        self,
+        texts: PreparedTexts,
+        *,
+        batch_tokens: int | None = None,
+        keep_states: bool = False,
+        progress: bool | Advance = False,
+    ) -> list[DocumentVectors]:
+        """What `encode_document` gives for the texts, by the forward passes that are left to do.
+
+        >>> model = Dewey.load()
+        >>> model.encode_prepared(model.prepare(["The tenant pays the rent."]))
+        [DocumentVectors(1 chunk, width 384, 6 tokens, overflow=None)]
+
+        Raises:
+            InputError: a text's vectors are not finite.
+            ConfigError: an option has an impossible value.
+
+        """
+        embedded = self._embed(
+            texts.requests, texts.skip,
+            batch_tokens=batch_tokens, progress=progress, keep_states=keep_states,
+        )  # fmt: skip
+        return texts.documents(embedded)
+
     def _prepared(
         self,
         texts: str | Document | Iterable[str | Document],
@@ -284,6 +312,7 @@ class Dewey:
         spans: CharSpans | Sequence[CharSpans] | None = None,
         overflow: Overflow = "windows",
         window: int | None = None,
+        window_cuts: WindowCuts = "even",
         titles: str | Iterable[str] | None = None,
         prompt_name: str | None = "document",
         prompt: str | None = None,
@@ -302,7 +331,7 @@ class Dewey:
             prompt=prompt, overflow=overflow, window=window,
             titles=titles_of(titles, len(many), single=single), depth=2,
         )  # fmt: skip
-        chunked = chunk_texts(fitted, options, ranges, landmarks)
+        chunked = chunk_texts(fitted, options, ranges, landmarks, window_cuts)
         return PreparedTexts(
             [each.request for each in chunked],
             self._skip(prompt),
@@ -584,7 +613,7 @@ class Dewey:
             raise ConfigError(f"batch_tokens is {batch_tokens!r}, need a whole number from 1 on")
         if not requests:
             return []
-        total = sum(int(np.diff(request.windows).sum()) for request in requests)
+        total = sum(request.num_read for request in requests)
         with progress_bar("encoding", total, "tokens", show=progress is True) as bar:
             embedded = self._run(
                 requests, skip,
@@ -630,6 +659,7 @@ class Dewey:
                 overflow=each.fitted.overflow,
                 granularity=each.granularity,
                 norms=self._kept_norms(vectors),
+                windows=vectors.windows,
                 vectors=None
                 if vectors.vectors is None
                 else self._stored(vectors.vectors, precision),

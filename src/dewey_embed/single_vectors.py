@@ -29,11 +29,13 @@ class SingleVectorKind:
     `combine` makes it of unit CLS vectors and unit means, both (B, D). A saved folder names the
     pooling `mode` of Sentence Transformers, which gives the same vectors where the model's
     `pooled_over` is among `same_over`; elsewhere `difference` says how its vectors differ.
+    `reads_cls` says that CLS counts where there is a mean, too.
     `several` makes a document's several vectors (V, D) of those of its stretches (P, D), in order,
     and of its one (D,); all are unit.
     """
 
     combine: Callable[[Tensor, Tensor], Tensor]
+    reads_cls: bool
     mode: str
     same_over: tuple[PooledOver, ...]
     difference: str
@@ -53,12 +55,14 @@ def _unit_sum(cls: Tensor, mean: Tensor) -> Tensor:
 SINGLE_VECTORS = {
     "cls": SingleVectorKind(
         combine=lambda cls, mean: cls,
+        reads_cls=True,
         mode="cls",
         same_over=("text", "all", "after_prompt"),
         difference="",
     ),
     "mean": SingleVectorKind(
         combine=lambda cls, mean: mean,
+        reads_cls=False,
         mode="mean",
         same_over=("all", "after_prompt"),
         difference=(
@@ -68,6 +72,7 @@ SINGLE_VECTORS = {
     ),
     "cls_add_mean": SingleVectorKind(
         combine=_unit_sum,
+        reads_cls=True,
         mode="mean",
         same_over=(),
         difference=(
@@ -77,6 +82,7 @@ SINGLE_VECTORS = {
     ),
     "topics": SingleVectorKind(
         combine=lambda cls, mean: mean,
+        reads_cls=False,
         mode="mean",
         same_over=(),
         difference=(

@@ -23,6 +23,7 @@ from dewey_embed.printable import counted, short_repr
 SearchMode = Literal["multi", "single", "hybrid"]
 SimilarityMode = Literal["multi", "single"]
 Overflow = Literal["windows", "truncate", "error"]
+WindowCuts = Literal["even", "content"]
 Precision = Literal["float32", "float16", "int8", "binary"]
 PooledOver = Literal["text", "all", "after_prompt"]
 """Tokens that the document's vector is pooled from: its text's own (ours), all that the model
@@ -207,6 +208,22 @@ class Tokens:
         return len(self.ids)
 
 
+class WindowStates(NamedTuple):
+    """What each window of a text gave to the document's vector: a changed text may take it over.
+
+    | field    | shape    | dtype   | meaning                                                   |
+    |----------|----------|---------|-----------------------------------------------------------|
+    | `bounds` | (W, 2)   | int64   | ranges of the text's tokens                               |
+    | `keys`   | W        | bytes   | 16; equal for windows that are read, and counted, alike   |
+    | `states` | (W, S·H) | float32 | the sum of hidden states; CLS, and the sum over special   |
+    |          |          |         | tokens and prompt, where the document's vector needs them |
+    """
+
+    bounds: Rows
+    keys: list[bytes]
+    states: Floats
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DocumentVectors:
     """A document's vectors from one forward pass: one for the document, one for every span.
@@ -221,7 +238,8 @@ class DocumentVectors:
 
     The text has `num_tokens` tokens, of which the model read `used_tokens`. `overflow` says how a
     text longer than the model takes was read: in overlapping `"windows"`, or without its end
-    (`"truncate"`); it is `None` for a text that fitted.
+    (`"truncate"`); it is `None` for a text that fitted. `windows` are there for a text of several
+    with `window_cuts="content"`.
 
     The vector of several chunks together is, in a model whose head is one linear layer without
     bias, the sum of `norms * num_tokens * chunks` over them, scaled to unit length.
@@ -241,6 +259,7 @@ class DocumentVectors:
     granularity: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     norms: Floats = field(default_factory=lambda: np.empty(0, np.float32))
     vectors: NDArray[Any] | None = None
+    windows: WindowStates | None = None
     states: Callable[[CharSpans], Floats] | None = None
     """Makes vectors of ranges of characters from the states of the text's tokens."""
 

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
-from dewey_embed.model.windows import assign_pieces, plan_windows
+from dewey_embed.model.windows import assign_pieces, owned_ranges, place_windows, plan_windows
+
+INDEXED = {"size": 2040, "overlap": 256}
+"""Windows as an index has them."""
 
 
 def states(num_tokens, width=8, dtype=torch.float32, offset=0.0):
@@ -64,6 +67,71 @@ def test_windows_cover_a_text_and_are_full(num_tokens, size, share):
         assert end - start == min(size, num_tokens)
     assert seen.all()
     assert (np.diff(windows[:, 0]) > 0).all()
+
+
+@given(
+    num_tokens=st.integers(0, 500),
+    size=st.integers(2, 60),
+    share=st.floats(0, 0.5),
+    num_ids=st.sampled_from([1, 2, 1000]),
+)
+@settings(max_examples=200, deadline=None)
+def test_windows_placed_by_content_cover_a_text(num_tokens, size, share, num_ids):
+    overlap = int(size * share)
+    ids = np.random.default_rng(num_tokens).integers(0, num_ids, num_tokens)
+    windows = place_windows(ids, size=size, overlap=overlap)
+    assert windows[0, 0] == 0
+    assert windows[-1, 1] == num_tokens
+    assert (np.diff(windows) <= size).all()
+    assert (np.diff(windows, axis=0) > 0).all()
+    shared = windows[:-1, 1] - windows[1:, 0]
+    assert (shared >= min(overlap, (size - 1) // 3)).all()
+    owned = owned_ranges(windows)
+    assert (owned[0, 0], owned[-1, 1]) == (0, num_tokens)
+    assert np.array_equal(owned[1:, 0], owned[:-1, 1])
+
+
+def windows_and_ids(ids):
+    return [(int(end), ids[start:end].tobytes()) for start, end in place_windows(ids, **INDEXED)]
+
+
+@given(seed=st.integers(0, 2**32), num_ids=st.sampled_from([3, 30_000]))
+@settings(max_examples=25, deadline=None)
+def test_windows_far_before_an_edit_stay(seed, num_ids):
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, num_ids, 20_000)
+    at = int(rng.integers(0, 20_000))
+    edited = np.concatenate((ids[:at], rng.integers(0, num_ids, 300), ids[at + 100 :]))
+    old, new = windows_and_ids(ids), windows_and_ids(edited)
+    # What decides on the end of a window is at most a window's size behind its own.
+    before = [window for window in old if window[0] + INDEXED["size"] <= at]
+    assert new[: len(before)] == before
+
+
+def test_one_paragraph_moves_few_windows():
+    shares = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        ids = rng.integers(0, 30_000, 25_000)
+        at = int(rng.integers(0, 24_900))
+        edited = np.concatenate((ids[:at], rng.integers(0, 30_000, 150), ids[at + 100 :]))
+        old = {key for _, key in windows_and_ids(ids)}
+        new = [key for _, key in windows_and_ids(edited)]
+        sizes = np.array(list(map(len, new)))
+        shares.append(sizes[[key not in old for key in new]].sum() / sizes.sum())
+    assert np.median(shares) < 0.1
+    assert np.mean(shares) < 0.12
+    assert max(shares) < 0.6
+
+
+def test_windows_by_content_read_no_more_than_even_ones():
+    read = {"even": 0, "content": 0}
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        ids = rng.integers(0, 30_000, int(2_041 * 20 ** rng.random()))
+        read["even"] += np.diff(plan_windows(len(ids), **INDEXED)).sum()
+        read["content"] += np.diff(place_windows(ids, **INDEXED)).sum()
+    assert read["content"] < 1.02 * read["even"]
 
 
 @given(num_tokens=st.integers(1, 300), size=st.integers(4, 60), data=st.data())

@@ -123,7 +123,7 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
         console.echo(
             f"{opened.path}: {counted(num_documents, 'document')}, "
             f"{counted(num_chunks, 'chunk')} ({report.num_added:,} added, "
-            f"{report.num_changed:,} changed, {report.num_removed:,} removed, "
+            f"{report.num_changed:,} changed{_kept(report)}, {report.num_removed:,} removed, "
             f"{report.num_unchanged:,} unchanged)"
         )
         if report.num_windows or report.num_truncated:
@@ -136,6 +136,14 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
             f"{counted(report.num_missing, 'document')} of files that are gone; "
             "dewey index --prune removes them"
         )
+
+
+def _kept(report: IndexReport) -> str:
+    """How much of changed documents was not encoded again, if anything."""
+    if not report.num_kept_tokens:
+        return ""
+    percent = 100 * report.num_kept_tokens // report.num_changed_tokens
+    return f", {percent}% of {'its' if report.num_changed == 1 else 'their'} tokens kept"
 
 
 def remove(

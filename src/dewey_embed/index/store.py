@@ -26,7 +26,7 @@ from dewey_embed.errors import DeweyError, IndexStoreError
 from dewey_embed.files import drafts_of, locked, remove_drafts
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.settings import FILE_NAME, REMEDY, IndexSettings
-from dewey_embed.index.tables import chunks_schema, documents_schema, text_crc
+from dewey_embed.index.tables import chunks_schema, documents_schema, text_crc, windows_field
 from dewey_embed.index.writer import Writer, writing
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ class Store:
                 # `chunks` first: where there is a `documents` there are chunks.
                 chunks = self._table("chunks", chunks_schema(width))
                 documents = self._table("documents", documents_schema(width))
+                if windows_field().name not in documents.schema.names:
+                    documents.add_columns(windows_field())
                 self._refuse_older((documents.version, chunks.version), written)
                 if IndexSettings.read(self.folder) is not None:
                     self._heal_settings()

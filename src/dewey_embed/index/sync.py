@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,11 +15,14 @@ import numpy as np
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.index.changes import Changes, Group, Refreshed, is_gone, is_within, left_places
+from dewey_embed.index.earlier import Earlier
 from dewey_embed.index.file_cache import FileCache
+from dewey_embed.index.kept import Kept, kept_of
 from dewey_embed.index.passages import passage_numbers
 from dewey_embed.index.settings import PASSAGE_SPLITTER, WINDOW, IndexSettings
 from dewey_embed.index.tables import Place, Record, storable, title_above, title_text
 from dewey_embed.index.writer import Writer
+from dewey_embed.model.inference import num_states, window_keys
 from dewey_embed.progress import Advance, Progress
 from dewey_embed.text.reader import EXTENSIONS, STDIN
 from dewey_embed.text.sentences import SECTIONS
@@ -29,11 +33,15 @@ if TYPE_CHECKING:
 
 
 class Encoded(NamedTuple):
-    """A document's vectors, the passage (C,) of each of its chunks, and its title's vector (D,)."""
+    """A document's vectors, the passage (C,) of each of its chunks, and its title's vector (D,).
+
+    The vectors of `num_kept` of its tokens were not made again.
+    """
 
     vectors: DocumentVectors
     passages: Rows
     title: Floats | None
+    num_kept: int
 
 
 LONGEST_SENTENCE = 256
@@ -56,28 +64,47 @@ class IndexEncoder:
         self._load_model, self._options, self._window = load_model, options, settings.window
         self.reads_titles = settings.reads_titles
 
-    def encode(self, documents: Sequence[Document], progress: Advance) -> list[Encoded]:
+    def encode(
+        self,
+        documents: Sequence[Document],
+        earlier_of: Callable[[int], Mapping[str, Earlier]],
+        progress: Advance,
+    ) -> list[Encoded]:
         """The documents' vectors, their passages, and their titles' vectors.
 
         Where passages are whole sentences, each sentence has a vector; else each passage has one.
+        Windows that a document had in its earlier version are not read; `earlier_of` gives these by
+        document id, for the number of states that the model keeps of a window.
         """
+        model = self._load_model()
         sizes, overlaps = self._options.chunk_tokens, self._options.chunk_overlap
         by_sentence = self._options.splitter == PASSAGE_SPLITTER and overlaps == (0,)
-        vectors = self._load_model().encode_document(
+        prepared = model.prepare(
             documents,
             chunk_tokens=LONGEST_SENTENCE if by_sentence else sizes,
             chunk_overlap=0 if by_sentence else overlaps,
             splitter="sentence" if by_sentence else self._options.splitter,
             overflow=self._options.overflow,
             window=self._window,
+            window_cuts="content",
             titles=list(map(title_above, documents)) if self.reads_titles else None,
-            progress=progress,
         )
+        earlier = earlier_of(num_states(model.config))
+        requests, kept = list(prepared.requests), dict[int, Kept]()
+        for row, document in enumerate(documents):
+            if document.id in earlier:
+                keys = window_keys(model.config, requests[row], prepared.skip)
+                kept[row] = kept_of(requests[row], keys, earlier[document.id])
+                requests[row] = kept[row].request
+        vectors = model.encode_prepared(replace(prepared, requests=requests), progress=progress)
+        for row, own in kept.items():
+            vectors[row] = own.completed(vectors[row])
         passages = [
             passages_of(document, each, sizes[0]) if by_sentence else np.arange(len(each.spans))
             for document, each in zip(documents, vectors, strict=True)
         ]
-        return list(map(Encoded, vectors, passages, self.encode_titles(documents)))
+        num_kept = [kept[row].num_tokens if row in kept else 0 for row in range(len(documents))]
+        return list(map(Encoded, vectors, passages, self.encode_titles(documents), num_kept))
 
     def encode_titles(self, documents: Sequence[Document]) -> list[Floats | None]:
         """Vectors (D,) of titles; `None` for a document without one."""
@@ -108,8 +135,9 @@ class IndexReport:
     than the model takes: read in overlapping windows, or without their end. `unreadable` could
     not be read; `skipped` was not meant to be: files of unknown kinds in a folder, empty ones.
     `num_missing` are in the index though their file is gone. `unread` counts by file and kind
-    what was left out of files that were read, and what of them is a guess. `added`, `changed` and
-    `removed` are the ids.
+    what was left out of files that were read, and what of them is a guess. Of changed documents'
+    `num_changed_tokens`, `num_kept_tokens` were not encoded again. `added`, `changed` and `removed`
+    are the ids.
 
     >>> from tempfile import TemporaryDirectory
     >>> from dewey_embed import Index
@@ -129,6 +157,8 @@ class IndexReport:
     skipped: list[Unreadable] = field(default_factory=list)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
     num_missing: int = 0
+    num_changed_tokens: int = 0
+    num_kept_tokens: int = 0
     added: list[str] = field(default_factory=list, repr=False)
     changed: list[str] = field(default_factory=list, repr=False)
     removed: list[str] = field(default_factory=list, repr=False)
@@ -199,23 +229,9 @@ def update(
     cache.begin(writer.held)
     faults: list[Unreadable] = []
     unread: dict[str, dict[str, int]] = {}
-    overflows: Counter[str | None] = Counter()
+    counts: Counter[str | None] = Counter()
     for group in changes.groups(_documents(items, faults, unread, meter, cache), group_chars):
-        encoded = encoder.encode([each.document for each in group], meter.encoding(group))
-        writer.write(
-            [
-                Record(
-                    document=each.document,
-                    hash=each.hash,
-                    vectors=vectors,
-                    passages=passages,
-                    title_vector=title,
-                    places=each.places,
-                )
-                for each, (vectors, passages, title) in zip(group, encoded, strict=True)
-            ]
-        )
-        overflows.update(each.vectors.overflow for each in encoded)
+        counts += _encode_group(writer, encoder, group, meter)
         meter.committed()
     meter.committed()
     unreadable = [fault for fault in faults if not fault.skipped]
@@ -232,8 +248,10 @@ def update(
         num_changed=len(changes.changed),
         num_removed=len(gone),
         num_unchanged=changes.num_unchanged,
-        num_windows=overflows["windows"],
-        num_truncated=overflows["truncate"],
+        num_windows=counts["windows"],
+        num_truncated=counts["truncate"],
+        num_changed_tokens=counts["changed tokens"],
+        num_kept_tokens=counts["kept tokens"],
         unreadable=unreadable,
         skipped=[fault for fault in faults if fault.skipped],
         unread=unread,
@@ -242,6 +260,34 @@ def update(
         changed=changes.changed,
         removed=gone,
     )
+
+
+def _encode_group(
+    writer: Writer, encoder: IndexEncoder, group: Group, meter: Meter
+) -> Counter[str | None]:
+    """Encode and write a group; return numbers of documents by overflow, and of tokens."""
+    documents = [each.document for each in group]
+    is_held = [each.id in writer.held for each in documents]
+    earlier_of = partial(writer.earlier, {each.id for each in documents})
+    encoded = encoder.encode(documents, earlier_of, meter.encoding(group))
+    writer.write(
+        [
+            Record(
+                document=each.document,
+                hash=each.hash,
+                vectors=vectors,
+                passages=passages,
+                title_vector=title,
+                places=each.places,
+            )
+            for each, (vectors, passages, title, _) in zip(group, encoded, strict=True)
+        ]
+    )
+    counts: Counter[str | None] = Counter(each.vectors.overflow for each in encoded)
+    for each in itertools.compress(encoded, is_held):
+        counts["changed tokens"] += each.vectors.used_tokens
+        counts["kept tokens"] += each.num_kept
+    return counts
 
 
 def _refresh(writer: Writer, refreshed: Sequence[Refreshed], encoder: IndexEncoder) -> None:

@@ -18,13 +18,16 @@ from numpy.typing import NDArray
 from dewey_embed.index.words import count_words
 from dewey_embed.quantization import to_precision
 from dewey_embed.titles import describes, title_line
-from dewey_embed.types import Document, DocumentVectors, MetadataValue
+from dewey_embed.types import Document, DocumentVectors, MetadataValue, WindowStates
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCAN_ROWS = 8192
 """Rows of a table that are read at a time."""
+
+POSITIONS = ("char_start", "char_end", "token_start", "token_end")
+"""Columns of `chunks` that say where a chunk is in its text."""
 
 NOT_COMPARED = "metadata numbers that are not finite or past 64 bits"
 
@@ -207,15 +210,23 @@ def documents_schema(width: int) -> pa.Schema:
             pa.field("title_vector", pa.list_(pa.float32(), width), nullable=False),
             pa.field("vector_sum", pa.int64(), nullable=False),
             pa.field("vector", pa.list_(pa.float32(), width), nullable=False),
+            windows_field(),
         ]
     )
+
+
+def windows_field() -> pa.Field:
+    """The column of `documents` that indexes of earlier versions do not have."""
+    import pyarrow as pa
+
+    return pa.field("windows", pa.large_binary())
 
 
 def chunks_schema(width: int) -> pa.Schema:
     """Columns of `chunks`; `width` is D."""
     import pyarrow as pa
 
-    positions = ("ordinal", "passage", "char_start", "char_end", "token_start", "token_end")
+    positions = ("ordinal", "passage", *POSITIONS)
     return pa.schema(
         [
             pa.field("document_id", pa.string(), nullable=False),
@@ -249,6 +260,7 @@ def documents_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     columns["num_passages"] = [
         int(record.passages[-1]) + 1 if len(record.passages) else 0 for record in records
     ]
+    columns["windows"] = [packed_windows(item.windows) for item in vectors]
     columns["landmarks"] = [json.dumps(document.landmarks) for document in documents]
     columns |= word_columns([searched_text(document) for document in documents])
     columns |= vector_columns(
@@ -331,10 +343,42 @@ def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
         "vector": vector_column(joined, schema),
         **word_columns(texts),
     }
-    for column, name in enumerate(("char_start", "char_end", "token_start", "token_end")):
+    for column, name in enumerate(POSITIONS):
         columns[name] = spans[:, column]
     columns["sum"] = row_sums(joined, columns["ordinal"], passages, spans, weights)
     return pa.table({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def packed_windows(windows: WindowStates | None) -> bytes | None:
+    """The windows as the table of documents keeps them; `None` where there is one alone."""
+    if windows is None:
+        return None
+    num_states = windows.states.shape[1]
+    rows = np.zeros(len(windows.keys), _row_type(num_states))
+    rows["bounds"], rows["states"] = windows.bounds, windows.states
+    rows["key"] = np.frombuffer(b"".join(windows.keys), "V16")
+    data: bytes = num_states.to_bytes(4, "little") + rows.tobytes()
+    return zlib.crc32(data).to_bytes(4, "little") + data
+
+
+def unpacked_windows(data: bytes | None, num_states: int) -> WindowStates | None:
+    """The windows that were packed; `None` where none were.
+
+    Neither are those that are damaged, or of other states: they only save time.
+    """
+    if (
+        not data
+        or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little")
+        or num_states != int.from_bytes(data[4:8], "little")
+    ):
+        return None
+    rows = np.frombuffer(data, _row_type(num_states), offset=8)
+    keys = [key.tobytes() for key in rows["key"]]
+    return WindowStates(rows["bounds"].astype(np.int64), keys, rows["states"].astype(np.float32))
+
+
+def _row_type(num_states: int) -> np.dtype[np.void]:
+    return np.dtype([("bounds", "<i8", 2), ("key", "V16"), ("states", "<f4", num_states)])
 
 
 def _repeated(values: Sequence[str], counts: Sequence[int]) -> list[str]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dewey_embed.errors import DeweyError, IndexStoreError
 from dewey_embed.index.changes import Held, Refreshed
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
+from dewey_embed.index.earlier import CHUNK_COLUMNS, Earlier, earlier_of
 from dewey_embed.index.tables import (
     SCAN_ROWS,
     Details,
@@ -29,6 +30,7 @@ from dewey_embed.index.tables import (
     detail_columns,
     documents_table,
     searched_text,
+    unpacked_windows,
     vector_columns,
     word_columns,
 )
@@ -73,6 +75,32 @@ class Writer:
                 details = Details(title=title, source=source, metadata=metadata, places=found)
                 self.held[name] = Held(digest, details)
         self._sweep()
+
+    def earlier(self, ids: Collection[str], num_states: int) -> dict[str, Earlier]:
+        """The earlier versions of documents that were read in several windows, by document id."""
+        names = {self.held[name].hash: name for name in ids if name in self.held}
+        if not names:
+            return {}
+        table = self._documents.search().where(f"hash IN ({_listed(list(names))})")
+        found = table.select(["hash", "windows"]).limit(len(names)).to_arrow().to_pylist()
+        windows = {
+            row["hash"]: states
+            for row in found
+            if (states := unpacked_windows(row["windows"], num_states))
+        }
+        if not windows:
+            return {}
+        rows = self._chunks.search().where(f"document_hash IN ({_listed(list(windows))})")
+        batches = list(rows.select(list(CHUNK_COLUMNS)).to_batches(SCAN_ROWS))
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        chunks = pa.Table.from_batches(batches)
+        own = {
+            digest: earlier_of(states, chunks.filter(pc.equal(chunks["document_hash"], digest)))
+            for digest, states in windows.items()
+        }
+        return {names[digest]: earlier for digest, earlier in own.items() if earlier}
 
     def write(self, records: Sequence[Record]) -> None:
         """Put all of these documents into the index, in place of older versions.

@@ -9,9 +9,11 @@ stretches'), T tokens, W windows, V several vectors of a text, H hidden width, D
 
 from __future__ import annotations
 
+import hashlib
+import struct
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -27,10 +29,10 @@ from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.engine import prepare
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
-from dewey_embed.model.windows import assign_pieces, plan_windows
+from dewey_embed.model.windows import assign_pieces, owned_ranges, place_windows, plan_windows
 from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVectorKind
 from dewey_embed.topics import stretches_of
-from dewey_embed.types import Floats, Rows, Tokens
+from dewey_embed.types import Floats, Rows, Tokens, WindowStates
 
 HEAD_SLICE_ROWS = 16_384
 
@@ -39,13 +41,17 @@ HEAD_SLICE_ROWS = 16_384
 class Request:
     """One text to embed: its tokens, and its spans as token ranges [starts, ends) (C,).
 
-    The model reads at most `room` of its tokens at once.
+    The model reads at most `room` of its tokens at once. With `longest`, the most tokens of a span,
+    windows are placed by the text's content. `known` are the states (S·H,) of windows by number
+    that are not read again, as `WindowStates` has them; spans within them get no vectors.
     """
 
     tokens: Tokens
     starts: Rows
     ends: Rows
     room: int
+    longest: int | None = None
+    known: Mapping[int, Floats] = field(default_factory=dict)
 
     @cached_property
     def windows(self) -> Rows:
@@ -54,9 +60,23 @@ class Request:
         They share an eighth of their length, or more where the longest span then fits into one of
         them; never more than half.
         """
+        if self.longest is not None:
+            overlap = min(self.room // 2, max(self.room // 8, self.longest))
+            return place_windows(self.tokens.ids, size=self.room, overlap=overlap)
         longest = int((self.ends - self.starts).max(initial=0))
         overlap = min(self.room // 2, max(self.room // 8, longest))
         return plan_windows(len(self.tokens), size=self.room, overlap=overlap)
+
+    @property
+    def num_read(self) -> int:
+        """Tokens of the text that the model reads, those in two windows twice."""
+        sizes = np.diff(self.windows)[:, 0]
+        return int(sizes.sum()) - sum(int(sizes[window]) for window in self.known)
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether the states of windows are kept: where an edit would leave some as they are."""
+        return self.longest is not None and len(self.windows) > 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +106,15 @@ class Embedded:
     """A text's unit vectors: `vector` (D,), `chunks` (C, D), float32; states if they were kept.
 
     `norms` (C,) are the lengths of the chunks' vectors before they were scaled to unit length.
-    `vectors` (V, D) are those of a kind of single vector that has several.
+    `vectors` (V, D) are those of a kind of single vector that has several. `windows` are there
+    where the request keeps them.
     """
 
     vector: Floats
     chunks: Floats
     norms: Floats
     vectors: Floats | None
+    windows: WindowStates | None
     states: KeptStates | None
 
 
@@ -175,13 +197,14 @@ def _smaller(
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """One window of one text, as the model reads it: special tokens, prompt, tokens, SEP.
+    """Window `number` of one text, as the model reads it: special tokens, prompt, tokens, SEP.
 
     Of its ids [first, end) are the text's own, and `cls` stands for the document. The states of
     its ids [starts, ends) are added to the sums in `rows`.
     """
 
     text: int
+    number: int
     ids: Rows
     first: int
     end: int
@@ -204,11 +227,10 @@ def _sequences(
     """A text's windows; `row` is that of the complete text, those of its `ranges` come after it.
 
     Where the document's vector is pooled from special tokens and prompt, too, their sums have the
-    row `row_around`. Elsewhere a text without tokens gets no prompt.
+    row `row_around`.
     """
-    tokens, (before, after) = request.tokens, config.special_ids
-    prompt = tokens.prompt_ids if len(tokens) or row_around is not None else ()
-    head, tail = (np.array(ids, np.int64) for ids in ((*before, *prompt), after))
+    tokens = request.tokens
+    head, tail = _around(config, tokens)
     first = len(head)
     skipped = min(max(skip - first, 0), len(tokens))
     pieces = assign_pieces(
@@ -227,7 +249,36 @@ def _sequences(
             starts = np.concatenate((starts, [min(skip, first), min(max(skip, end), len(ids))]))
             ends = np.concatenate((ends, [first, len(ids)]))
         cls = skip if skip < len(ids) else 0
-        yield _Sequence(text, ids, first, end, cls, rows, starts, ends)
+        yield _Sequence(text, window, ids, first, end, cls, rows, starts, ends)
+
+
+def window_keys(config: DeweyConfig, request: Request, skip: int) -> list[bytes]:
+    """For each window 16 bytes of a hash of all that its states depend on, beside the model."""
+    head, tail = _around(config, request.tokens)
+    keys = []
+    for (low, high), (start, end) in zip(
+        request.windows, owned_ranges(request.windows), strict=True
+    ):
+        places = struct.pack("<4q", len(head), skip, start - low, end - low)
+        ids = np.concatenate((head, request.tokens.ids[low:high], tail)).astype("<i8")
+        keys.append(hashlib.blake2b(places + ids.tobytes(), digest_size=16).digest())
+    return keys
+
+
+def num_states(config: DeweyConfig) -> int:
+    """S·H, the numbers that `WindowStates` has of one window."""
+    kind, around = SINGLE_VECTORS[config.single_vector], config.pooled_over != "text"
+    return (1 + kind.reads_cls + around) * config.backbone.hidden_size
+
+
+def _around(config: DeweyConfig, tokens: Tokens) -> tuple[Rows, Rows]:
+    """What is read before and after each window of a text: special tokens and prompt.
+
+    A text without tokens gets no prompt, unless the document's vector is pooled from it.
+    """
+    before, after = config.special_ids
+    prompt = tokens.prompt_ids if len(tokens) or config.pooled_over != "text" else ()
+    return np.array([*before, *prompt], np.int64), np.array(after, np.int64)
 
 
 def _reduce(batch: Sequence[_Sequence], begins: Rows, hidden_TH: Tensor) -> tuple[Tensor, Tensor]:
@@ -257,12 +308,12 @@ class _Sums:
     def __init__(
         self, model: DeweyModel, requests: Sequence[Request], skip: int, kind: SingleVectorKind
     ) -> None:
-        self.model, self.requests, self.kind = model, requests, kind
+        self.model, self.requests, self.kind, self.skip = model, requests, kind, skip
         self.around = model.config.pooled_over != "text"
         ranges = [_ranges(request, kind) for request in requests]
         self.first_rows = np.cumsum([0, *(len(own) + 1 for own in ranges)])
         self.num_rows, num_texts = int(self.first_rows[-1]), len(requests)
-        self.sequences = [
+        windows = [
             sequence
             for text, request in enumerate(requests)
             for sequence in _sequences(
@@ -279,6 +330,38 @@ class _Sums:
         self.sums_RH = torch.zeros(self.num_rows + num_texts * self.around, width)
         self.sizes_R = torch.zeros(len(self.sums_RH))
         self.cls_BH = torch.zeros(num_texts, width)
+        self.states: list[dict[int, Tensor]] = [{} for _ in requests]
+        self.sequences = []
+        for each in windows:
+            if (known := requests[each.text].known.get(each.number)) is None:
+                self.sequences.append(each)
+            else:
+                self._take(each, torch.tensor(known).view(-1, width))
+
+    def _take(self, sequence: _Sequence, states_SH: Tensor) -> None:
+        """Add the states of a window that is not read."""
+        text = sequence.text
+        sums = {int(self.first_rows[text]): states_SH[0]}
+        if self.kind.reads_cls:
+            self.cls_BH[text] += states_SH[1]
+        if self.around:
+            sums[self.num_rows + text] = states_SH[-1]
+        for row, sum_H in sums.items():
+            own = sequence.rows == row
+            self.sums_RH[row] += sum_H
+            self.sizes_R[row] += float((sequence.ends - sequence.starts)[own].sum())
+        self.states[text][sequence.number] = states_SH
+
+    def _note(self, sequence: _Sequence, cls_H: Tensor, sums_RH: Tensor) -> None:
+        """Keep the states that `_take` takes."""
+        text = sequence.text
+        rows = torch.from_numpy(sequence.rows)
+        own = [sums_RH[rows == self.first_rows[text]].sum(0)]
+        if self.kind.reads_cls:
+            own.append(cls_H)
+        if self.around:
+            own.append(sums_RH[rows == self.num_rows + text].sum(0))
+        self.states[text][sequence.number] = torch.stack(own)
 
     def add(self, batch: Sequence[_Sequence], cls_BH: Tensor, sums_RH: Tensor) -> int:
         """Add a batch's results; return the number of the texts' tokens in it."""
@@ -286,15 +369,24 @@ class _Sums:
             torch.from_numpy(np.concatenate(values))
             for values in ([s.rows for s in batch], [s.ends - s.starts for s in batch])
         )
-        self.cls_BH.index_add_(0, torch.tensor([s.text for s in batch]), cls_BH.cpu())
-        self.sums_RH.index_add_(0, rows, sums_RH.cpu())
+        cls_BH, sums_RH = cls_BH.cpu(), sums_RH.cpu()
+        for own, cls_H, own_RH in zip(
+            batch, cls_BH, sums_RH.split([len(s.rows) for s in batch]), strict=True
+        ):
+            if self.requests[own.text].keeps_states:
+                self._note(own, cls_H, own_RH)
+        self.cls_BH.index_add_(0, torch.tensor([s.text for s in batch]), cls_BH)
+        self.sums_RH.index_add_(0, rows, sums_RH)
         self.sizes_R.index_add_(0, rows, sizes.float())
         return sum(s.end - s.first for s in batch)
 
-    def vectors(self) -> Iterator[tuple[Floats, Floats, Floats, Floats | None]]:
+    def vectors(
+        self,
+    ) -> Iterator[tuple[Floats, Floats, Floats, Floats | None, WindowStates | None]]:
         """Each text's vector (D,), its spans' (C, D), their norms (C,), its several vectors (V, D).
 
-        Norms are the vectors' lengths before they were unit. The sums become means in place.
+        Last come its windows, where they are kept. Norms are the vectors' lengths before they were
+        unit. The sums become means in place.
         """
         num_windows = torch.tensor([len(request.windows) for request in self.requests])
         texts = torch.from_numpy(self.first_rows[:-1])
@@ -319,7 +411,15 @@ class _Sums:
             end = first + len(request.starts)
             own, chunks, stretches = documents_BD[text], rows_RD[first:end], rows_RD[end:last]
             several = self.kind.several and self.kind.several(stretches.numpy(), own)
-            yield own, chunks.numpy(), norms_R[first:end], several
+            windows = self._windows(text) if request.keeps_states else None
+            yield own, chunks.numpy(), norms_R[first:end], several, windows
+
+    def _windows(self, text: int) -> WindowStates:
+        """What each window of a text gave to its document's vector."""
+        request, states = self.requests[text], self.states[text]
+        keys = window_keys(self.model.config, request, self.skip)
+        ordered = torch.stack([states[number] for number in range(len(keys))])
+        return WindowStates(request.windows, keys, ordered.flatten(1).numpy())
 
     def _project(self, pooled: Tensor) -> Tensor:
         """The head over any number of rows, a slice at a time, back on the host."""

@@ -316,7 +316,7 @@ async def _encoded(request: Request, document: Document, window: int, progress: 
         request, [document],
         titles=[title_above(document)] if server.model.tokenizer.marks_titles else None,
         splitter="sentence", chunk_tokens=LONGEST_SENTENCE, chunk_overlap=0,
-        overflow="windows", window=window, on_tokens=progress,
+        overflow="windows", window=window, window_cuts="content", on_tokens=progress,
     )  # fmt: skip
     if not vectors.spans:
         raise ApiError(400, "the document has no words that the model can read")
