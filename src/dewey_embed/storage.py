@@ -8,8 +8,10 @@ of S3 come from the variables that its other tools read (`AWS_ACCESS_KEY_ID`, `A
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,6 +24,27 @@ CONNECT_S = 5.0
 """Seconds until a server that does not answer is given up; each call tries three times."""
 
 REQUEST_S = 60.0
+
+
+class Address(PosixPath):
+    """An address such as `s3://bucket/folder`, where paths of folders are taken.
+
+    It has the names and parts of a path. Nothing is there on this machine.
+
+    >>> str(Address("s3://bucket/my.index") / "dewey.json")
+    's3://bucket/my.index/dewey.json'
+    """
+
+    def __str__(self) -> str:
+        return _ONE_SLASH.sub(r"\1//", super().__str__())
+
+
+_ONE_SLASH = re.compile(r"^([a-z][a-z0-9+.-]*:)/(?!/)")
+
+
+def folder_named(name: str) -> Path:
+    """The folder of a name: a path of this machine, or an address."""
+    return Address(name) if is_address(name) else Path(name)
 
 
 class Place(NamedTuple):

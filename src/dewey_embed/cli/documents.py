@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from dewey_embed.index.index import Index
     from dewey_embed.types import Document, Passage
 
-IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
 DocumentId = Annotated[str, typer.Argument(metavar="ID", help="The document's id, or its file.")]
 SHOWN_AROUND = 10
 """Sentences shown before and after a place."""
 
 
-def list_documents(index: IndexArgument, *, json: options.Json = False) -> None:
+def list_documents(index: options.IndexArgument, *, json: options.Json = False) -> None:
     """List the documents of an index: ids and titles.
 
     With --json, one object for each document, on a line.
@@ -46,7 +45,7 @@ def list_documents(index: IndexArgument, *, json: options.Json = False) -> None:
 
 
 def show(
-    index: IndexArgument,
+    index: options.IndexArgument,
     document: DocumentId,
     *,
     at: Annotated[
@@ -71,7 +70,7 @@ def show(
 
 
 def open_place(
-    index: IndexArgument,
+    index: options.IndexArgument,
     place: Annotated[
         str,
         typer.Argument(

@@ -16,6 +16,7 @@ from dewey_embed.cli import console, options
 from dewey_embed.cli.watch import Watch, require_watchable
 from dewey_embed.errors import InputError
 from dewey_embed.printable import counted
+from dewey_embed.storage import Address, folder_named, is_address, open_place
 from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
@@ -28,12 +29,19 @@ Docs = Annotated[
     typer.Argument(metavar="DOCS...", help="Files and folders; - for standard input."),
 ]
 IndexFolder = Annotated[
-    Path, typer.Option("--index", "-i", envvar="DEWEY_INDEX", help="The index's folder.")
+    Path,
+    typer.Option(
+        "--index",
+        "-i",
+        envvar="DEWEY_INDEX",
+        parser=folder_named,
+        metavar="FOLDER",
+        help="The index's folder.",
+    ),
 ]
 IDS = ("added", "changed", "removed")
 """Fields of a report that are ids; one run may have a million of them."""
 
-IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
 GroupChars = Annotated[
     int,
     typer.Option(
@@ -147,7 +155,7 @@ def _kept(report: IndexReport) -> str:
 
 
 def remove(
-    index: IndexArgument,
+    index: options.IndexArgument,
     names: Annotated[
         list[str],
         typer.Argument(
@@ -192,7 +200,7 @@ def info(
     """Describe a model or an index: dimensions, context, sizes."""
     from dewey_embed.index.index import Index
 
-    if what is not None and is_index(Path(what)):
+    if what is not None and (is_address(what) or is_index(Path(what))):
         facts = index_facts(Index.open(what))
     elif what is not None and is_other_folder(Path(what)):
         raise InputError(
@@ -266,7 +274,9 @@ def model_facts(model: Dewey) -> dict[str, Any]:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all readable files in a folder."""
+    """Bytes of all readable files in a folder, or at an address."""
+    if isinstance(folder, Address):
+        return sum(each.size for each in open_place(str(folder)).files())
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

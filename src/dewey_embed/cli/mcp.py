@@ -13,6 +13,7 @@ import typer
 
 from dewey_embed.cli import options
 from dewey_embed.extras import require
+from dewey_embed.storage import folder_named
 
 if TYPE_CHECKING:
     from dewey_embed.index.index import Index
@@ -21,6 +22,7 @@ Indexes = Annotated[
     list[Path],
     typer.Option(
         "--index",
+        parser=folder_named,
         metavar="DIR",
         help="The folder of an index; given again, further ones of the same model.",
     ),

@@ -22,6 +22,7 @@ from dewey_embed.cli.console import complain, say
 from dewey_embed.errors import ConfigError
 from dewey_embed.extras import require
 from dewey_embed.printable import one_line
+from dewey_embed.storage import folder_named
 from dewey_embed.text.inputs import ReadLimits
 
 if TYPE_CHECKING:
@@ -61,6 +62,14 @@ Model = Annotated[
 ModelArgument = Annotated[
     str | None,
     typer.Argument(help="A model folder or Hugging Face id. Default: the embedded mini."),
+]
+IndexArgument = Annotated[
+    Path,
+    typer.Argument(
+        parser=folder_named,
+        metavar="INDEX",
+        help="The index's folder, or its address: s3://bucket/my.index.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda. Default: cuda if there is one.")]
 ChunkTokens = Annotated[

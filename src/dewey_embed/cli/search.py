@@ -21,6 +21,7 @@ from dewey_embed.cli import console, options
 from dewey_embed.cli.background import in_background
 from dewey_embed.cli.hits import print_hits
 from dewey_embed.errors import InputError, TextTooLongError
+from dewey_embed.storage import folder_named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,6 @@ Filters = Mapping[str, Sequence["FilterValue"]]
 """For each key the values and ranges of which one must match."""
 
 Mode = Literal["hybrid", "multi", "single"]
-IndexArgument = Annotated[Path, typer.Argument(help="The index's folder.")]
 Words = Annotated[
     list[str] | None,
     typer.Argument(
@@ -79,6 +79,7 @@ Also = Annotated[
     list[Path] | None,
     typer.Option(
         envvar="DEWEY_ALSO",
+        parser=folder_named,
         metavar="INDEX",
         help="A further index of the same model to search; may be given again.",
     ),
@@ -96,7 +97,7 @@ Filter = Annotated[
 
 
 def search(
-    index: IndexArgument,
+    index: options.IndexArgument,
     words: Words = None,
     *,
     k: TopK = 5,

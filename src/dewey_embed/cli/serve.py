@@ -15,6 +15,7 @@ import typer
 from dewey_embed.cli import console
 from dewey_embed.errors import ConfigError
 from dewey_embed.extras import EXTRAS, require
+from dewey_embed.storage import folder_named
 
 if TYPE_CHECKING:
     from dewey_embed.serve.server import Server
@@ -31,7 +32,12 @@ ModelArgument = Annotated[
 ]
 Indexes = Annotated[
     list[Path] | None,
-    typer.Option("--index", metavar="DIR", help="An index to search and fill; may be given again."),
+    typer.Option(
+        "--index",
+        parser=folder_named,
+        metavar="DIR",
+        help="An index to search and fill; may be given again.",
+    ),
 ]
 Host = Annotated[str, typer.Option(help="The address to listen at; 0.0.0.0 is all of them.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 is any that is free.")]

@@ -36,6 +36,7 @@ from dewey_embed.index.sync import (
 )
 from dewey_embed.index.tables import spelled
 from dewey_embed.progress import progress_bar
+from dewey_embed.storage import Address, is_address
 from dewey_embed.text.inputs import DEFAULT_LIMITS, File, ReadLimits
 from dewey_embed.text.locations import location_of
 from dewey_embed.text.reader import read_documents
@@ -78,7 +79,7 @@ class Index:
     def __init__(self, path: Path, settings: IndexSettings | None, options: EncodeOptions) -> None:
         self.path = path
         self.options = options
-        self._store = Store(path, settings) if settings else None
+        self._store = Store.of(path, settings) if settings else None
         self._window: int | None = None
         self._model: Dewey | str | Path | None = None
         self._loaded: Dewey | None = None
@@ -101,7 +102,9 @@ class Index:
         """The index at a path; where there is none, one that the first `add` will make.
 
         `path` is a folder, `~` the home folder; it stays the same when the working directory
-        changes. An existing index knows its model and how its documents are cut: leave these out,
+        changes. It may be an address such as `s3://bucket/my.index`, of an index that was copied
+        there, which can only be read; what is laid out of it for searching is kept in the user's
+        cache. An existing index knows its model and how its documents are cut: leave these out,
         or give the same. A new one takes them from here. By default it holds a vector for every
         sentence and shows passages of whole sentences, as many as fit into 64 tokens
         (`chunk_tokens`); other splitters are those of `Dewey.encode_document`. `window` is the most
@@ -109,14 +112,16 @@ class Index:
 
         Raises:
             IndexMismatchError: the index was made by another model or with other options.
-            IndexStoreError: it is damaged, or there is a file in its place.
-            ConfigError: an impossible option, or a path that is empty or an address.
+            IndexStoreError: it is damaged, there is a file in its place, or no index at an address.
+            StorageError: the object storage cannot be reached.
+            ConfigError: an impossible option, or a path that is empty.
             CheckpointError: the model cannot be loaded.
 
         """
         path = index_path(path)
         refuse_file(path)
-        settings = IndexSettings.read(path)
+        is_remote = isinstance(path, Address)
+        settings = Store.open(path).settings if is_remote else IndexSettings.read(path)
         own = settings.options if settings else INDEX_OPTIONS
         splitter = None if splitter is None else known_splitter(splitter)
         options = changed_options(own, chunk_tokens, chunk_overlap, splitter, overflow)
@@ -606,7 +611,7 @@ class Index:
         prune: bool = False,
     ) -> IndexReport:
         """Bring the index up to date with what was read, and lay it out for searching."""
-        store = self._store or Store(
+        store = self._store or Store.of(
             self.path, new_settings(self.model, self.options, self._window)
         )
         bar = progress_bar("indexing", total_bytes(inputs), "bytes", show=progress)
@@ -639,10 +644,11 @@ def _numbers(vector: Floats) -> Floats:
 
 
 def index_path(path: str | Path) -> Path:
-    """The folder of an index, absolute.
+    """The folder of an index, absolute, or its address.
 
     Raises:
-        ConfigError: the path is empty, an address, or holds characters that LanceDB's cannot.
+        ConfigError: the path is empty, an address of a page or file, or holds characters that
+            LanceDB's cannot.
 
     """
     name = os.fspath(path)
@@ -650,8 +656,13 @@ def index_path(path: str | Path) -> Path:
         raise ConfigError(
             f"an index's path is {name!r}; name a folder, without control characters and in UTF-8"
         )
-    if "://" in name:
-        raise ConfigError(f"an index's path is {name!r}, an address; name a folder on this machine")
+    if name.startswith(("file:", "http:", "https:")) and is_address(name):
+        raise ConfigError(
+            f"an index's path is {name!r}, an address of no object storage; name a folder, or "
+            "s3://bucket/folder"
+        )
+    if is_address(name):
+        return Address(name.rstrip("/"))
     return Path(os.path.abspath(os.path.expanduser(name)))
 
 

@@ -186,14 +186,15 @@ def layout_name(snapshot: Snapshot) -> str:
 _OURS = re.compile(r"\d+-\d+-\d+(-[0-9a-f]{8})?|\.draft-[0-9a-z-]+")
 
 
-def remove_stale_layouts(folder: Path, snapshot: Snapshot) -> None:
-    """Remove all layouts but this snapshot's. For the holder of the writer's lock.
+def remove_stale_layouts(folder: Path, snapshot: Snapshot, *, drafts: bool = True) -> None:
+    """Remove all layouts but this snapshot's; `drafts`, too, for the holder of the writer's lock.
 
     Readers that have an older one open keep it: its files live until they let go of them.
     """
     kept = layout_name(snapshot)
     for path in (folder / "derived").glob("*"):
-        if path.name != kept and _OURS.fullmatch(path.name):
+        is_draft = path.name.startswith(".") and not drafts
+        if path.name != kept and _OURS.fullmatch(path.name) and not is_draft:
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -169,7 +169,9 @@ class Reader:
                 snapshot = self._store.snapshot()
                 if snapshot is None:
                     return None
-                layout = open_layout(self._store.folder, snapshot, progress=progress)
+                layout = open_layout(self._store.layouts, snapshot, progress=progress)
+                if self._store.layouts != self._store.folder:  # kept here for nobody else
+                    remove_stale_layouts(self._store.layouts, snapshot, drafts=False)
                 self._state = State(snapshot, layout)
             self._listing = listing
             return self._state

@@ -15,6 +15,7 @@ from dewey_embed.errors import ConfigError, IndexMismatchError, IndexStoreError
 from dewey_embed.files import write_json
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.single_vectors import SingleVector
+from dewey_embed.storage import Address, open_place
 
 FORMAT_VERSION = 3
 FILE_NAME = "dewey.json"
@@ -94,9 +95,13 @@ class IndexSettings(Settings):
 
         Raises:
             IndexStoreError: the file is damaged, or of a newer Dewey.
+            StorageError: the object storage cannot be reached.
 
         """
         path, ledger = folder / FILE_NAME, folder / LEDGER_NAME
+        if isinstance(folder, Address):
+            data = open_place(str(path)).read()
+            return None if data is None else cls.from_json(data, path)
         try:
             kept = Ledger.read(ledger)
             copy = cls.parse(kept.facts["settings"], source=str(ledger)) if kept else None

@@ -11,6 +11,7 @@ The layout is written down in docs/index-format.md.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import time
@@ -22,17 +23,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dewey_embed.errors import DeweyError, IndexStoreError
-from dewey_embed.files import drafts_of, locked, remove_drafts
+from dewey_embed.errors import DeweyError, IndexStoreError, StorageError
+from dewey_embed.files import cache_folder, drafts_of, locked, remove_drafts
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.settings import FILE_NAME, REMEDY, IndexSettings
 from dewey_embed.index.tables import chunks_schema, documents_schema, text_crc, windows_field
 from dewey_embed.index.writer import Writer, writing
+from dewey_embed.storage import Address, Place, lance_options, open_place
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from lancedb.db import DBConnection
     from lancedb.table import Table
+    from pyarrow.fs import FileInfo
 
 LOCK_NAME = "dewey.lock"
 HOLDER_NAME = "dewey.pid"
@@ -49,21 +52,37 @@ class Store:
         self.folder = folder
         self.settings = settings
 
+    @property
+    def layouts(self) -> Path:
+        """The folder that holds what is laid out for searching."""
+        return self.folder
+
+    @staticmethod
+    def of(folder: Path, settings: IndexSettings) -> Store:
+        """The index of these settings in a folder here, or at an address."""
+        return (RemoteStore if isinstance(folder, Address) else Store)(folder, settings)
+
     @classmethod
     def open(cls, folder: Path) -> Store:
-        """The index in a folder.
+        """The index in a folder, or at an address.
 
         Raises:
             IndexStoreError: there is none, or it is damaged.
+            StorageError: the object storage cannot be reached.
 
         """
         settings = IndexSettings.read(folder)
+        if settings is None and isinstance(folder, Address):
+            raise IndexStoreError(
+                f"{folder} holds no {FILE_NAME}: it is no Dewey index; make one here and copy its "
+                "folder there (docs/cluster.md)"
+            )
         if settings is None:
             what = "is no Dewey index" if folder.exists() else "does not exist"
             raise IndexStoreError(
                 f"{folder} {what}; make one with: dewey index DOCS --index {folder}"
             )
-        return cls(folder, settings)
+        return cls.of(folder, settings)
 
     @cached_property
     def _database(self) -> DBConnection:
@@ -244,6 +263,84 @@ class Store:
         return self._database.create_table(name, schema=schema)
 
 
+class RemoteStore(Store):
+    """An index on object storage: LanceDB reads its tables there, layouts are kept on this machine.
+
+    It can only be read. Damage is found by the rows' own checksums; those of files would cost a
+    download of all of them.
+    """
+
+    @property
+    def layouts(self) -> Path:
+        """A folder of this address in the user's cache."""
+        cache = cache_folder()
+        if cache is None:
+            return self.folder  # nowhere, so that they are made in a temporary folder
+        name = hashlib.sha256(f"{os.environ.get('AWS_ENDPOINT_URL')} {self.folder}".encode())
+        folder = cache / "indexes" / name.hexdigest()[:32]
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    @cached_property
+    def _place(self) -> Place:
+        return open_place(str(self.folder))
+
+    @cached_property
+    def _database(self) -> DBConnection:
+        import lancedb
+
+        name = str(self.folder)
+        return lancedb.connect(name, storage_options=lance_options(name))
+
+    def _has_table(self, name: str) -> bool:
+        return any(each.path.endswith(".manifest") for each in self._versions(name))
+
+    def _versions(self, name: str) -> list[FileInfo]:
+        return self._place.below(f"{name}.lance/_versions").files()
+
+    def _refuse_gone(self) -> None:
+        if IndexSettings.read(self.folder) is None:
+            raise IndexStoreError(
+                f"index {self.folder} does not exist any more; put it back, or make it again"
+            )
+
+    def listing(self) -> list[tuple[str, int, int]] | None:
+        """Names, sizes and times of the tables' versions; `None` where they cannot be listed."""
+        try:
+            found = [each for name in ("documents", "chunks") for each in self._versions(name)]
+        except StorageError:
+            return None
+        return sorted((each.path, each.size, each.mtime_ns) for each in found)
+
+    def _state(self, versions: tuple[int, int]) -> State:
+        crc = 0
+        for name, version in zip(("documents", "chunks"), versions, strict=True):
+            for number in (_LARGEST - version, version):
+                manifest = self._place.below(f"{name}.lance/_versions/{number}.manifest")
+                if (data := manifest.read()) is not None:
+                    crc = zlib.crc32(data, crc)
+                    break
+        return State(*versions, crc)
+
+    def _verify(self) -> tuple[int, int]:
+        return 0, 0
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """Refuse to write.
+
+        Raises:
+            IndexStoreError: always.
+
+        """
+        raise IndexStoreError(
+            f"index {self.folder} can only be read there; change it where it was made, and copy "
+            "its folder (docs/cluster.md)"
+        )
+        yield
+
+
 def _listing(folder: Path) -> list[Path]:
     """What a folder holds; nothing where it is missing.
 
@@ -284,6 +381,8 @@ def refuse_file(folder: Path) -> None:
         IndexStoreError: there is one, or the path cannot be looked at.
 
     """
+    if isinstance(folder, Address):
+        return
     try:
         is_file = folder.exists() and not folder.is_dir()
     except OSError as error:

@@ -15,6 +15,7 @@ from dewey_embed.errors import IndexStoreError, InputError
 from dewey_embed.index.index import Index
 from dewey_embed.printable import short_repr
 from dewey_embed.serve.mcp_budget import Answer, TokenCounter, rendered
+from dewey_embed.storage import Address
 from dewey_embed.types import Document, Hit, Location
 
 _RANGE = re.compile(r"(.*)#char=(\d{1,12}),(\d{1,12})", re.DOTALL)
@@ -121,7 +122,7 @@ def _present(index: Index) -> Index:
         IndexStoreError: it is not.
 
     """
-    if not index.path.is_dir():
+    if not isinstance(index.path, Address) and not index.path.is_dir():
         raise IndexStoreError(f"index {index.path} is not there; make it again with dewey index")
     return index
 
