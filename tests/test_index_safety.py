@@ -301,7 +301,7 @@ def test_a_new_title_is_read_above_its_text_where_titles_are(mini, here, monkeyp
     report = index.add([changed])
     assert (report.num_changed, report.num_unchanged) == (1, 0)
     assert bool(encoded) == reads_titles
-    [made] = encode(index._encoder(), [changed], lambda _: None)
+    [made] = encode(index._encoder(), [changed], lambda _: {}, lambda _: None)
     title = changed.title if reads_titles else None
     expected = mini.encode_document(changed.text, splitter="sentence", titles=title)
     np.testing.assert_allclose(made.vectors.chunks, expected.chunks, atol=1e-6)
