@@ -15,6 +15,9 @@ from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, RunError
 from dewey_embed.train.recipe import DATA, FilesSource, Recipe, renamed
 
+_KEY = re.compile(r"\b[a-z_]+\.[a-z_]+\b")
+"""A key of a section, as messages name it."""
+
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file, with `section.key=value` overrides applied, as TOML values.
@@ -125,6 +128,11 @@ def _number(step: str, entries: list[Any], override: str) -> int:
 def _fault(item: Any, text: str, overrides: Sequence[str]) -> str:
     """One fault: where it stands, what was got, what is accepted."""
     steps = [str(step) for step in item["loc"]]
+    if not steps and (named := _KEY.search(fault(item))):  # a check of several sections
+        place = _place(named[0].split("."), text, overrides)
+        # without a line it is a default's
+        where = "recipe" if place == named[0] else place.removesuffix(f": {named[0]}")
+        return f"{where}: {fault(item)}"
     where = _place(steps, text, overrides)
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key; accepted: {', '.join(_accepted(steps[:-1]))}"
