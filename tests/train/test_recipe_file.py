@@ -344,3 +344,14 @@ def test_a_recipe_that_is_nested_without_end_is_refused(tmp_path):
     path.write_text(RECIPE)
     with pytest.raises(ConfigError):
         read_recipe(path, ["training.seed=" + "[" * 100_000])
+
+
+@pytest.mark.parametrize(
+    "line", ["[tra.ining]", "tra.ining = 1", '"tra" = 1', "[[tra.ining]]", "tra.ining.x = 2"]
+)
+def test_a_key_that_is_dotted_or_quoted_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"\n{line}\n{RECIPE}" if "=" in line else f"{RECIPE}\n{line}\n")
+    number = 2 if "=" in line else RECIPE.count("\n") + 2
+    with pytest.raises(ConfigError, match=f": line {number}: tra: unknown key"):
+        read_recipe(path)

@@ -170,22 +170,32 @@ def _place(steps: Sequence[str], text: str, overrides: Sequence[str]) -> str:
 
 def _line(steps: Sequence[str], text: str) -> int | None:
     """The number of the line that sets `steps`, or opens the innermost section that is there."""
+    wanted = list(steps)
     section: list[str] = []
     found, entries = None, 0
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[(\[)?\s*([\w.\-\"]+)\s*\]", line):
-            section = header[2].split(".")
+            section = _names(header[2])
             if header[1]:
-                same = [str(entries)] if section == list(steps[: len(section)]) else []
+                same = [str(entries)] if section == wanted[: len(section)] else []
                 entries += len(same)
                 section += same
-            if section == list(steps[: len(section)]):
+            if section == wanted[: len(section)]:
                 found = number
-        elif key := re.match(r"\s*([\w\-]+)\s*=", line):
-            path = [*section, key[1]]
-            if path == list(steps[: len(path)]):
+            elif wanted == section[: len(wanted)]:  # only what is below it is opened
+                found = found or number
+        elif key := re.match(r"\s*([\w.\-\"]+)\s*=", line):
+            path = [*section, *_names(key[1])]
+            if path == wanted[: len(path)]:
                 return number
+            if wanted == path[: len(wanted)]:
+                found = found or number
     return found
+
+
+def _names(key: str) -> list[str]:
+    """The names in a dotted key."""
+    return [name.strip('"') for name in key.split(".")]
 
 
 def read_object(path: Path, *, keys: Sequence[str] = (), remedy: str) -> dict[str, Any]:
