@@ -197,7 +197,7 @@ def main() -> None:
             each.seconds.append(seconds)
             each.query_s.append(query_s)
             print(f"{name}: {seconds:.1f} s, {query_s * 1e3:.1f} ms", flush=True)
-    tables = [costs(task, figures)]
+    tables = [costs(task, figures), text_table(task)]
     if options.large:
         found = in_process(large, options.large, options.cache.expanduser())
         tables.append(large_table(options.large.name, *found))
@@ -240,6 +240,18 @@ def costs(task: PassageData, figures: dict[str, Figures]) -> Table:
         query_ms = float(np.median(each.query_s)) * 1e3
         rows.append((name, each.num_passages, *cost, query_ms, *each.answered))
     return Table(title="Indexing and searching", columns=columns, rows=tuple(rows))
+
+
+def text_table(task: PassageData) -> Table:
+    """The size of what was indexed."""
+    from dewey_embed import Dewey
+
+    texts = [each.text for each in task.documents.values()]
+    tokens = sum(map(len, Dewey.load().tokenizer.encode(texts)))
+    columns = (
+        Column(name="documents"), Column(name="size", unit="MB", digits=3), Column(name="tokens"),
+    )  # fmt: skip
+    return Table(title="The text", columns=columns, rows=((len(texts), megabytes(task), tokens),))
 
 
 def large_table(name: str, documents: int, passages: int, search_s: float, by_s: float) -> Table:

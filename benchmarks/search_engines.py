@@ -68,6 +68,35 @@ def open_faiss(_: np.ndarray, folder: Path) -> Search:
     return search
 
 
+def build_bits(vectors: np.ndarray, folder: Path) -> None:
+    import faiss
+
+    from dewey_embed.quantization import to_precision
+
+    index = faiss.IndexBinaryFlat(vectors.shape[1])
+    exact = np.lib.format.open_memmap(folder / "int8.npy", "w+", np.int8, vectors.shape)
+    for start in range(0, len(vectors), BLOCK):
+        block = np.asarray(vectors[start : start + BLOCK], np.float32)
+        index.add(np.packbits(block > 0, axis=1))
+        exact[start : start + len(block)] = to_precision(block, "int8")
+    faiss.write_index_binary(index, str(folder / "bits.faiss"))
+
+
+def open_bits(_: np.ndarray, folder: Path) -> Search:
+    import faiss
+
+    index = faiss.read_index_binary(str(folder / "bits.faiss"))
+    exact = np.load(folder / "int8.npy", "r")
+
+    def search(query: np.ndarray, candidates: Any) -> np.ndarray:
+        rows = np.sort(index.search(np.packbits(query > 0)[None], candidates)[1][0])
+        own = exact[rows].astype(np.float32)
+        scores = own @ query / np.linalg.norm(own, axis=1)
+        return rows[np.argsort(-scores, kind="stable")[:NUM]]
+
+    return search
+
+
 def build_usearch(vectors: np.ndarray, folder: Path) -> None:
     from usearch.index import Index
 
@@ -130,10 +159,12 @@ class Engine:
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.5)
 EFFORTS = (64, 128, 256, 512, 1024)
 PROBES = (10, 20, 40, 80, 160)
+CANDIDATES = (40, 100, 400, 1000, 4000)
 ENGINES: dict[str, Engine] = {
     "dewey": Engine(build_dewey, open_dewey),
     "faiss Flat": Engine(lambda v, f: build_faiss("Flat", v, f), open_faiss),
     "faiss IVF,SQ8": Engine(lambda v, f: build_faiss("IVF{lists},SQ8", v, f), open_faiss, SHARES),
+    "faiss bits, rescored by int8": Engine(build_bits, open_bits, CANDIDATES),
     "faiss HNSW32,SQ8": Engine(
         lambda v, f: build_faiss("HNSW32_SQ8", v, f), open_faiss, EFFORTS, 100_000
     ),

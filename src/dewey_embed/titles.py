@@ -16,21 +16,27 @@ _TITLED = re.compile(f"{TITLE_LINE}({TITLE_BREAK})")
 _WORD = re.compile(r"[^\W_]{3,}|[^\W_a-z]+")
 
 
+NAME_WORDS = 4
+"""A title of so many words is a document's name, not a label, whether its text says it or not."""
+
+
 def describes(title: str, text: str) -> bool:
-    """Whether half of a title's words or more stand in its text.
+    """Whether a title has four words or more, or half of its words or more stand in its text.
 
     Else it is a label, such as the name of a collection: it says of a text nothing that the next
     one's does not, and is not to be read above either. A word in a script without spaces between
     words may stand within another.
 
     >>> text = "The landlord pays for the roof."
-    >>> describes("Lease of a roof by its landlord", text), describes("Contracts", text)
+    >>> describes("A landlord", text), describes("Contracts", text)
     (True, False)
+    >>> describes("Lease between Mill Lane Dairy and Fenwick Glass", text)
+    True
     """
     words, lower = _WORD.findall(title.lower()), text.lower()
     own = set(_WORD.findall(lower))
     found = sum(word in own or (not word.isascii() and word in lower) for word in words)
-    return 2 * found >= len(words) > 0
+    return len(words) >= NAME_WORDS or 2 * found >= len(words) > 0
 
 
 def title_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from dewey_embed import Index
 from dewey_embed.index.tables import file_name, title_text
 from dewey_embed.types import Document
 
@@ -27,3 +28,38 @@ from dewey_embed.types import Document
 def test_a_document_is_called_by_its_title_or_the_words_of_its_files_name(document, text):
     assert title_text(document) == text
     assert (file_name(document) == "") == (document.id != document.source)
+
+
+CLAUSES = (
+    "The price is payable within seven days of the invoice.",
+    "This instrument is governed by the laws of the Republic of Ireland.",
+    "Either side may end the arrangement by giving ninety days written notice.",
+)
+
+
+@pytest.mark.parametrize(
+    "top", ["Supply agreement between Elmsworth Dairy and Fenwick Glass\n\n", ""]
+)
+def test_a_title_in_the_text_does_not_draw_questions_to_its_own_passage(top, tmp_path):
+    text = top + "\n\n".join(clause + "  Nothing else is changed by it." * 12 for clause in CLAUSES)
+    title = "" if top else "Supply agreement between Elmsworth Dairy and Fenwick Glass"
+    with Index.open(tmp_path / "index") as index:
+        index.add(Document(id="lease", title=title, text=text))
+        question = "Which law governs the contract between Elmsworth Dairy and Fenwick Glass?"
+        [hit] = index.search(question, k=1, passages=1)
+    assert "laws of the Republic of Ireland" in hit.passages[0].text
+
+
+def test_a_short_first_paragraph_answers_like_any_other(tmp_path):
+    text = "The tenant pays the rent.\n\n" + "Ships carry timber from the north to the south. " * 20
+    with Index.open(tmp_path / "index") as index:
+        index.add(Document(id="lease", text=text))
+        [hit] = index.search("who pays the rent?", k=1, passages=1)
+    assert "tenant pays the rent" in hit.passages[0].text
+
+
+def test_a_document_that_is_a_title_alone_is_found(tmp_path):
+    with Index.open(tmp_path / "index") as index:
+        index.add(Document(id="mill", text="Lease of the mill at Harrow\n\n"))
+        [hit] = index.search("lease of a mill", k=1, passages=1)
+    assert hit.passages[0].text.startswith("Lease of the mill")

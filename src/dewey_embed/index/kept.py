@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.index.earlier import Earlier
-from dewey_embed.model.inference import Request
 from dewey_embed.model.windows import assign_pieces, owned_ranges
 from dewey_embed.types import DocumentVectors, Rows
+
+if TYPE_CHECKING:
+    from dewey_embed.model.inference import Request
 
 
 class Kept(NamedTuple):

@@ -22,7 +22,6 @@ from dewey_embed.index.passages import passage_numbers
 from dewey_embed.index.settings import PASSAGE_SPLITTER, WINDOW, IndexSettings
 from dewey_embed.index.tables import Place, Record, storable, title_above, title_text
 from dewey_embed.index.writer import Writer
-from dewey_embed.model.inference import num_states, window_keys
 from dewey_embed.progress import Advance, Progress
 from dewey_embed.text.reader import EXTENSIONS, STDIN
 from dewey_embed.text.sentences import SECTIONS
@@ -89,6 +88,8 @@ class IndexEncoder:
             window_cuts="content",
             titles=list(map(title_above, documents)) if self.reads_titles else None,
         )
+        from dewey_embed.model.inference import num_states, window_keys
+
         earlier = earlier_of(num_states(model.config))
         requests, kept = list(prepared.requests), dict[int, Kept]()
         for row, document in enumerate(documents):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dewey_embed.index.words import count_words
 from dewey_embed.quantization import to_precision
 from dewey_embed.titles import describes, title_line
-from dewey_embed.types import Document, DocumentVectors, MetadataValue, WindowStates
+from dewey_embed.types import Document, DocumentVectors, Mask, MetadataValue, WindowStates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -315,7 +315,9 @@ def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     """Rows of `chunks`, in order, for all records.
 
     A chunk's vector is kept in int8, whose scale does not matter, and with it the weight that it
-    has in a sum of chunks: its length before it was unit, times its number of tokens.
+    has in a sum of chunks: its length before it was unit, times its number of tokens. A title at
+    the text's top has no weight and no words there: it speaks for the whole document, and would
+    draw to its own passage every question that names the document.
     """
     import pyarrow as pa
 
@@ -327,7 +329,8 @@ def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
     joined = np.concatenate([r.vectors.chunks.reshape(-1, width) for r in records])
     joined = to_precision(joined.astype(np.float32), "int8")
     norms = np.concatenate([record.vectors.norms for record in records])
-    weights = (norms * (spans[:, 3] - spans[:, 2])).astype(np.float32)
+    speaks = np.concatenate([_speaks_for_itself(record) for record in records])
+    weights = (norms * (spans[:, 3] - spans[:, 2]) * speaks).astype(np.float32)
     passages = np.concatenate([record.passages for record in records])
     texts = [
         record.document.text[span.char_start : span.char_end]
@@ -341,7 +344,7 @@ def chunks_table(records: Sequence[Record], schema: pa.Schema) -> pa.Table:
         "passage": passages,
         "weight": weights,
         "vector": vector_column(joined, schema),
-        **word_columns(texts),
+        **word_columns([text if own else "" for text, own in zip(texts, speaks, strict=True)]),
     }
     for column, name in enumerate(POSITIONS):
         columns[name] = spans[:, column]
@@ -381,6 +384,20 @@ def _row_type(num_states: int) -> np.dtype[np.void]:
     return np.dtype([("bounds", "<i8", 2), ("key", "V16"), ("states", "<f4", num_states)])
 
 
+def _speaks_for_itself(record: Record) -> Mask:
+    """Which chunks (C,) are more than a title at the top of their text; all, where none is."""
+    ends = np.array([span.char_end for span in record.vectors.spans], np.int64)
+    title = title_line(record.document.text)
+    is_below: Mask = ends > record.document.text.find(title) + len(title)
+    if not title or title.endswith(_ENDS_OF_SENTENCES) or not is_below.any():
+        return np.ones(len(ends), np.bool_)
+    return is_below
+
+
+_ENDS_OF_SENTENCES = tuple(".!?:;,…。！？：；，")
+"""A first line that ends so is a short paragraph, not a title, and answers questions itself."""
+
+
 def _repeated(values: Sequence[str], counts: Sequence[int]) -> list[str]:
     """Each value as often as its count says."""
     return [value for value, count in zip(values, counts, strict=True) for _ in range(count)]
@@ -411,7 +428,7 @@ def title_text(document: Document) -> str:
     >>> title_text(Document(id="/c/lease_2024-v2.pdf", source="/c/lease_2024-v2.pdf", text="…"))
     'lease'
     """
-    title, name = document.title.strip(), file_name(document)
+    title, name = document.title.strip() or title_line(document.text), file_name(document)
     if name and title in ("", name):
         return " ".join(_NAME_WORDS.findall(PurePosixPath(name).stem))
     return title
