@@ -24,7 +24,8 @@ from dewey_embed.model.inference import num_states
 
 WINDOW = 96
 BOUND = 1e-6
-"""Largest 1 - cosine between what is kept and what is encoded again, in float32."""
+BOUND_BFLOAT16 = 1e-4
+"""Largest 1 - cosine between what is kept and what is encoded again (docs/index-format.md)."""
 
 WORDS = ("rent", "roof", "river", "timber", "ship", "heir", "patent", "fox", "lease", "owner")
 
@@ -293,3 +294,16 @@ def test_an_index_of_an_earlier_dewey_has_nothing_to_keep_at_first(model, versio
     assert earlier.search("who owns the mill?", 1)
     assert earlier.add(new).num_kept_tokens == 0
     assert earlier.add(old).num_kept_tokens > 0
+
+
+def test_in_bfloat16_what_is_kept_is_within_its_bound():
+    model = Dewey.load(dtype="bfloat16")
+    text = sentences(random.Random(11), 80)
+    new = [*text[:30], "A heron stood.", *text[30:]]
+    (_, kept), (_, full) = edited(model, encoder_of(model), " ".join(text), " ".join(new))
+    assert kept.num_kept > 0
+    rows = kept.vectors.chunks / np.linalg.norm(kept.vectors.chunks, axis=1, keepdims=True)
+    cosines = (rows * full.vectors.chunks).sum(axis=1)
+    # Of these 5e-5 is the price of int8 bytes, which an index pays for all of its chunks.
+    assert 1 - cosines.min() < BOUND_BFLOAT16 + 5e-5
+    assert 1 - float(kept.vectors.vector @ full.vectors.vector) < BOUND_BFLOAT16
