@@ -10,8 +10,10 @@ import numpy as np
 
 from tests.fuzz.cases import Check, Draw
 
-_PLACE = re.compile(r"\(?line \d|end of document|missing; it has no default|nested too deeply")
-"""What a fault of a recipe names: its line, or what is not there."""
+_PLACE = re.compile(
+    r"line \d|end of document|missing; it has no default|nested too deeply|recipe: \w+\.\w+"
+)
+"""What a fault of a recipe names: its line, or what is not in the file, a default among it."""
 _SCRATCH: list[tempfile.TemporaryDirectory[str]] = []
 
 

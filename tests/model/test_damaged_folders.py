@@ -331,6 +331,13 @@ def test_tokens_past_the_table_are_named(folder):
     assert "resize" in message
 
 
+def test_a_tokenizer_that_panics_is_named(folder):
+    value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    value["pre_tokenizer"] = {"type": "FixedLength", "length": 0}
+    write(folder / "tokenizer.json", value)
+    assert "tokenizer.json: the tokenizer fails" in refusal(folder)
+
+
 def test_a_vocabulary_with_gaps_is_refused_where_a_text_meets_one(folder):
     value = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     last = max(value["model"]["vocab"], key=value["model"]["vocab"].get)

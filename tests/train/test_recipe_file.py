@@ -321,3 +321,37 @@ def test_a_data_folder_without_sources_under_data_is_refused(tmp_path):
     recipe = read_recipe(RECIPES / "quickstart.toml")
     with pytest.raises(ConfigError, match=r"--data .*no source .* under data/; .*--set corpus\."):
         with_data(recipe, tmp_path)
+
+
+def test_a_fault_between_two_sections_names_the_line_of_the_first(tmp_path):
+    path = tmp_path / "recipe.toml"
+    text = RECIPE.replace("chunk_tokens = [16, 48]", "chunk_tokens = [16, 500]")
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_recipe(path)
+    line = line_of(text, "chunk_tokens =")
+    assert str(caught.value).startswith(f"{path}: line {line}: split.chunk_tokens goes up to 500")
+    path.write_text(RECIPE)
+    with pytest.raises(ConfigError, match=r": --set split\.chunk_tokens: split\.chunk_tokens goes"):
+        read_recipe(path, ["split.chunk_tokens=[16, 500]"])
+
+
+def test_a_recipe_that_is_nested_without_end_is_refused(tmp_path):
+    path = tmp_path / "recipe.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        read_recipe(path)
+    path.write_text(RECIPE)
+    with pytest.raises(ConfigError):
+        read_recipe(path, ["training.seed=" + "[" * 100_000])
+
+
+@pytest.mark.parametrize(
+    "line", ["[tra.ining]", "tra.ining = 1", '"tra" = 1', "[[tra.ining]]", "tra.ining.x = 2"]
+)
+def test_a_key_that_is_dotted_or_quoted_is_named_with_its_line(tmp_path, line):
+    path = tmp_path / "recipe.toml"
+    path.write_text(f"\n{line}\n{RECIPE}" if "=" in line else f"{RECIPE}\n{line}\n")
+    number = 2 if "=" in line else RECIPE.count("\n") + 2
+    with pytest.raises(ConfigError, match=f": line {number}: tra: unknown key"):
+        read_recipe(path)

@@ -10,7 +10,7 @@ from email.message import EmailMessage, MIMEPart
 from email.parser import BytesParser
 from email.policy import EmailPolicy
 from email.utils import parsedate_to_datetime
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from dewey_embed.errors import ReadError
 from dewey_embed.text import html
@@ -55,7 +55,8 @@ def read_mail(data: bytes) -> Content:
 
     """
     try:
-        return _content(BytesParser(policy=_POLICY).parsebytes(data), data)
+        letter = cast("EmailMessage", BytesParser(policy=_POLICY).parsebytes(data))
+        return _content(letter, data)
     except (ReadError, MemoryError):
         raise
     except Exception as error:  # the email package raises all kinds of errors on broken letters

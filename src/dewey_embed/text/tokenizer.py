@@ -267,9 +267,7 @@ class Tokenizer:
             for start, stop in itertools.pairwise([*starts, len(text)])
         )
         for group in _grouped(segments):
-            encodings = self._backend.encode_batch(
-                [segment for segment, _ in group], add_special_tokens=False
-            )
+            encodings = self._encodings([segment for segment, _ in group])
             for (segment, start), encoding in zip(group, encodings, strict=True):
                 piece = _to_arrays(encoding)
                 if self._title_mark is not None:
@@ -277,6 +275,17 @@ class Tokenizer:
                     piece = _marked_once(piece, segment, self._title_mark, title)
                 num_prompt = max(num_prompt_chars - start, 0)
                 yield self._without_specials(piece, segment, num_prompt)
+
+    def _encodings(self, segments: list[str]) -> list[tokenizers.Encoding]:
+        """What the backend makes of segments."""
+        try:
+            return self._backend.encode_batch(segments, add_special_tokens=False)
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":  # the backend's own, and no Exception
+                raise
+            raise CheckpointError(
+                f"{self.path}: the tokenizer fails ({error}); fetch or save it again"
+            ) from None
 
     def _without_specials(self, piece: _Piece, text: str, num_prompt_chars: int) -> _Piece:
         """The piece, with ordinary tokens where the text itself spells out a special one."""

@@ -15,6 +15,9 @@ from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, RunError
 from dewey_embed.train.recipe import DATA, FilesSource, Recipe, renamed
 
+_KEY = re.compile(r"\b[a-z_]+\.[a-z_]+\b")
+"""A key of a section, as messages name it."""
+
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file, with `section.key=value` overrides applied, as TOML values.
@@ -125,6 +128,11 @@ def _number(step: str, entries: list[Any], override: str) -> int:
 def _fault(item: Any, text: str, overrides: Sequence[str]) -> str:
     """One fault: where it stands, what was got, what is accepted."""
     steps = [str(step) for step in item["loc"]]
+    if not steps and (named := _KEY.search(fault(item))):  # a check of several sections
+        place = _place(named[0].split("."), text, overrides)
+        # without a line it is a default's
+        where = "recipe" if place == named[0] else place.removesuffix(f": {named[0]}")
+        return f"{where}: {fault(item)}"
     where = _place(steps, text, overrides)
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key; accepted: {', '.join(_accepted(steps[:-1]))}"
@@ -162,22 +170,32 @@ def _place(steps: Sequence[str], text: str, overrides: Sequence[str]) -> str:
 
 def _line(steps: Sequence[str], text: str) -> int | None:
     """The number of the line that sets `steps`, or opens the innermost section that is there."""
+    wanted = list(steps)
     section: list[str] = []
     found, entries = None, 0
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[(\[)?\s*([\w.\-\"]+)\s*\]", line):
-            section = header[2].split(".")
+            section = _names(header[2])
             if header[1]:
-                same = [str(entries)] if section == list(steps[: len(section)]) else []
+                same = [str(entries)] if section == wanted[: len(section)] else []
                 entries += len(same)
                 section += same
-            if section == list(steps[: len(section)]):
+            if section == wanted[: len(section)]:
                 found = number
-        elif key := re.match(r"\s*([\w\-]+)\s*=", line):
-            path = [*section, key[1]]
-            if path == list(steps[: len(path)]):
+            elif wanted == section[: len(wanted)]:  # only what is below it is opened
+                found = found or number
+        elif key := re.match(r"\s*([\w.\-\"]+)\s*=", line):
+            path = [*section, *_names(key[1])]
+            if path == wanted[: len(path)]:
                 return number
+            if wanted == path[: len(wanted)]:
+                found = found or number
     return found
+
+
+def _names(key: str) -> list[str]:
+    """The names in a dotted key."""
+    return [name.strip('"') for name in key.split(".")]
 
 
 def read_object(path: Path, *, keys: Sequence[str] = (), remedy: str) -> dict[str, Any]:
