@@ -105,6 +105,16 @@ class Place(NamedTuple):
             data: bytes = stream.read()
         return data
 
+    def write(self, data: bytes) -> None:
+        """Write a file; on object storage it appears complete or not at all.
+
+        Raises:
+            StorageError: it cannot be written.
+
+        """
+        with looking(self.name), self.system.open_output_stream(self.path) as stream:
+            stream.write(data)
+
 
 def is_address(name: str | os.PathLike[str]) -> bool:
     """Whether a name is an address on object storage, and no path of this machine."""

@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from dewey_embed import Document, Index
 from dewey_embed.cli.app import app
 from dewey_embed.cluster.encode import ClusterOptions, encode_on_ray
-from dewey_embed.cluster.outputs import open_output
+from dewey_embed.cluster.outputs import ROWS, SETTINGS_KEY, Making, open_rows
 from dewey_embed.cluster.session import Workers
 from dewey_embed.errors import ClusterError, ConfigError, ReadError
 from dewey_embed.storage import open_place
@@ -96,8 +97,7 @@ def assert_same(table: pa.Table, expected: pa.Table) -> None:
     assert np.abs(vectors_of(table) - vectors_of(expected)).max() < 1e-6
 
 
-def options(**others) -> ClusterOptions:
-    return ClusterOptions(chunks=True, texts=True, group_chars=GROUP_CHARS, **others)
+OPTIONS = ClusterOptions(making=Making(chunks=True, texts=True), group_chars=GROUP_CHARS)
 
 
 def encoders() -> list[psutil.Process]:
@@ -130,7 +130,7 @@ def test_a_killed_worker_changes_nothing(cluster, corpus, expected, tmp_path):
     killer = Killer(output)
     killer.start()
     workers = Workers(num=2)
-    report = encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
+    report = encode_on_ray([str(corpus)], str(output), workers=workers, options=OPTIONS)
     killer.join()
     assert killer.killed is not None
     assert not psutil.pid_exists(killer.killed)
@@ -144,12 +144,12 @@ def test_a_killed_worker_changes_nothing(cluster, corpus, expected, tmp_path):
 @pytest.mark.slow
 def test_only_what_is_not_in_the_output_is_encoded(cluster, corpus, tmp_path):
     output, workers = tmp_path / "many.lance", Workers(num=2)
-    encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
-    same = encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
+    encode_on_ray([str(corpus)], str(output), workers=workers, options=OPTIONS)
+    same = encode_on_ray([str(corpus)], str(output), workers=workers, options=OPTIONS)
     assert (same.num_documents, same.num_held, same.num_removed) == (0, NUM, 0)
     try:
         write_corpus(corpus, {7: 1})
-        again = encode_on_ray([str(corpus)], str(output), workers=workers, options=options())
+        again = encode_on_ray([str(corpus)], str(output), workers=workers, options=OPTIONS)
     finally:
         write_corpus(corpus)
     assert (again.num_documents, again.num_held, again.num_removed) == (1, NUM - 1, 1)
@@ -158,15 +158,15 @@ def test_only_what_is_not_in_the_output_is_encoded(cluster, corpus, tmp_path):
     assert texts == {f"d{n}": record(n, 1 if n == 7 else 0)["text"] for n in range(NUM)}
 
 
-def test_the_command_writes_to_object_storage(cluster, corpus, expected, object_storage):
+@pytest.mark.slow
+def test_parquet_on_object_storage_is_that_of_one_process(
+    cluster, corpus, expected, object_storage
+):
     output = f"{object_storage}/vectors.parquet"
-    words = ["encode", str(corpus), "--output", output, "--chunks", "--workers", "2", "--ray"]
-    result = CliRunner().invoke(app, [*words[:2], "--json", *words[2:]])
-    assert result.exit_code == 3
-    facts = json.loads(result.stdout)
-    assert (facts["output"], facts["num_documents"], facts["num_held"]) == (output, NUM, 0)
-    assert len(facts["unreadable"]) == 1
-    assert result.stderr.splitlines()[0] == "dewey: 1 could not be read:"  # and nothing of Ray's
+    making = Making(chunks=True)
+    choice = ClusterOptions(making=making, group_chars=GROUP_CHARS)
+    report = encode_on_ray([str(corpus)], output, workers=Workers(num=2), options=choice)
+    assert (report.num_documents, report.num_held) == (NUM, 0)
     rows = rows_in(output)
     assert_same(rows, expected.select(rows.column_names))
 
@@ -176,9 +176,9 @@ def killed_run(corpus, output, cluster):
     script = (
         "import sys; from dewey_embed.cluster import encode as e; "
         "from dewey_embed.cluster.session import Workers; "
-        f"e.encode_on_ray(sys.argv[1:2], sys.argv[2], address=sys.argv[3], "
-        f"workers=Workers(num=2), options=e.ClusterOptions(chunks=True, texts=True, "
-        f"group_chars={GROUP_CHARS}))"
+        "e.encode_on_ray(sys.argv[1:2], sys.argv[2], address=sys.argv[3], "
+        "workers=Workers(num=2), options=e.ClusterOptions("
+        f"making=e.Making(chunks=True, texts=True), group_chars={GROUP_CHARS}))"
     )
     words = [sys.executable, "-c", script, str(corpus), str(output), cluster]
     with subprocess.Popen(words) as process:
@@ -194,7 +194,7 @@ def test_a_killed_run_goes_on_where_it_was(cluster, corpus, expected, tmp_path):
     killed_run(corpus, output, cluster)
     num_before = len(set(rows_in(str(output))["document_id"].to_pylist()))
     assert 0 < num_before < NUM
-    report = encode_on_ray([str(corpus)], str(output), workers=Workers(num=2), options=options())
+    report = encode_on_ray([str(corpus)], str(output), workers=Workers(num=2), options=OPTIONS)
     assert (report.num_documents, report.num_held) == (NUM - num_before, num_before)
     assert_same(rows_in(str(output)), expected)
 
@@ -208,44 +208,96 @@ def contents_in(name: str) -> list[str]:
     return pq.read_table(name)["hash"].to_pylist()
 
 
-def test_other_settings_and_foreign_folders_are_refused(tmp_path):
-    schema = pa.schema([("document_id", pa.string()), ("chunk", pa.int64()), ("hash", pa.string())])
-    for kind in ("lance", "parquet"):
-        name = str(tmp_path / f"v.{kind}")
-        output = open_output(name, schema, {"splitter": "tokens"})
-        assert len(output.begin().ids) == 0
-        table = pa.Table.from_pylist(
-            [{"document_id": "a", "chunk": chunk, "hash": "0" * 32} for chunk in (None, 0)],
-            schema=output.schema,
-        )
-        output.commit(output.write(table))
-        held = open_output(name, schema, {"splitter": "tokens"}).begin()
-        assert held.contents_of("a") == {bytes(16)}
-        assert held.contents_of("b") == set()
-        with pytest.raises(ConfigError, match="written with splitter='tokens', not with splitter="):
-            open_output(name, schema, {"splitter": "words"}).begin()
-        more = pa.concat_tables([table, table.set_column(0, "document_id", pa.array(["b", "b"]))])
-        more = more.set_column(2, "hash", pa.array(["0" * 32] * 2 + ["1" * 32] * 2))
-        output.commit(output.write(more.cast(output.schema)))
-        held = open_output(name, schema, {"splitter": "tokens"}).begin()
-        assert held.repeated([]) == ["0" * 32]
-        assert held.repeated([bytes.fromhex("1" * 32)]) == ["0" * 32, "1" * 32]
-        output.remove_repeats(["0" * 32])
-        assert open_output(name, schema, {"splitter": "tokens"}).begin().repeated([]) == []
-        assert sorted(contents_in(name)) == ["0" * 32] * 2 + ["1" * 32] * 2
-        output.remove(["0" * 32])
-        assert contents_in(name) == ["1" * 32] * 2
-    with pytest.raises(ConfigError, match=r"written as \.lance or \.parquet"):
-        open_output(str(tmp_path / "v.npz"), schema, {})
+def rows_output(path, settings: dict):
+    """An output of rows with three columns."""
+    names = {"document_id": pa.string(), "chunk": pa.int64(), "hash": pa.string()}
+    metadata = {SETTINGS_KEY: json.dumps(settings).encode()}
+    return ROWS[path.suffix](str(path), Making(), pa.schema(names, metadata))
+
+
+@pytest.mark.parametrize("kind", ROWS)
+def test_an_output_knows_what_it_holds_and_removes_it(kind, tmp_path):
+    output = rows_output(tmp_path / f"v{kind}", {"splitter": "tokens"})
+    assert len(output.begin().ids) == 0
+    table = pa.Table.from_pylist(
+        [{"document_id": "a", "chunk": chunk, "hash": "0" * 32} for chunk in (None, 0)],
+        schema=output.schema,
+    )
+    output.commit(output.write(table))
+    held = output.begin()
+    assert (held.contents_of("a"), held.contents_of("b")) == ({bytes(16)}, set())
+    with pytest.raises(ConfigError, match="written with splitter='tokens', not with splitter="):
+        rows_output(tmp_path / f"v{kind}", {"splitter": "words"}).begin()
+    other = table.set_column(0, "document_id", pa.array(["b", "b"]))
+    other = other.set_column(2, "hash", pa.array(["1" * 32] * 2))
+    output.commit(output.write(pa.concat_tables([table, other.cast(output.schema)])))
+    held = output.begin()
+    assert held.repeated([]) == ["0" * 32]
+    assert held.repeated([bytes.fromhex("1" * 32)]) == ["0" * 32, "1" * 32]
+    output.remove_repeats(["0" * 32])
+    assert output.begin().repeated([]) == []
+    assert sorted(contents_in(output.name)) == ["0" * 32] * 2 + ["1" * 32] * 2
+    output.remove(["0" * 32])
+    assert contents_in(output.name) == ["1" * 32] * 2
+
+
+def test_foreign_folders_and_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"written as \.lance, \.parquet or \.index"):
+        open_rows(str(tmp_path / "v.npz"), None, Making())
     (tmp_path / "other.lance").mkdir()
     (tmp_path / "other.lance" / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is no Lance dataset"):
-        open_output(str(tmp_path / "other.lance"), schema, {}).begin()
-    pq.write_table(pa.table({"a": [1]}), tmp_path / "foreign.parquet")
+        rows_output(tmp_path / "other.lance", {}).begin()
     (tmp_path / "folder.parquet").mkdir()
-    (tmp_path / "foreign.parquet").rename(tmp_path / "folder.parquet" / "a.parquet")
+    pq.write_table(pa.table({"a": [1]}), tmp_path / "folder.parquet" / "a.parquet")
     with pytest.raises(ConfigError, match="was not written by dewey encode --ray"):
-        open_output(str(tmp_path / "folder.parquet"), schema, {}).begin()
+        rows_output(tmp_path / "folder.parquet", {}).begin()
+
+
+def test_an_index_that_the_command_writes_to_object_storage_is_that_of_one_process(
+    cluster, corpus, object_storage, tmp_path
+):
+    here = Index.open(tmp_path / "here.index")
+    here.add_files(corpus)
+    address = f"{object_storage}/many.index"
+    words = ["encode", str(corpus), "--output", address, "--json", "--workers", "2", "--ray"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 3
+    facts = json.loads(result.stdout)
+    assert (facts["output"], facts["num_documents"], facts["num_held"]) == (address, NUM, 0)
+    assert len(facts["unreadable"]) == 1
+    assert result.stderr.splitlines()[0] == "dewey: 1 could not be read:"  # and nothing of Ray's
+    there = Index.open(address)
+    assert (len(there), there.num_chunks) == (NUM, here.num_chunks)
+    for query in ("who pays the rent?", "silk", "timber over the seas"):
+        expected, found = here.search(query, 10), there.search(query, 10)
+        assert [hit.document_id for hit in found] == [hit.document_id for hit in expected]
+        assert [hit.score for hit in found] == pytest.approx(
+            [hit.score for hit in expected], abs=1e-6
+        )
+        assert [each.text for hit in found for each in hit.passages] == [
+            each.text for hit in expected for each in hit.passages
+        ]
+    assert there.settings == here.settings
+
+
+@pytest.mark.slow
+def test_an_index_on_a_disk_goes_on_by_either_command(cluster, corpus, tmp_path):
+    path, workers = tmp_path / "my.index", Workers(num=2)
+    encode_on_ray([str(corpus)], str(path), workers=workers, options=OPTIONS)
+    with Index.open(path) as index:
+        again = index.add_files(corpus)
+        assert (again.num_added, again.num_changed, again.num_unchanged) == (0, 0, NUM)
+        index.add(Document(id="more", text="Bees make honey."))
+    try:
+        write_corpus(corpus, {7: 1})
+        report = encode_on_ray([str(corpus)], str(path), workers=workers, options=OPTIONS)
+    finally:
+        write_corpus(corpus)
+    assert (report.num_documents, report.num_held, report.num_removed) == (1, NUM - 1, 1)
+    with Index.open(path) as index:
+        assert len(index) == NUM + 1
+        assert index.document("d7").text == record(7, 1)["text"]
 
 
 def test_more_workers_than_there_is_room_for_are_refused(cluster, corpus, tmp_path):

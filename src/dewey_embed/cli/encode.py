@@ -32,7 +32,7 @@ OutputOption = Annotated[
         "--output",
         "-o",
         help="A .parquet, .npz or .jsonl file; - for JSON lines on standard output. With --ray a "
-        ".lance dataset or a folder of Parquet files (.parquet), here or at s3://….",
+        ".lance dataset, a folder of Parquet files (.parquet) or an .index, here or at s3://….",
     ),
 ]
 Chunks = Annotated[
@@ -137,6 +137,7 @@ def _on_ray(
 ) -> Summary:
     """Encode on a Ray cluster."""
     from dewey_embed.cluster.encode import ClusterOptions, NothingReadError, encode_on_ray
+    from dewey_embed.cluster.outputs import Making
     from dewey_embed.cluster.session import Workers
     from dewey_embed.text.reader import read_options
 
@@ -144,7 +145,9 @@ def _on_ray(
     try:
         report = encode_on_ray(
             docs, output, model=model, address=address, workers=Workers(**workers),
-            options=ClusterOptions(reading=read_options(**given), encoding=encoding, **wanted),
+            options=ClusterOptions(
+                reading=read_options(**given), making=Making(encoding=encoding, **wanted)
+            ),
             progress=progress,
         )  # fmt: skip
     except NothingReadError as error:

@@ -7,15 +7,16 @@ A run continues where another one ended: documents whose content is in the outpu
 
 from __future__ import annotations
 
-import hashlib
-import json
+import os
 import pickle
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from dewey_embed.cluster.outputs import Held, Output, open_output
+from dewey_embed.cluster.index_output import open_index
+from dewey_embed.cluster.outputs import Held, Making, Output, open_rows
 from dewey_embed.cluster.session import LOCAL, Workers, connected
 from dewey_embed.cluster.sources import (
     Group,
@@ -28,13 +29,12 @@ from dewey_embed.cluster.sources import (
 )
 from dewey_embed.errors import ClusterError, ConfigError, DeweyError, ReadError
 from dewey_embed.progress import Progress, progress_bar
-from dewey_embed.rows import rows_of, rows_schema, rows_table, storable_text
+from dewey_embed.rows import storable_text
+from dewey_embed.storage import is_address
 from dewey_embed.text.inputs import ReadOptions
 from dewey_embed.types import Document, Unreadable
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from dewey_embed.encoder import Dewey
 
 GROUP_CHARS = 400_000
@@ -45,6 +45,7 @@ COMMIT_S = 10.0
 
 
 DEFAULT_READING = ReadOptions()
+DEFAULT_MAKING = Making()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,7 @@ class ClusterOptions:
     """What is read, how it is encoded, and what is written."""
 
     reading: ReadOptions = DEFAULT_READING
-    encoding: Mapping[str, Any] = field(default_factory=dict)
-    chunks: bool = False
-    texts: bool = False
+    making: Making = DEFAULT_MAKING
     group_chars: int = GROUP_CHARS
 
 
@@ -86,7 +85,7 @@ class EncodeReport:
 class _Work:
     """A group on its way: from its reader to an encoder, and from there to the driver."""
 
-    documents: list[tuple[Document, str]]
+    documents: list[Document]
     faults: list[Unreadable]
     num_bytes: int
     num_held: int = 0
@@ -122,14 +121,7 @@ def encode_on_ray(
     from dewey_embed.encoder import Dewey
 
     dewey = Dewey.load(model)
-    settings = {
-        "model": dewey.fingerprint,
-        "chunks": options.chunks,
-        "texts": options.texts,
-        **_encode_settings(dewey, options.encoding),
-    }
-    schema = _schema(rows_schema(dewey.embedding_dim, texts=options.texts))
-    place = open_output(output, schema, settings)
+    place = open_output(output, dewey, options.making)
     report = EncodeReport(place.name, dewey.embedding_dim, dewey.name, dewey.max_tokens)
     spec = _ModelSpec(model, dewey.fingerprint)
     del dewey  # a GPU's memory is for the workers
@@ -157,38 +149,18 @@ class NothingReadError(ReadError):
         self.report = report
 
 
-def _encode_settings(dewey: Dewey, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that vectors depend on, with those that were left out.
+def open_output(name: str, model: Dewey, making: Making) -> Output:
+    """The output of that name: an index where it ends in `.index`, else a table of rows.
 
     Raises:
-        ConfigError: an impossible value.
+        ConfigError: another extension, or an impossible option.
 
     """
-    from dewey_embed.config import CHUNK_TOKENS, EncodeOptions
-
-    values = {"chunk_tokens": CHUNK_TOKENS, "chunk_overlap": None, **given}
-    parsed = EncodeOptions.of(values.pop("chunk_tokens"), values.pop("chunk_overlap"), **values)
-    if not isinstance(parsed.splitter, str):
+    if not isinstance(making.encoding.get("splitter", ""), str):
         raise ConfigError("a function cannot split documents on other machines; name a splitter")
-    return {**parsed.model_dump(mode="json"), "dtype": str(dewey.dtype)}
-
-
-def _schema(schema: pa.Schema) -> pa.Schema:
-    """The columns of an output: those of any file of vectors, and the digest of the content."""
-    import pyarrow as pa
-
-    return schema.append(pa.field("hash", pa.string()))
-
-
-def content_digest(document: Document, *, texts: bool) -> str:
-    """32 hex digits that change with what is encoded of a document, or written beside its vectors.
-
-    Where it was found is no part of it.
-    """
-    parts: list[Any] = [document.id, document.text, document.landmarks]
-    parts += [document.title, dict(document.metadata)] if texts else []
-    content = json.dumps(parts, separators=(",", ":"), sort_keys=True)
-    return hashlib.sha256(content.encode("ascii")).hexdigest()[:32]
+    name = name.rstrip("/") if is_address(name) else os.path.abspath(name)
+    kind = open_index if PurePosixPath(name).suffix == ".index" else open_rows
+    return kind(name, model, making)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +174,8 @@ class _ModelSpec:
 class _Reader:
     """Reads a piece into groups, without the documents that the output holds."""
 
-    def __init__(self, held: Any, options: ClusterOptions) -> None:
-        self._held, self._options = held, options
+    def __init__(self, place: Output, held: Any, options: ClusterOptions) -> None:
+        self._place, self._held, self._options = place, held, options
 
     def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, bytes]]:
         """Rows with a group each."""
@@ -218,10 +190,10 @@ class _Reader:
     def _missing(self, group: Group, held: Held) -> _Work:
         """The documents of a group that the output does not hold yet."""
         work = _Work([], group.faults, group.num_bytes)
-        for document in group.documents:
+        for document in map(self._place.prepared, group.documents):
             if document.unread:
                 work.unread[document.id] = dict(document.unread)
-            digest = content_digest(document, texts=self._options.texts)
+            digest = self._place.digest(document)
             own = bytes.fromhex(digest)
             others = held.contents_of(storable_text(document.id))
             if len(others) > 1 or others - {own}:
@@ -230,17 +202,16 @@ class _Reader:
             if own in others:
                 work.num_held += 1
             else:
-                work.documents.append((document, digest))
+                work.documents.append(document)
+                work.contents.append(own)
         return work
 
 
 class _Encoder:
     """An actor with a model: encodes a group and writes it."""
 
-    def __init__(
-        self, place: Output, spec: _ModelSpec, options: ClusterOptions, num_threads: int
-    ) -> None:
-        self._place, self._options = place, options
+    def __init__(self, place: Output, spec: _ModelSpec, num_threads: int) -> None:
+        self._place = place
         self._error: DeweyError | None = None
         try:
             self._model = self._load(spec, num_threads)
@@ -280,21 +251,13 @@ class _Encoder:
         return {"work": [pickle.dumps(work)]}
 
     def _encode(self, work: _Work) -> None:
-        options = self._options
-        documents = [document for document, _ in work.documents]
-        encoded = self._model.encode_document(
-            [document.text for document in documents], **options.encoding
-        )
-        rows = []
-        for (document, digest), vectors in zip(work.documents, encoded, strict=True):
-            own = rows_of(document, vectors, chunks=options.chunks, texts=options.texts)
-            rows += [{**row, "hash": digest} for row in own]
+        encoded = self._place.encode(self._model, work.documents)
+        work.written = encoded.written
+        for document, vectors in zip(work.documents, encoded.vectors, strict=True):
             work.num_chunks += len(vectors.spans)
             if vectors.overflow is not None:
                 facts = (vectors.overflow, vectors.num_tokens, vectors.used_tokens)
                 work.long.append((document.id, *facts))
-        work.written = self._place.write(rows_table(rows, self._place.schema))
-        work.contents = [bytes.fromhex(digest) for _, digest in work.documents]
 
 
 class _Run:
@@ -377,13 +340,13 @@ class _Run:
         num, cpus, gpus = self._workers.num or 1, self._workers.cpus, self._workers.gpus
         rows = [{"work": pickle.dumps(piece)} for piece in pieces]
         groups = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-            _Reader(ray.put(self._held), self._options).__call__,
+            _Reader(self._place, ray.put(self._held), self._options).__call__,
             compute=TaskPoolStrategy(size=min(len(rows), max(2, num // 2))),
             num_cpus=0,
         )
         works = groups.map_batches(
             _Encoder,
-            fn_constructor_args=(self._place, self._spec, self._options, cpus),
+            fn_constructor_args=(self._place, self._spec, cpus),
             batch_size=1,
             compute=ActorPoolStrategy(size=num, max_tasks_in_flight_per_actor=2),
             num_cpus=cpus,

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,12 +20,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dewey_embed.config import CHUNK_TOKENS, EncodeOptions
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import atomic_file
+from dewey_embed.rows import rows_of, rows_schema, rows_table
 from dewey_embed.storage import is_address, lance_options, looking, open_place
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from dewey_embed.encoder import Dewey
+    from dewey_embed.types import Document, DocumentVectors
 
 SETTINGS_KEY = b"dewey"
 """The key of the settings in the metadata of a schema."""
@@ -75,28 +80,51 @@ def digest_of(name: str) -> bytes:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()[:16]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """How vectors are made, and what is written beside them."""
+
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    chunks: bool = False
+    texts: bool = False
+
+
+class EncodedGroup(NamedTuple):
+    """What `commit` needs to know of a group that was written, and its vectors."""
+
+    written: list[str]
+    vectors: list[DocumentVectors]
+
+
 class Output(ABC):
     """A place of vectors, as workers and the driver see it; it travels between them."""
 
-    def __init__(self, name: str, schema: pa.Schema) -> None:
-        self.name = name
-        self.schema = schema
+    name: str
 
     @abstractmethod
-    def written_schema(self) -> pa.Schema | None:
-        """The schema of what is there; `None` where nothing is."""
+    def begin(self) -> Held:
+        """What is there, once it is sure that it was made with these settings.
+
+        Raises:
+            ConfigError: it was made with others, or is no output of this command.
+            StorageError: it cannot be looked at.
+
+        """
+
+    def prepared(self, document: Document) -> Document:
+        """The document as it will be written."""
+        return document
 
     @abstractmethod
-    def create(self) -> None:
-        """Make the place, with nothing in it."""
+    def digest(self, document: Document) -> str:
+        """32 hex digits that change with what is encoded of a document, or written beside it.
+
+        Where it was found is no part of it.
+        """
 
     @abstractmethod
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """The ids of the documents that are there, and the digests of their contents."""
-
-    @abstractmethod
-    def write(self, table: pa.Table) -> list[str]:
-        """Write a group where only `commit` makes it visible, if that can be; what it needs."""
+    def encode(self, model: Dewey, documents: Sequence[Document]) -> EncodedGroup:
+        """Encode a group, and write it where only `commit` makes it visible, if that can be."""
 
     @abstractmethod
     def commit(self, written: Sequence[str]) -> None:
@@ -113,11 +141,36 @@ class Output(ABC):
     def finish(self) -> None:  # noqa: B027 - most need nothing
         """Tidy up at the end of a run."""
 
+
+class RowsOutput(Output):
+    """A table of rows as in any file of vectors, with the digest of the document's content."""
+
+    def __init__(self, name: str, making: Making, schema: pa.Schema) -> None:
+        self.name = name
+        self.making = making
+        self.schema = schema
+
+    @abstractmethod
+    def written_schema(self) -> pa.Schema | None:
+        """The schema of what is there; `None` where nothing is."""
+
+    @abstractmethod
+    def create(self) -> None:
+        """Make the place, with nothing in it."""
+
+    @abstractmethod
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """The ids of the documents that are there, and the digests of their contents."""
+
+    @abstractmethod
+    def write(self, table: pa.Table) -> list[str]:
+        """Write a group; what `commit` needs to know of it."""
+
     def begin(self) -> Held:
-        """What is there, once it is sure that it was made with these settings.
+        """What is there.
 
         Raises:
-            ConfigError: it was made with others, or is no output of this command.
+            ConfigError: it was made with other settings, or is no output of this command.
             StorageError: it cannot be looked at.
 
         """
@@ -127,6 +180,26 @@ class Output(ABC):
             return Held.of(iter(()))
         self._require_same(written)
         return Held.of(self.pairs())
+
+    def digest(self, document: Document) -> str:
+        """The digest of id, text and landmarks; with texts of title and metadata, too."""
+        parts: list[Any] = [document.id, document.text, document.landmarks]
+        parts += [document.title, dict(document.metadata)] if self.making.texts else []
+        content = json.dumps(parts, separators=(",", ":"), sort_keys=True)
+        return hashlib.sha256(content.encode("ascii")).hexdigest()[:32]
+
+    def encode(self, model: Dewey, documents: Sequence[Document]) -> EncodedGroup:
+        """Encode a group as `dewey encode` does, and write its rows."""
+        texts = [document.text for document in documents]
+        encoded = model.encode_document(texts, **self.making.encoding)
+        rows = [
+            {**row, "hash": self.digest(document)}
+            for document, vectors in zip(documents, encoded, strict=True)
+            for row in rows_of(
+                document, vectors, chunks=self.making.chunks, texts=self.making.texts
+            )
+        ]
+        return EncodedGroup(self.write(rows_table(rows, self.schema)), encoded)
 
     def _require_same(self, written: pa.Schema) -> None:
         """Refuse an output of other settings."""
@@ -152,18 +225,98 @@ def _settings(schema: pa.Schema) -> dict[str, Any] | None:
     return None if text is None else dict(json.loads(text))
 
 
-class LanceOutput(Output):
-    """A Lance dataset; a group is a fragment, which an append makes visible."""
+class LanceTable:
+    """A Lance dataset: fragments that workers write, and an append that makes them visible."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
 
     @cached_property
     def _options(self) -> dict[str, str]:
         return lance_options(self.name)
 
-    def _dataset(self) -> Any:
+    def dataset(self) -> Any:
+        """The newest version."""
         import lance
 
         with looking(self.name):
             return lance.dataset(self.name, storage_options=self._options)
+
+    def exists(self) -> bool:
+        """Whether there is a dataset."""
+        return open_place(self.name).below("_versions").exists()
+
+    def create(self, schema: pa.Schema) -> None:
+        """Write an empty dataset."""
+        import lance
+
+        with looking(self.name):
+            lance.write_dataset(
+                schema.empty_table(), self.name, mode="create", storage_options=self._options
+            )
+
+    def write(self, table: pa.Table) -> list[str]:
+        """Write a fragment; what describes it, as JSON."""
+        from lance_ray.fragment import write_fragment
+
+        with looking(self.name):
+            written = write_fragment(
+                [table], self.name, schema=table.schema, storage_options=self._options
+            )
+        return [json.dumps(fragment.to_json()) for fragment, _ in written]
+
+    def append(self, written: Sequence[str]) -> None:
+        """Make fragments visible, in one version."""
+        import lance
+
+        fragments = [lance.FragmentMetadata.from_json(each) for each in written]
+        with looking(self.name):
+            lance.LanceDataset.commit(
+                self.name,
+                lance.LanceOperation.Append(fragments),
+                read_version=self.dataset().version,
+                storage_options=self._options,
+            )
+
+    def delete(self, column: str, prefixes: Sequence[str]) -> None:
+        """Delete rows by how their digests begin, in a version for each 500."""
+        for start in range(0, len(prefixes), 500):
+            where = " OR ".join(
+                f"{column} LIKE '{each}%'" for each in prefixes[start : start + 500]
+            )
+            with looking(self.name):
+                self.dataset().delete(where)
+
+    def delete_repeats(self, column: str, prefix: str, first: str) -> None:
+        """Delete the rows of a document that was written again; `first` is true of its first."""
+        own = f"{column} LIKE '{prefix}%'"
+        with looking(self.name):
+            dataset = self.dataset()
+            found = dataset.to_table(columns=[], filter=f"{own} AND {first}", with_row_address=True)
+            addresses = sorted(found["_rowaddr"].to_pylist())
+            if len(addresses) > 1:
+                dataset.delete(f"{own} AND _rowaddr >= {addresses[1]}")
+
+    def compact(self) -> None:
+        """Write many small fragments into larger ones, by the cluster."""
+        from lance.optimize import CompactionOptions
+        from lance_ray import compact_files
+
+        if len(self.dataset().get_fragments()) >= FRAGMENTS:
+            compact_files(
+                self.name,
+                compaction_options=CompactionOptions(target_rows_per_fragment=ROWS_OF_FRAGMENT),
+                num_workers=1,
+                storage_options=self._options,
+            )
+
+
+class LanceOutput(RowsOutput):
+    """A Lance dataset; a group is a fragment, which an append makes visible."""
+
+    @property
+    def _table(self) -> LanceTable:
+        return LanceTable(self.name)
 
     def written_schema(self) -> pa.Schema | None:
         """The schema of the dataset; `None` where there is none.
@@ -172,87 +325,47 @@ class LanceOutput(Output):
             ConfigError: something else is there.
 
         """
-        if open_place(self.name).below("_versions").exists():
-            return self._dataset().schema
+        if self._table.exists():
+            return self._table.dataset().schema
         if open_place(self.name).files():
             raise ConfigError(f"{self.name}: is there and is no Lance dataset; give another path")
         return None
 
     def create(self) -> None:
         """Write an empty dataset."""
-        import lance
-
-        with looking(self.name):
-            lance.write_dataset(
-                self.schema.empty_table(), self.name, mode="create", storage_options=self._options
-            )
+        self._table.create(self.schema)
 
     def pairs(self) -> Iterator[tuple[str, str]]:
         """The ids and digests of the rows that are documents' own."""
-        scan = self._dataset().scanner(columns=["document_id", "hash"], filter="chunk IS NULL")
+        columns = ["document_id", "hash"]
+        scan = self._table.dataset().scanner(columns=columns, filter="chunk IS NULL")
         with looking(self.name):
             for batch in scan.to_batches():
                 yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def write(self, table: pa.Table) -> list[str]:
-        """Write a fragment; what describes it, as JSON."""
-        from lance_ray.fragment import write_fragment
-
-        with looking(self.name):
-            written = write_fragment(
-                [table], self.name, schema=self.schema, storage_options=self._options
-            )
-        return [json.dumps(fragment.to_json()) for fragment, _ in written]
+        """Write a fragment."""
+        return self._table.write(table)
 
     def commit(self, written: Sequence[str]) -> None:
-        """Append the fragments, in one version."""
-        import lance
-
-        fragments = [lance.FragmentMetadata.from_json(each) for each in written]
-        with looking(self.name):
-            lance.LanceDataset.commit(
-                self.name,
-                lance.LanceOperation.Append(fragments),
-                read_version=self._dataset().version,
-                storage_options=self._options,
-            )
+        """Append the fragments."""
+        self._table.append(written)
 
     def remove(self, contents: Sequence[str]) -> None:
-        """Delete rows, in a version for each 500 documents."""
-        for start in range(0, len(contents), 500):
-            listed = ", ".join(f"'{each}'" for each in contents[start : start + 500])
-            with looking(self.name):
-                self._dataset().delete(f"hash IN ({listed})")
+        """Delete the rows of documents."""
+        self._table.delete("hash", contents)
 
     def remove_repeats(self, contents: Sequence[str]) -> None:
         """Delete the rows from the second row of a document on."""
         for content in contents:
-            with looking(self.name):
-                dataset = self._dataset()
-                own = dataset.to_table(
-                    columns=[],
-                    filter=f"hash = '{content}' AND chunk IS NULL",
-                    with_row_address=True,
-                )
-                second = sorted(own["_rowaddr"].to_pylist())[1]
-                dataset.delete(f"hash = '{content}' AND _rowaddr >= {second}")
+            self._table.delete_repeats("hash", content, "chunk IS NULL")
 
     def finish(self) -> None:
-        """Write many small fragments into larger ones, by all workers."""
-        from lance.optimize import CompactionOptions
-        from lance_ray import compact_files
-
-        if len(self._dataset().get_fragments()) < FRAGMENTS:
-            return
-        compact_files(
-            self.name,
-            compaction_options=CompactionOptions(target_rows_per_fragment=ROWS_OF_FRAGMENT),
-            num_workers=1,
-            storage_options=self._options,
-        )
+        """Write small fragments into larger ones."""
+        self._table.compact()
 
 
-class ParquetOutput(Output):
+class ParquetOutput(RowsOutput):
     """A folder of Parquet files, one for each group, named after what is in it.
 
     A file is there when it is complete, so that there is nothing to commit; a group that is written
@@ -373,22 +486,45 @@ class ParquetOutput(Output):
                 system.delete_file(path)
 
 
-FORMATS: dict[str, type[Output]] = {".lance": LanceOutput, ".parquet": ParquetOutput}
+ROWS: dict[str, type[RowsOutput]] = {".lance": LanceOutput, ".parquet": ParquetOutput}
 """What a name's extension makes of an output; without one it is a Lance dataset."""
 
 
-def open_output(name: str, schema: pa.Schema, settings: dict[str, Any]) -> Output:
+def open_rows(name: str, model: Dewey, making: Making) -> RowsOutput:
     """The output of that name, whose schema holds the settings; nothing is looked up yet.
 
     Raises:
-        ConfigError: another extension.
+        ConfigError: another extension, or an impossible option.
 
     """
-    name = name.rstrip("/") if is_address(name) else os.path.abspath(name)
+    import pyarrow as pa
+
     extension = PurePosixPath(name).suffix.lower() or ".lance"
-    if extension not in FORMATS:
+    if extension not in ROWS:
         raise ConfigError(
-            f"{name}: with --ray, vectors are written as {' or '.join(FORMATS)}; name one of these"
+            f"{name}: with --ray, vectors are written as {', '.join(ROWS)} or .index; name one of "
+            "these"
         )
+    settings = {
+        "model": model.fingerprint,
+        "dtype": str(model.dtype),
+        "chunks": making.chunks,
+        "texts": making.texts,
+        **_options(making.encoding),
+    }
+    schema = rows_schema(model.embedding_dim, texts=making.texts)
+    schema = schema.append(pa.field("hash", pa.string()))
     metadata = {SETTINGS_KEY: json.dumps(settings, sort_keys=True).encode()}
-    return FORMATS[extension](name, schema.with_metadata(metadata))
+    return ROWS[extension](name, making, schema.with_metadata(metadata))
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that vectors depend on, with those that were left out.
+
+    Raises:
+        ConfigError: an impossible value.
+
+    """
+    values = {"chunk_tokens": CHUNK_TOKENS, "chunk_overlap": None, **given}
+    parsed = EncodeOptions.of(values.pop("chunk_tokens"), values.pop("chunk_overlap"), **values)
+    return parsed.model_dump(mode="json")

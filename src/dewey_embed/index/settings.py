@@ -12,7 +12,7 @@ from pydantic import Field
 
 from dewey_embed.config import EncodeOptions, Settings
 from dewey_embed.errors import ConfigError, IndexMismatchError, IndexStoreError
-from dewey_embed.files import write_json
+from dewey_embed.files import write_text
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.single_vectors import SingleVector
 from dewey_embed.storage import Address, open_place
@@ -154,8 +154,13 @@ class IndexSettings(Settings):
 
     def write(self, folder: Path) -> None:
         """Write the settings into the folder, all of them or none."""
+        write_text(folder / FILE_NAME, self.to_json(), sync=True)
+
+    def to_json(self) -> str:
+        """The settings as the file holds them, with their checksum."""
         values = self.model_dump(mode="json")
-        write_json(folder / FILE_NAME, {**values, "crc": _crc(values)}, indent=2, sync=True)
+        text = json.dumps({**values, "crc": _crc(values)}, indent=2, ensure_ascii=False)
+        return text.encode("utf-8", "backslashreplace").decode() + "\n"
 
 
 def _crc(values: dict[str, Any]) -> int:

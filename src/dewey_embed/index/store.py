@@ -74,8 +74,8 @@ class Store:
         settings = IndexSettings.read(folder)
         if settings is None and isinstance(folder, Address):
             raise IndexStoreError(
-                f"{folder} holds no {FILE_NAME}: it is no Dewey index; make one here and copy its "
-                "folder there (docs/cluster.md)"
+                f"{folder} holds no {FILE_NAME}: it is no Dewey index; make one there with: "
+                f"dewey encode DOCS --output {folder} --ray"
             )
         if settings is None:
             what = "is no Dewey index" if folder.exists() else "does not exist"
@@ -335,8 +335,8 @@ class RemoteStore(Store):
 
         """
         raise IndexStoreError(
-            f"index {self.folder} can only be read there; change it where it was made, and copy "
-            "its folder (docs/cluster.md)"
+            f"index {self.folder} can only be read there; change it with dewey encode --ray, or "
+            "where it was made, and copy its folder (docs/cluster.md)"
         )
         yield
 

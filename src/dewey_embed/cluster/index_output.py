@@ -1,0 +1,188 @@
+"""An index as the output of a cluster: its two tables, written by all workers, searched at once.
+
+Chunks become visible before the documents that own them, as in any index, so that a run killed in
+between leaves what reads as it was before; the next run sweeps the chunks that nobody owns.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dewey_embed.cluster.outputs import EncodedGroup, Held, LanceTable, Making, Output
+from dewey_embed.errors import ConfigError
+from dewey_embed.files import write_text
+from dewey_embed.index.settings import FILE_NAME, INDEX_OPTIONS, IndexSettings, changed_options
+from dewey_embed.index.store import Store
+from dewey_embed.index.sync import IndexEncoder, new_settings
+from dewey_embed.index.tables import (
+    Place,
+    Record,
+    chunks_schema,
+    chunks_table,
+    content_hash,
+    documents_schema,
+    documents_table,
+    storable,
+)
+from dewey_embed.storage import folder_named, is_address, looking, open_place
+
+if TYPE_CHECKING:
+    from dewey_embed.encoder import Dewey
+    from dewey_embed.types import Document
+
+DIGITS = 32
+"""Of the 64 hexadecimal digits of a document's hash, those that tell versions apart here."""
+
+
+class IndexOutput(Output):
+    """An index in a folder, or at an address."""
+
+    def __init__(self, name: str, settings: IndexSettings) -> None:
+        self.name = name
+        self.settings = settings
+
+    @property
+    def _documents(self) -> LanceTable:
+        return LanceTable(f"{self.name}/documents.lance")
+
+    @property
+    def _chunks(self) -> LanceTable:
+        return LanceTable(f"{self.name}/chunks.lance")
+
+    def begin(self) -> Held:
+        """What is there, swept of chunks that no document owns.
+
+        Raises:
+            ConfigError: something else is there.
+            IndexMismatchError: it was made by another model, or with other options.
+            StorageError: it cannot be looked at.
+
+        """
+        place, folder = open_place(self.name), folder_named(self.name)
+        made = IndexSettings.read(folder)
+        if made is None:
+            if place.files():
+                raise ConfigError(
+                    f"{self.name}: holds other files and no {FILE_NAME}: it is no Dewey index; "
+                    "give another path"
+                )
+            self._write_settings()
+        else:
+            made.require_model(self.settings.model, self.settings.fingerprint, folder)
+            made.require_options(self.settings.options, self.settings.window, folder)
+        width = self.settings.embedding_dim
+        for table, schema in ((self._chunks, chunks_schema), (self._documents, documents_schema)):
+            if not table.exists():
+                table.create(schema(width))
+        self._sweep()
+        return Held.of(self._pairs())
+
+    def _write_settings(self) -> None:
+        text = self.settings.to_json()
+        if is_address(self.name):
+            open_place(self.name).below(FILE_NAME).write(text.encode())
+            return
+        with looking(self.name):
+            Path(self.name).mkdir(parents=True, exist_ok=True)
+            write_text(Path(self.name, FILE_NAME), text, sync=True)
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        with looking(self.name):
+            for batch in self._documents.dataset().scanner(columns=["id", "hash"]).to_batches():
+                for name, digest in zip(*(each.to_pylist() for each in batch.columns), strict=True):
+                    yield name, digest[:DIGITS]
+
+    def _sweep(self) -> None:
+        """Delete the chunks of documents that are not there."""
+        owned, found = set[str](), set[str]()
+        for table, column, digests in (
+            (self._documents, "hash", owned),
+            (self._chunks, "document_hash", found),
+        ):
+            with looking(self.name):
+                for batch in table.dataset().scanner(columns=[column]).to_batches():
+                    digests.update(batch[column].unique().to_pylist())
+        self._chunks.delete("document_hash", sorted(found - owned))
+
+    def prepared(self, document: Document) -> Document:
+        """The document as an index holds it."""
+        return storable(document)
+
+    def digest(self, document: Document) -> str:
+        """The first digits of the hash that the index holds."""
+        return self._hash(document)[:DIGITS]
+
+    def _hash(self, document: Document) -> str:
+        return content_hash(document, reads_titles=self.settings.reads_titles)
+
+    def encode(self, model: Dewey, documents: Sequence[Document]) -> EncodedGroup:
+        """Encode a group as `dewey index` does, and write its rows of both tables."""
+        encoder = IndexEncoder(lambda: model, self.settings.options, self.settings)
+        encoded = encoder.encode(documents, lambda _: {}, lambda _: None)
+        records = [
+            Record(
+                document=document,
+                hash=self._hash(document),
+                vectors=each.vectors,
+                passages=each.passages,
+                title_vector=each.title,
+                places=(Place(document.root, document.source),),
+            )
+            for document, each in zip(documents, encoded, strict=True)
+        ]
+        width = self.settings.embedding_dim
+        chunks = chunks_table(records, chunks_schema(width))
+        written = {
+            "chunks": self._chunks.write(chunks) if chunks.num_rows else [],
+            "documents": self._documents.write(documents_table(records, documents_schema(width))),
+        }
+        return EncodedGroup([json.dumps(written)], [each.vectors for each in encoded])
+
+    def commit(self, written: Sequence[str]) -> None:
+        """Append the groups' chunks, then their documents, which are what counts."""
+        groups: list[Mapping[str, list[str]]] = list(map(json.loads, written))
+        for name, table in (("chunks", self._chunks), ("documents", self._documents)):
+            fragments = [each for group in groups for each in group[name]]
+            if fragments:
+                table.append(fragments)
+
+    def remove(self, contents: Sequence[str]) -> None:
+        """Delete documents, then their chunks."""
+        self._documents.delete("hash", contents)
+        self._chunks.delete("document_hash", contents)
+
+    def remove_repeats(self, contents: Sequence[str]) -> None:
+        """Delete the rows of documents that were written again."""
+        for content in contents:
+            self._chunks.delete_repeats("document_hash", content, "ordinal = 0")
+            self._documents.delete_repeats("hash", content, "TRUE")
+
+    def finish(self) -> None:
+        """Write small fragments into larger ones, and a folder's checksums."""
+        if is_address(self.name):
+            self._chunks.compact()
+            self._documents.compact()
+            return
+        with Store(Path(self.name), self.settings).writer() as writer:
+            writer.finish()
+
+
+def open_index(name: str, model: Dewey, making: Making) -> IndexOutput:
+    """The index of that name, whose own options count where none are given.
+
+    Raises:
+        ConfigError: an impossible option.
+        StorageError: it cannot be looked at.
+
+    """
+    made = IndexSettings.read(folder_named(name))
+    own = made.options if made else INDEX_OPTIONS
+    names = ("chunk_tokens", "chunk_overlap", "splitter", "overflow")
+    options = changed_options(own, *(making.encoding.get(each) for each in names))
+    settings = new_settings(model, options, made.window if made else None)
+    if made and settings.fingerprint == made.fingerprint:
+        settings = made  # as it was: titles that it does not read, and the name of its model
+    return IndexOutput(name, settings.model_copy(update={"options": options}))
