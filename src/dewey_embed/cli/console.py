@@ -203,7 +203,9 @@ def _terminate(_: int, __: FrameType | None) -> None:
 
 
 def _ended(error: BaseException) -> int:
-    """The exit code for an error; prints its line."""
+    """The exit code for an error; prints its line. SIGTERM then ends the process at once."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if isinstance(error, SystemExit) and isinstance(error.__context__, OSError):
         error = error.__context__  # typer turns a broken pipe into an exit, wherever it was
     if isinstance(error, SystemExit | typer.Exit):
@@ -251,6 +253,11 @@ def _of_the_system(error: OSError) -> str:
     return ": ".join([" -> ".join(names), said] if names else [said])
 
 
+def _noted(message: str, error: BaseException) -> str:
+    """The message, with what was noted on its error on the way."""
+    return "; ".join((message, *getattr(error, "__notes__", ())))
+
+
 def _bug(error: BaseException) -> str:
     """The message for an unforeseen error, for a report of it."""
     where = traceback.extract_tb(error.__traceback__)
@@ -269,7 +276,7 @@ def _of_an_extra(error: ImportError) -> str | None:
 
 ENDINGS: tuple[tuple[type[BaseException], Callable[[Any], str | None], int], ...] = (
     (KeyboardInterrupt, lambda _: "stopped by Ctrl-C", INTERRUPTED),
-    (TerminatedError, lambda _: "stopped by SIGTERM", TERMINATED),
+    (TerminatedError, lambda error: _noted("stopped by SIGTERM", error), TERMINATED),
     (typer.TyperException, _usage, 2),
     (typer.Abort, lambda _: "stopped: there is no more input", 1),
     (EOFError, lambda _: "stopped: there is no more input", 1),

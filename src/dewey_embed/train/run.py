@@ -52,7 +52,12 @@ from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_t
 from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder, targets_complete
 from dewey_embed.train.teach import REDUCTION, OnlineTeacher, teach
-from dewey_embed.train.trainer import AlignmentTrainer, last_complete_checkpoint, step_of
+from dewey_embed.train.trainer import (
+    COMPLETE_FILE,
+    AlignmentTrainer,
+    last_complete_checkpoint,
+    step_of,
+)
 
 WATCHED = {"save_steps", "evaluate_steps", "keep_checkpoints"}
 
@@ -128,8 +133,9 @@ def train(
 
 def _what_next(folder: RunFolder) -> str:
     """Where a run that is started again goes on."""
-    last = last_complete_checkpoint(folder.checkpoints) if folder.checkpoints.exists() else None
-    where = f"from the checkpoint of step {step_of(last[0])}" if last else "where it was"
+    complete = folder.checkpoints.glob(f"checkpoint-*/{COMPLETE_FILE}")
+    step = max((step_of(file.parent) for file in complete), default=None)
+    where = "where it was" if step is None else f"from the checkpoint of step {step}"
     return f"and it goes on {where}"
 
 

@@ -101,19 +101,33 @@ BROKEN = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer
 def named_loss_of_others(what_next: Callable[[], str]) -> Iterator[None]:
     """A block in which it is one clear error if another process of the group ends.
 
+    Launchers send SIGTERM to those that are left, which may come first: what is next is then noted
+    on whatever ends the block.
+
     Raises:
-        RunError: one did; says what is next.
+        RunError: another process ended; says what is next.
 
     """
     try:
         yield
-    except RuntimeError as error:
-        is_of_group = isinstance(error, dist.DistError) or any(
-            each in str(error) for each in BROKEN
-        )
-        if not (is_of_group and dist.is_initialized() and dist.get_world_size() > 1):
+    except Exception as error:
+        if not (_in_group() and isinstance(error, RuntimeError) and _is_of_group(error)):
             raise
         raise RunError(
             f"process {dist.get_rank()} of {dist.get_world_size()} has lost another one, which "
             f"was killed or has failed; run the same command again, {what_next()}"
         ) from None
+    except BaseException as error:
+        if _in_group():
+            error.add_note(f"run the same command again, {what_next()}")
+        raise
+
+
+def _in_group() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def _is_of_group(error: RuntimeError) -> bool:
+    """Whether an error is that of processes that do not reach each other."""
+    return isinstance(error, dist.DistError) or any(each in str(error) for each in BROKEN)
