@@ -102,7 +102,7 @@ def test_a_prompt_of_another_type_is_refused(model):
         ({"device": "cpu:x"}, "device 'cpu:x'"),
         ({"dtype": "float8"}, "dtype 'float8'"),
         ({"truncate_dim": 385}, "truncate_dim is 385"),
-        ({"truncate_dim": 0}, "truncate_dim is 0"),
+        ({"truncate_dim": 0}, "truncate_dim is 0; give a number from 1 to"),
         ({"truncate_dim": 2.5}, "truncate_dim is 2.5"),
         ({"truncate_dim": True}, "truncate_dim is True"),
         ({"max_tokens": 10**9}, "max_tokens is 1000000000"),

@@ -38,6 +38,9 @@ TITLE_TOKENS = 64
 """Most tokens of a title that are read above a text, and above each of its windows; it has at most
 a quarter of a window, too."""
 
+MOST_NAMED = 3
+"""Positions of texts that a warning names; the others are counted."""
+
 
 class Texts(NamedTuple):
     """Texts, the landmarks of each, and whether there was one alone."""
@@ -210,7 +213,7 @@ def fit_texts(
     if blank := [position for position, each in enumerate(tokens) if not len(each)]:
         own = config.pooled_over == "text"
         warnings.warn(
-            f"{len(blank)} of {len(texts)} texts hold no token (positions {blank[:8]}): their "
+            f"{len(blank)} of {len(texts)} texts hold no token ({_positions(blank)}): their "
             f"vectors come from {'CLS' if own else 'special tokens and the prompt'} alone, "
             "without chunks",
             stacklevel=depth + 2,
@@ -233,7 +236,7 @@ def _under_titles(
         most = max(len(title.ids) for title in titles)
         warnings.warn(
             f"{len(cut):,} of {len(titles):,} titles are longer than the {most} tokens that are "
-            f"read above their texts (positions {cut[:8]}): their ends are not read; give shorter "
+            f"read above their texts ({_positions(cut)}): their ends are not read; give shorter "
             f"ones{'' if most == TITLE_TOKENS else ', or a larger window'}",
             stacklevel=stacklevel,
         )
@@ -241,6 +244,18 @@ def _under_titles(
         replace(own, prompt_ids=np.concatenate((own.prompt_ids, title.ids)))
         for own, title in zip(tokens, titles, strict=True)
     ]
+
+
+def _positions(positions: Sequence[int]) -> str:
+    """The first few positions, and how many more there are.
+
+    >>> _positions([0]), _positions([0, 2, 5, 9])
+    ('position 0', 'positions 0, 2, 5 and 1 more')
+    """
+    first = ", ".join(map(str, positions[:MOST_NAMED]))
+    more = len(positions) - MOST_NAMED
+    named = f"position{'s' if len(positions) > 1 else ''} {first}"
+    return named if more <= 0 else f"{named} and {more:,} more"
 
 
 def _fit(

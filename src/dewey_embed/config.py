@@ -268,7 +268,8 @@ class DeweyConfig(Settings):
             return own if own is not None and own < self.embedding_dim else None
         if type(truncate_dim) is not int or not 0 < truncate_dim <= self.embedding_dim:
             raise ConfigError(
-                f"truncate_dim is {truncate_dim!r}; vectors have {self.embedding_dim} dimensions"
+                f"truncate_dim is {truncate_dim!r}; give a number from 1 to {self.embedding_dim}, "
+                "the dimensions of this model's vectors"
             )
         return truncate_dim
 

@@ -27,12 +27,15 @@ HEATING = "The heating is repaired within two days."
 LEASES = {"oak": "Oak Street", "elm": "Elm Street", "ash": "Ash Street"}
 
 
-def write_leases(folder, *, titles=LEASES, more_chunks=(), more_queries=()):
-    """Leases with the same two sections, under their title; a query for each section of each."""
+def write_leases(folder, *, titles=LEASES, in_text=True, more_chunks=(), more_queries=()):
+    """Leases with the same two sections; a query for the first of each.
+
+    The titles stand in the records, and above the texts if `in_text`.
+    """
     folder.mkdir(parents=True)
     documents, chunks, queries, qrels = [], [], [], []
     for name, title in titles.items():
-        text = f"{title}\n\n{RENT}\n{HEATING}\n  \n"
+        text = f"{title}\n\n" * in_text + f"{RENT}\n{HEATING}\n  \n"
         documents.append({"_id": name, "title": title, "text": text})
         for number, section in enumerate((RENT, HEATING)):
             start = text.index(section)
@@ -93,6 +96,23 @@ class TestReading:
         [added] = cache.vectors([document], "in-context+title")
         rows = plain + TITLE_WEIGHT * mini.encode_document("Oak Street").vector
         assert np.allclose(added, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-6)
+
+    def test_a_first_line_is_a_title_that_is_not_read_twice(self, mini, tmp_path):
+        text = f"Oak Street\n\n{RENT}"
+        spans = [(0, 10), (0, len(text)), (12, len(text))]
+        document = ChunkedDocument(title="Oak Street", text=text, spans=spans)
+        [titled] = ChunkVectorCache(mini, tmp_path).vectors([document], "titled")
+        read = ["Oak Street", text, f"Oak Street {RENT}"]
+        assert np.allclose(titled, [e.chunks[0] for e in mini.encode_document(read)], atol=1e-6)
+
+    def test_under_title_the_title_is_read_above_the_pass(self, mini, tmp_path):
+        text = f"The lease.\n{RENT}"
+        document = ChunkedDocument(title="Oak Street", text=text, spans=[(11, len(text))])
+        cache = ChunkVectorCache(mini, tmp_path)
+        [plain], [under] = (cache.vectors([document], way) for way in ("in-context", "under-title"))
+        expected = mini.encode_document(text, spans=document.spans, titles="Oak Street").chunks
+        assert np.allclose(under, expected, atol=1e-6)
+        assert not np.allclose(under, plain, atol=1e-3)
 
     @pytest.mark.parametrize("title", ["", " ", "\u200b"])
     def test_without_a_title_nothing_is_added(self, mini, title):
@@ -186,7 +206,7 @@ class TestEvaluation:
         # Alone, the sections of all leases are the same: one query of three finds its own first.
         assert scores["mini alone"] < 0.8
         assert scores["bm25 alone"] < 0.8
-        assert tables["Chunks"].rows == (("leases", "recall@5", *[1.0] * 6),)
+        assert tables["Chunks"].rows == (("leases", "recall@5", *[1.0] * len(labels)),)
         assert any(title.startswith("mini in-context against the others") for title in tables)
 
     def test_a_second_run_measures_nothing(self, leases, tmp_path):
@@ -233,10 +253,10 @@ class TestEvaluation:
         models = self.models(tmp_path, names=["mini"], window=64)
         assert [each.label for each in models] == [
             "mini alone", "mini titled", "mini in-context, window 64",
-            "mini in-context+title, window 64",
+            "mini under-title, window 64", "mini in-context+title, window 64",
         ]  # fmt: skip
         names = [each.open().mteb_model_meta.name for each in models]
-        assert len(set(names)) == 4
+        assert len(set(names)) == 5
         assert names[2].endswith("mini-in-context-window-64")
 
     def test_a_blank_chunk_is_ranked_nowhere(self, mini, tmp_path):
@@ -264,6 +284,20 @@ class TestEvaluation:
         assert "1 queries left out for having no relevant chunk" in left_out[0]
         assert left_out[1].endswith("1 of 5 documents left out for having no chunk")
         assert "1 of 5 documents have no title" in left_out[2]
+
+    def test_documents_without_titles_have_those_of_their_texts(self, tmp_path):
+        """So the task is the same, but for a chunk that holds the title itself."""
+        folder = write_leases(tmp_path / "leases")
+        titled = read_passages(folder)
+        documents = [json.loads(line) for line in (folder / "documents.jsonl").open()]
+        with (folder / "documents.jsonl").open("w") as lines:
+            lines.writelines(json.dumps(each | {"title": ""}) + "\n" for each in documents)
+        assert read_passages(folder).digest == titled.digest
+        [task] = open_chunks(str(folder)).tasks
+        assert not [note for note in task.left_out if "no title" in note]
+        with (folder / "chunks.jsonl").open("a") as chunks:
+            chunks.write('{"_id": "oak", "doc": "oak", "start": 0, "end": 30}\n')
+        assert read_passages(folder).chunks.documents["oak"] == documents[0]["text"][:30]
 
 
 class TestSamples:
@@ -312,9 +346,9 @@ class TestRefusals:
             ({"window": 64}, "--window is an option of ranking chunks"),
         ],
     )
-    def test_options_that_contradict_each_other(self, options, message):
+    def test_options_that_contradict_each_other(self, tmp_path, options, message):
         with pytest.raises(ConfigError, match=message):
-            command(["mini"], suite="nowhere", **options)
+            command(["mini"], suite=str(tmp_path), **options)
 
     def test_a_peer_that_knows_none_of_the_contexts(self, tmp_path):
         options = {"cache_folder": tmp_path, "contexts": ["in-context"]}

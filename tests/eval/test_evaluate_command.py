@@ -52,6 +52,7 @@ def test_all_modes_and_a_peer_are_measured_and_the_same_twice(work):
     first = run_it(work, "first")
     assert "mini hybrid" in first.stdout
     assert "bm25" in first.stdout
+    assert "BM25S" not in first.stderr  # bars are for terminals
     again = run_it(work, "again")
     assert again.stdout.splitlines()[:12] == first.stdout.splitlines()[:12]
     found = json.loads((work / "first.json").read_text())

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import json
 import os
 import subprocess
 import sys
@@ -257,9 +258,16 @@ def test_standard_input_is_a_file_of_the_kind_that_is_said():
         ("a.rst", ".. comment\n\nName\r\n~~~~\r\ntext", "Name"),
         ("a.rst", "=====\nAbove\n=====\n", "Above"),
         ("a.txt", "# not markdown", "a.txt"),
+        ("a.txt", "Supply of coal\r\n \r\nThe price.", "Supply of coal"),
+        ("a.txt", "The price is paid\nmonthly.\n\nLate sums", "a.txt"),
+        ("a.txt", "x" * 201 + "\n\nToo long for a title.", "a.txt"),
+        ("a.md", "Supply of coal\n\nThe price.", "Supply of coal"),
+        ("a.rst", "Supply of coal\n\nThe price.", "Supply of coal"),
     ],
 )
-def test_the_title_is_the_first_heading_or_the_name(tmp_path, name, text, title):
+def test_the_title_is_the_first_heading_or_a_first_line_with_a_blank_one_below_or_the_name(
+    tmp_path, name, text, title
+):
     found = one(tmp_path / name, text)
     assert found.title == title
     assert found.text == text
@@ -432,6 +440,14 @@ def test_records_become_documents_and_bad_lines_are_numbered(tmp_path, name):
     assert faults[10] == "empty"
     assert faults[11] == "field 'id' is [1]; an id is a string or an integer"
     assert [each.line for each in found if isinstance(each, Unreadable) and each.skipped] == [10]
+
+
+def test_a_record_without_a_title_has_that_of_its_text(tmp_path):
+    text = "Supply of coal\n\nThe price."
+    records = [{"text": text}, {"text": text, "title": " "}, {"text": text, "title": "T"}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))
+    titles = [each.title for each in read(tmp_path / "a.jsonl")]
+    assert titles == ["Supply of coal", "Supply of coal", "T"]
 
 
 def test_chosen_fields_are_text_id_and_title(tmp_path):

@@ -201,6 +201,13 @@ class TestTitles:
             "source without titles": 2,
         }  # fmt: skip
 
+    def test_a_row_without_a_title_has_that_of_its_text(self, tmp_path):
+        text = "Tides\n\nThe tide comes in, the tide goes out."
+        rows = [{"title": title, "text": f"{text} {title}"} for title in ("", None, "The moon")]
+        (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        stream = corpus(files(tmp_path / "a.jsonl", titles="column:title"))
+        assert sorted(titles_of(stream).values()) == ["The moon", "Tides", "Tides"]
+
     def test_a_text_that_begins_with_its_title_has_it_once(self, tmp_path):
         text = "Tides\n\nThe tide comes in, the tide goes out."
         (tmp_path / "a.jsonl").write_text(json.dumps({"title": "Tides", "text": text}))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,8 +22,10 @@ from dewey_embed.cli.options import (
     require_eval,
     several,
 )
+from dewey_embed.errors import ReadError
 from dewey_embed.eval.audits import CACHE, LENGTHS, MIN_DOCUMENTS
 from dewey_embed.printable import printable
+from dewey_embed.text.inputs import is_there
 
 Cache = Annotated[
     Path, typer.Option(help="Folder for what was measured; a killed run resumes from there.")
@@ -68,6 +72,7 @@ def length(
     hidden in filler; the queries are the same at every length. Resumes where it was stopped.
     """
     chosen = several("--lengths", lengths, int)
+    _check_tasks(data or [])
     from dewey_embed.config import CHUNK_TOKENS
     from dewey_embed.encoder import Dewey
     from dewey_embed.eval.audits.length import audit_length
@@ -105,6 +110,7 @@ def baseline(
 
     Dewey models are measured in the modes single, multi and hybrid.
     """
+    _check_tasks([data])
     from dewey_embed.eval.audits.baseline import MODELS, audit_baseline
 
     page = audit_baseline(
@@ -150,6 +156,7 @@ def alignment(
 ) -> None:  # fmt: skip
     """Measure angles between a model and its teacher, by chunk size, place and document length."""
     sizes = several("--chunk-tokens", chunk_tokens, int)
+    _check_texts(data)
     from dewey_embed.encoder import Dewey
     from dewey_embed.eval.audits.alignment import audit_alignment, named_teacher
 
@@ -203,8 +210,10 @@ def context(
     """Measure what documents do to their chunks, and whether reading them whole is worth it.
 
     How far each chunk moved by its document, how near a document's chunks came to each other, and,
-    with queries about chunks, what is found alone, under the title, and in context.
+    with queries about chunks, what is found alone, after the title, in context, and in context
+    under the title.
     """
+    _check_texts(data)
     from dewey_embed.encoder import Dewey
     from dewey_embed.eval.audits.context import audit_context
 
@@ -258,6 +267,7 @@ def cost(
         "dims": several("--dims", dims, int) if dims else None,
         "clusters": several("--clusters", clusters, int) if clusters else (),
     }
+    _check_tasks([data])
     from dewey_embed.eval.audits.storage import StorageChoices
 
     choices = StorageChoices(**values)
@@ -361,6 +371,31 @@ def _print_checks(results: Any) -> None:
     Console(file=text, width=max(80, shutil.get_terminal_size((120, 24)).columns)).print(table)
     lines = [line.rstrip() for line in text.getvalue().splitlines()]
     console.echo("\n".join([*lines, "", results.summary]))
+
+
+def _check_tasks(folders: Sequence[Path]) -> None:
+    """Refuse folders that are not there, before what takes seconds to import.
+
+    Raises:
+        TaskError: naming the first of them.
+
+    """
+    from dewey_embed.eval.beir import check_folder
+
+    for folder in folders:
+        check_folder(folder)
+
+
+def _check_texts(paths: Sequence[Path]) -> None:
+    """Refuse files and folders that are not there, but for patterns of names.
+
+    Raises:
+        ReadError: naming the first of them.
+
+    """
+    for path in paths:
+        if not glob.has_magic(str(path)) and not is_there(path.expanduser()):
+            raise ReadError(f"no such file or folder: {path}; check the spelling")
 
 
 def _finish(page: Any, output: Path) -> None:

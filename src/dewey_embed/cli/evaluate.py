@@ -42,7 +42,8 @@ Contexts = Annotated[
         metavar="WAYS",
         help="Rank all chunks of all documents, each model reading them in these ways, with "
         "commas between: alone, titled (the title before the chunk), in-context (in the "
-        "document's one pass), in-context+title (with the title's vector added), or all.",
+        "document's one pass), under-title (in that pass, the title read above it), "
+        "in-context+title (in-context, with the title's vector added), or all.",
     ),
 ]
 Documents = Annotated[
@@ -111,10 +112,12 @@ def evaluate(
     """
     sizes = options.chunk_sizes(chunk_tokens, chunk_overlap)
     options.require_eval()
+    from dewey_embed.eval.suites import CHUNK_SUITES, check_suite, open_chunks, open_suite
+
+    check_suite(suite, data)  # before what takes seconds to import
     from dewey_embed.eval.models import open_models
     from dewey_embed.eval.report.markup import page_to_markdown
     from dewey_embed.eval.run import evaluate as run_evaluation
-    from dewey_embed.eval.suites import CHUNK_SUITES, open_chunks, open_suite
 
     ways = _ways(contexts or ("all" if suite in CHUNK_SUITES else ""))
     given = {"documents": documents, "window": window, "passages": passages, "mode": mode != "all"}
@@ -130,10 +133,8 @@ def evaluate(
         cache_folder=cache.expanduser(),
         device=device,
         **sizes,
-        contexts=ways,
-        window=window,
-        show=sys.stderr.isatty(),
-    )
+        contexts=ways, window=window, show=sys.stderr.isatty(),
+    )  # fmt: skip
     page = run_evaluation(
         measured,
         opened,

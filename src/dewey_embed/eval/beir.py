@@ -93,6 +93,17 @@ def is_beir_folder(folder: Path) -> bool:
     return is_file(folder / "corpus.jsonl")
 
 
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not there.
+
+    Raises:
+        TaskError: with the layout of a task.
+
+    """
+    if not os.path.lexists(folder.expanduser()):
+        raise TaskError(f"{folder}: is not there; {LAYOUT}")
+
+
 def read_beir(folder: Path, *, split: str = "test") -> RetrievalData:
     """The task of a folder; a warning names what is left out of it.
 

@@ -35,11 +35,13 @@ Reads = Callable[[ChunkedDocument], "list[tuple[str, CharSpans]]"]
 class ChunkContext(NamedTuple):
     """A way to read chunks, and the weight of the title's vector that is added to theirs.
 
-    `is_text` says that each chunk is a text of its own, which any model can read.
+    `is_text` says that each chunk is a text of its own, which any model can read; `under_title`
+    that the title is read above the text.
     """
 
     reads: Reads
     is_text: bool = False
+    under_title: bool = False
     title_weight: float = 0.0
 
 
@@ -48,7 +50,8 @@ def _alone(document: ChunkedDocument) -> list[tuple[str, CharSpans]]:
 
 
 def _titled(document: ChunkedDocument) -> list[tuple[str, CharSpans]]:
-    return [_complete(f"{document.title} {text}".strip()) for text in document.chunk_texts]
+    pairs = zip(document.chunk_titles, document.chunk_texts, strict=True)
+    return [_complete(f"{title} {text}".strip()) for title, text in pairs]
 
 
 def _complete(text: str) -> tuple[str, CharSpans]:
@@ -64,12 +67,14 @@ CHUNK_CONTEXTS: Mapping[str, ChunkContext] = MappingProxyType(
         "alone": ChunkContext(_alone, is_text=True),
         "titled": ChunkContext(_titled, is_text=True),
         "in-context": ChunkContext(_in_context),
+        "under-title": ChunkContext(_in_context, under_title=True),
         "in-context+title": ChunkContext(_in_context, title_weight=TITLE_WEIGHT),
     }
 )
 """Ways to read a chunk: its text alone; its document's title and it as one text, as BEIR joins
 them; its range in the one pass over its document's text, which holds the title only where the text
-does; and that with the vector of the title, as an index has it."""
+does; that pass under the title (`encode_document(titles=…)`); and the pass without, with the vector
+of the title added to a chunk's."""
 
 
 class ChunkVectorCache:
@@ -121,15 +126,12 @@ class ChunkVectorCache:
     ) -> list[Floats]:
         """The vectors (C, D) of the chunks of documents that are read together."""
         masks = [self._has_token(each) for each in documents]
-        read = [
-            way.reads(each.only(mask))
-            for each, mask in zip(documents, masks, strict=True)
-            if mask.any()
-        ]
-        flat = [pair for own in read for pair in own]
+        kept = [each.only(mask) for each, mask in zip(documents, masks, strict=True) if mask.any()]
+        read = [(each, pair) for each in kept for pair in way.reads(each)]
         encoded = self.model.encode_document(
-            [text for text, _ in flat],
-            spans=[spans for _, spans in flat],
+            [text for _, (text, _) in read],
+            spans=[spans for _, (_, spans) in read],
+            titles=[each.title if way.under_title else "" for each, _ in read],
             window=self._window_of(way),
             progress=advance,
         )
@@ -163,7 +165,8 @@ class ChunkVectorCache:
             (text, [(int(start), int(end)) for start, end in spans])
             for text, spans in way.reads(document)
         ]
-        key = json.dumps([str(self.model.dtype), self._window_of(way), read])
+        above = [document.title] if way.under_title and document.title else []
+        key = json.dumps([str(self.model.dtype), self._window_of(way), read, *above])
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 
 

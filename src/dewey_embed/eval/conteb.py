@@ -24,8 +24,9 @@ from mteb.abstasks import AbsTaskRetrieval
 from dewey_embed.errors import TaskError
 from dewey_embed.eval.beir import RetrievalData, Text
 from dewey_embed.eval.chunk_task import ChunkTask, chunk_task
-from dewey_embed.eval.passages import PassageData, Place, sample_name
+from dewey_embed.eval.passages import PassageData, Place, sample_name, title_before
 from dewey_embed.files import sha256
+from dewey_embed.titles import title_line
 
 OWNER = "illuin-conteb"
 SPLITS: Mapping[str, str] = MappingProxyType(
@@ -76,7 +77,10 @@ def conteb_task(
         read,
         path=path,
         revision=REVISION if folder is None else _digest(folder),
-        left_out=("its documents have no titles, so that titled reads a chunk alone",),
+        left_out=(
+            "its documents have no titles but the first lines of their texts, where a blank line "
+            "follows; without one, titled reads a chunk alone",
+        ),
     )
 
 
@@ -134,17 +138,17 @@ def _joined(
     documents: dict[str, Text] = {}
     places: dict[str, Place] = {}
     for number, (document, own) in enumerate(texts.items(), 1):
-        title = titles.get(document, "")
+        first, *_ = own.values()  # a line above the separator, which is ours, is no title
+        title = titles.get(document, "") or title_line(first)
         documents[document] = Text(SEPARATOR.join(own.values()), title, number)
         start = 0
         for chunk, text in own.items():
             places[chunk] = Place(document, start, start + len(text))
             start += len(text) + len(SEPARATOR)
-    chunks = {
-        chunk: Text(text, documents[document].title, 0)
-        for document, own in texts.items()
-        for chunk, text in own.items()
-    }
+    chunks = {}
+    for chunk, (document, start, end) in places.items():
+        text, title, _ = documents[document]
+        chunks[chunk] = Text(text[start:end], title_before(title, text, start), 0)
     return PassageData(
         documents=documents,
         places=places,

@@ -7,7 +7,9 @@ Hugging Face id.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -216,6 +218,8 @@ def _open_minilm(name: str, device: str | None, cache: Path | None) -> MTEBModel
 
 def _open_bm25(name: str, device: str | None, cache: Path | None) -> SearchProtocol:
     """BM25 for English, by mteb's class over bm25s: no stop words, Snowball's stemmer."""
+    if not sys.stderr.isatty():  # bm25s draws bars everywhere, and mteb lets it
+        os.environ.setdefault("DISABLE_TQDM", "1")
     import mteb
     from mteb.models.model_implementations.bm25 import BM25Search
 

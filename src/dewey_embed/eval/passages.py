@@ -27,6 +27,7 @@ from dewey_embed.eval.beir import (
     read_texts,
     with_judgements,
 )
+from dewey_embed.titles import title_line
 from dewey_embed.types import CharSpans, Mask
 
 DOCUMENTS = "documents.jsonl"
@@ -71,9 +72,23 @@ class ChunkedDocument:
         """The text of each chunk."""
         return [self.text[start:end] for start, end in self.spans]
 
+    @property
+    def chunk_titles(self) -> list[str]:
+        """What stands before each chunk where it is read alone under its title."""
+        return [title_before(self.title, self.text, int(start)) for start, _ in self.spans]
+
     def only(self, mask: Mask) -> ChunkedDocument:
         """The document with the chunks of a mask (C,)."""
         return replace(self, spans=list(compress(self.spans, mask)))
+
+
+def title_before(title: str, text: str, start: int) -> str:
+    r"""The title of a chunk from `start`; empty where the chunk begins with it, the text's own.
+
+    >>> title_before("Lease", "Lease\n\nRent is due.", 7), title_before("Lease", "Lease\n\nRent", 0)
+    ('Lease', '')
+    """
+    return "" if start == 0 and title_line(text) == title else title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,14 +217,11 @@ def read_passages(folder: Path) -> PassageData:
     """
     folder = folder.expanduser()
     documents, places, lines = read_places(folder)
-    chunks = {
-        name: Text(
-            documents[place.document].text[place.start : place.end],
-            documents[place.document].title,
-            lines[name],
-        )
-        for name, place in places.items()
-    }
+    chunks = {}
+    for name, place in places.items():
+        text, title, _ = documents[place.document]
+        own = text[place.start : place.end]
+        chunks[name] = Text(own, title_before(title, text, place.start), lines[name])
     judged = with_judgements(chunks, _chunks_path(folder))
     return PassageData(documents=documents, chunks=judged, places=places)
 
@@ -217,11 +229,16 @@ def read_passages(folder: Path) -> PassageData:
 def read_places(folder: Path) -> tuple[dict[str, Text], dict[str, Place], dict[str, int]]:
     """The documents of a folder, and the chunks annotated in them, with their lines, by id.
 
+    A document without a title has that of its text.
+
     Raises:
         TaskError: as `read_passages`, but for queries.
 
     """
-    documents = read_texts(folder / DOCUMENTS, titles=True)
+    documents = {
+        name: each._replace(title=each.title or title_line(each.text))
+        for name, each in read_texts(folder / DOCUMENTS, titles=True).items()
+    }
     path = _chunks_path(folder)
     places: dict[str, Place] = {}
     lines: dict[str, int] = {}

@@ -67,6 +67,7 @@ def open_chunks(
             f"{name_or_path}: has no chunks to rank; give --suite {', '.join(CHUNK_SUITES)} or a "
             "folder, or leave out --contexts"
         )
+    folder = _existing(name_or_path)
     from dewey_embed.eval.chunk_task import folder_task
 
     def maker(folder: Path) -> Callable[[], AbsTask] | None:
@@ -74,7 +75,19 @@ def open_chunks(
             return None
         return partial(folder_task, folder, num_documents=num_documents, seed=seed)
 
-    return _folder(_existing(name_or_path), maker, lacking=PASSAGE_FILES)
+    return _folder(folder, maker, lacking=PASSAGE_FILES)
+
+
+def check_suite(name_or_path: str, data: Path | None) -> None:
+    """Refuse what is neither a suite's name nor a folder, and a data folder that is not there.
+
+    Raises:
+        ConfigError: naming it.
+
+    """
+    _data_folder(data)
+    if name_or_path not in SUITES and name_or_path not in CHUNK_SUITES:
+        _existing(name_or_path)
 
 
 def _data_folder(data: Path | None) -> Path | None:

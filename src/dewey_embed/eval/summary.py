@@ -54,6 +54,7 @@ PASSAGES = Beside(
         "half of the shorter of the two.",
         "Dewey models rank passages of their own; peers the annotated chunks, each under its "
         "document's title.",
+        "single ranks passages as multi does: its one vector a document ranks documents alone.",
     ),
 )
 """Tasks whose qrels name passages."""
@@ -64,8 +65,9 @@ CHUNKS = Beside(
     (
         "All chunks of all documents are ranked. alone: a chunk's text; titled: its document's "
         "title before it, as one text; in-context: its range in the one pass over its document; "
-        "in-context+title: with the vector of the title added, weighted by "
-        f"{TITLE_WEIGHT:g}.",
+        "under-title: in that pass, the title read above it; in-context+title: in-context, with "
+        f"the vector of the title added, weighted by {TITLE_WEIGHT:g}. A document without a title "
+        "has its text's first line, where a blank line follows it.",
     ),
 )
 """Tasks that rank all chunks."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, ReadError
 
 if TYPE_CHECKING:  # the command line imports this module, but not NumPy
     from dewey_embed.types import Landmark, MetadataValue
@@ -157,3 +158,34 @@ class _Rejoined(io.RawIOBase):
         self._head = self._head[len(data) :]
         buffer[: len(data)] = data
         return len(data)
+
+
+def check_inputs(inputs: Sequence[str | Path]) -> None:
+    """Refuse inputs none of which is there.
+
+    Raises:
+        ReadError: naming them.
+        TypeError: `inputs` is a single string, or an input is not a path.
+
+    """
+    if isinstance(inputs, str | os.PathLike):
+        raise TypeError(f"inputs is a single path; pass a list, such as [{str(inputs)!r}]")
+    for position, each in enumerate(inputs):
+        if not isinstance(each, str | os.PathLike):
+            raise TypeError(f"inputs[{position}] is {type(each).__name__}, not a path")
+    if inputs and not any(str(each) == STDIN or is_there(each) for each in inputs):
+        raise ReadError(
+            f"no such file or folder: {', '.join(map(str, inputs))}; check the spelling, "
+            "or write - for standard input"
+        )
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether there is such a file, if only one that may not be looked at."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # an impossible name, with a NUL
+        return False
+    except OSError:
+        pass
+    return True

@@ -22,6 +22,7 @@ from typing import IO, Any
 from dewey_embed.errors import ReadError
 from dewey_embed.printable import short_repr
 from dewey_embed.text.inputs import Content, ReadOptions, RecordFields, rejoined
+from dewey_embed.titles import title_line
 from dewey_embed.types import MetadataValue, Unreadable
 
 MOST_NAMED = 20
@@ -62,7 +63,7 @@ def read_packed_jsonl(stream: IO[bytes], options: ReadOptions) -> Iterator[Conte
 def record_content(
     record: Mapping[str, Any], line: int, fields: RecordFields
 ) -> Content | Unreadable:
-    """The document of a record, or the fault in it."""
+    """The document of a record, or the fault in it; without a title its text's own is taken."""
     own_id: str | None = None
     try:
         own_id = _record_id(record, fields)
@@ -71,9 +72,10 @@ def record_content(
     except ReadError as error:
         return Unreadable(source="", reason=str(error), line=line, document_id=own_id)
     title = record.get(fields.title_field or "title") or ""
+    own = str(title) if isinstance(title, str | int | float) else ""
     return Content(
         text,
-        str(title) if isinstance(title, str | int | float) else "",
+        own if own.strip() else title_line(text),
         unread,
         line,
         own_id,

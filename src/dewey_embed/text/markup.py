@@ -12,6 +12,7 @@ from dewey_embed.text.encodings import decode
 from dewey_embed.text.headings import MAX_TITLE, markdown_headings, restructured_headings
 from dewey_embed.text.inputs import Content
 from dewey_embed.text.lines import moved, numbered_lines
+from dewey_embed.titles import title_line
 from dewey_embed.types import Landmark
 
 _PROGRAM = re.compile(r"^(?:microsoft (?:word|powerpoint|excel)|adobe \w+|scan)\s*[-–:]\s*", re.I)
@@ -85,31 +86,39 @@ def _assigned_title(line: str, sign: str) -> str:
 
 
 def read_text(data: bytes) -> Content:
-    """Plain text, without a title."""
+    """Plain text; its title is its first line, where a blank line follows it."""
     decoded = decode(data)
-    return Content(decoded.text, "", decoded.unread, landmarks=numbered_lines(decoded.text))
+    return Content(
+        decoded.text,
+        title_line(decoded.text),
+        decoded.unread,
+        landmarks=numbered_lines(decoded.text),
+    )
 
 
 def read_markdown(data: bytes) -> Content:
-    """Markdown as it is written; the title is that of its front matter, else the first heading."""
+    """Markdown as it is written; the title is that of its front matter, else the first heading.
+
+    Without either it is the first line, as of plain text.
+    """
     decoded = decode(data)
     title, body = split_front_matter(decoded.text)
     headings = moved(markdown_headings(body), len(decoded.text) - len(body))
     return Content(
         decoded.text,
-        title or first_heading(headings),
+        title or first_heading(headings) or title_line(decoded.text),
         decoded.unread,
         landmarks=[*numbered_lines(decoded.text), *headings],
     )
 
 
 def read_restructured(data: bytes) -> Content:
-    """The text as it is written; the title is the first underlined line."""
+    """The text as it is written; the title is the first underlined line, else as of plain text."""
     decoded = decode(data)
     headings = [*restructured_headings(decoded.text)]
     return Content(
         decoded.text,
-        first_heading(headings),
+        first_heading(headings) or title_line(decoded.text),
         decoded.unread,
         landmarks=[*numbered_lines(decoded.text), *headings],
     )

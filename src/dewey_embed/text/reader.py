@@ -26,7 +26,9 @@ from dewey_embed.text.inputs import (
     ReadLimits,
     ReadOptions,
     RecordFields,
+    check_inputs,
     content_id,
+    is_there,
     rejoined,
 )
 from dewey_embed.types import Document, MetadataValue, Unreadable
@@ -126,37 +128,6 @@ def read_files(
             yield from reading.documents(file, opened)
 
 
-def check_inputs(inputs: Sequence[str | Path]) -> None:
-    """Refuse inputs none of which is there.
-
-    Raises:
-        ReadError: naming them.
-        TypeError: `inputs` is a single string, or an input is not a path.
-
-    """
-    if isinstance(inputs, str | os.PathLike):
-        raise TypeError(f"inputs is a single path; pass a list, such as [{str(inputs)!r}]")
-    for position, each in enumerate(inputs):
-        if not isinstance(each, str | os.PathLike):
-            raise TypeError(f"inputs[{position}] is {type(each).__name__}, not a path")
-    if inputs and not any(str(each) == STDIN or _is_there(each) for each in inputs):
-        raise ReadError(
-            f"no such file or folder: {', '.join(map(str, inputs))}; check the spelling, "
-            "or write - for standard input"
-        )
-
-
-def _is_there(path: str | Path) -> bool:
-    """Whether there is such a file, if only one that may not be looked at."""
-    try:
-        os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # an impossible name, with a NUL
-        return False
-    except OSError:
-        pass
-    return True
-
-
 class _Reading:
     """One run over inputs: the files that were seen already, and how everything is read."""
 
@@ -211,7 +182,7 @@ class _Reading:
 
     def _missing(self, path: Path, error: OSError | ValueError) -> Unreadable:
         """The fault of an input that cannot be looked at."""
-        if _is_there(path):
+        if is_there(path):
             strerror = error.strerror if isinstance(error, OSError) else error
             is_link = os.path.islink(path)
             reason = "a broken link" if is_link else f"cannot be read: {strerror}"

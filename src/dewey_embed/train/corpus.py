@@ -98,7 +98,8 @@ class Corpus:
             return None
         if row["titles"] == FIRST_LINE:
             return titled(text, self.untitled)
-        return under_title(row["title"] or "", text, self.untitled)
+        title = (row["title"] or "").strip()
+        return under_title(title, text, self.untitled) if title else titled(text, self.untitled)
 
 
 def check_sources(recipe: CorpusRecipe) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -120,6 +122,21 @@ class TestAnnotated:
         assert row["answers that name the title"] == 0.0
         assert result.summary.startswith(f"leases: {row['verdict']}: nDCG@10")
         assert "3 queries" in result.summary
+
+    def test_where_titles_are_metadata_the_verdict_is_of_the_pass_under_them(
+        self, mini, cache, tmp_path
+    ):
+        places = ("Norway", "Japan", "Brazil", "Kenya", "Canada", "Greece", "Peru", "India")
+        titles = {name.lower(): name for name in places}
+        folder = write_leases(tmp_path / "leases", titles=titles, in_text=False)
+        page = audit_context(mini, [folder], cache=cache)
+        assert page.summary.startswith(
+            "leases: reading whole, under the title: worth it for these documents: nDCG@10"
+        )
+        assert "encode_document(titles=...)" in page.summary
+        [row] = rows(page, "Is reading whole worth it?")
+        found = {each["a chunk is read"]: each for each in rows(page, "What is found")}
+        assert row["gain"] == found["under-title"]["more than alone"] > 0.2
 
     def test_a_page_is_the_same_again_and_its_plots_hold_everything(
         self, mini, leases, cache, result
@@ -262,3 +279,35 @@ class TestCommand:
 
     def test_a_mistake_is_one_line(self, tmp_path):
         assert "nowhere" in refused("context", "--data", tmp_path / "nowhere")
+
+
+COMMANDS = (
+    ("audit", "context", "mini", "--data", "nowhere"),
+    ("audit", "alignment", "mini", "--data", "nowhere"),
+    ("audit", "length", "mini", "--data", "nowhere"),
+    ("audit", "cost", "mini", "--data", "nowhere"),
+    ("audit", "baseline", "nowhere"),
+    ("eval", "mini", "--suite", "nowhere"),
+    ("eval", "mini", "--suite", "nowhere", "--contexts", "all"),
+)
+
+
+def test_what_is_not_there_is_refused_before_anything_heavy_is_imported(tmp_path):
+    code = f"""
+import sys
+from dewey_embed.cli import main
+for words in {COMMANDS!r}:
+    sys.argv = ["dewey", *words]
+    try:
+        main()
+    except SystemExit as error:
+        assert error.code == 1, words
+    assert "torch" not in sys.modules and "mteb" not in sys.modules, words
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == len(COMMANDS)
+    assert all("nowhere" in line for line in lines)

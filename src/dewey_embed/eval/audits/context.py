@@ -1,8 +1,8 @@
 """`dewey audit context`: what a document does to its chunks, and whether it is worth reading whole.
 
-Every chunk has a vector of its text alone, one under its title, and one from the one pass over its
-document. How far these lie apart, and how near the chunks of a document come to each other, needs
-no queries; whether more is found does.
+Every chunk has a vector of its text alone, one after its title, one from the one pass over its
+document, and one from that pass with the title read above it. How far these lie apart, and how near
+the chunks of a document come to each other, needs no queries; whether more is found does.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from dewey_embed.eval.scores import (
 )
 from dewey_embed.types import Floats, Rows
 
-ALONE, TITLED, IN_CONTEXT = "alone", "titled", "in-context"
+ALONE, TITLED, IN_CONTEXT, UNDER_TITLE = "alone", "titled", "in-context", "under-title"
 """Rows of `CHUNK_CONTEXTS` that the verdict is about."""
 
 NUM_DOCUMENTS = 60
@@ -118,6 +118,18 @@ class Context:
         """The mean difference of two ways in nDCG@10, with its interval over the queries."""
         return interval(self.by_query(name) - self.by_query(over))
 
+    @property
+    def whole(self) -> str:
+        """How a document is read whole: under its title where that surely finds more."""
+        surely = self.scores and self.gain(UNDER_TITLE, IN_CONTEXT).low > 0
+        return UNDER_TITLE if surely else IN_CONTEXT
+
+    @property
+    def verdict(self) -> str:
+        """Whether reading whole is worth it, in the way that finds more."""
+        gain = self.gain(self.whole, ALONE) if self.scores else None
+        return verdict(gain, under_title=self.whole == UNDER_TITLE)
+
 
 def _scores(
     collection: Collection, model: Dewey, vectors: Mapping[str, Floats], chunks: Sequence[str]
@@ -178,21 +190,22 @@ def audit_context(
     return _page(model, contexts, window)
 
 
-def verdict(gain: Interval | None) -> str:
+def verdict(gain: Interval | None, *, under_title: bool = False) -> str:
     """Whether reading whole is worth it, by the gain in nDCG@10 over chunks read alone.
 
-    >>> verdict(Interval(0.04, 0.02, 0.06))
-    'reading whole: worth it for these documents'
+    >>> verdict(Interval(0.04, 0.02, 0.06), under_title=True)
+    'reading whole, under the title: worth it for these documents'
     >>> verdict(Interval(0.04, -0.01, 0.09))
     'reading whole: not worth it for these documents, as far as these queries tell'
     """
+    reading = "reading whole, under the title" if under_title else "reading whole"
     if gain is None:
-        return "reading whole: no verdict without queries about the chunks"
+        return f"{reading}: no verdict without queries about the chunks"
     if gain.low > 0 and gain.mean >= MIN_GAIN:
-        return "reading whole: worth it for these documents"
+        return f"{reading}: worth it for these documents"
     if gain.high < 0:
-        return "reading whole: not worth it for these documents, for less is found"
-    return "reading whole: not worth it for these documents, as far as these queries tell"
+        return f"{reading}: not worth it for these documents, for less is found"
+    return f"{reading}: not worth it for these documents, as far as these queries tell"
 
 
 def _page(model: Dewey, contexts: Sequence[Context], window: int | None) -> ResultPage:
@@ -221,7 +234,7 @@ def _sentence(context: Context) -> str:
             tightness(context.vectors[way], context.owners).within for way in (ALONE, IN_CONTEXT)
         )
         sentence = (
-            f"{name}: {verdict(None)}; its document moved a chunk by "
+            f"{name}: {context.verdict}; its document moved a chunk by "
             f"{np.median(context.moved(IN_CONTEXT)):.3f} (median of 1 − cosine)"
         )
         if alone is not None and whole is not None:
@@ -229,15 +242,21 @@ def _sentence(context: Context) -> str:
                 f", and the cosine of two chunks of a document went from {alone:.3f} to {whole:.3f}"
             )
         return f"{sentence}."
-    gain = context.gain(IN_CONTEXT, ALONE)
-    means = {way: float(context.by_query(way).mean()) for way in (ALONE, TITLED, IN_CONTEXT)}
+    gain = context.gain(context.whole, ALONE)
+    means = {way: float(context.by_query(way).mean()) for way in context.scores}
     num_queries = len(context.by_query(ALONE))
+    ways = [f"{means[ALONE]:.3f} alone", f"{means[IN_CONTEXT]:.3f} in context"]
+    if context.whole == UNDER_TITLE:
+        ways.append(
+            f"{means[UNDER_TITLE]:.3f} with the title read above it (encode_document(titles=...), "
+            "as dewey index does with names and titles that describe their texts)"
+        )
     sentence = (
-        f"{name}: {verdict(gain)}: nDCG@10 {means[ALONE]:.3f} alone, {means[IN_CONTEXT]:.3f} in "
-        f"context, a difference of {gain.mean:+.3f} (95% interval {gain.low:+.3f} to "
-        f"{gain.high:+.3f}, {num_queries:,} {'query' if num_queries == 1 else 'queries'})"
+        f"{name}: {context.verdict}: nDCG@10 {', '.join(ways)}, a difference of {gain.mean:+.3f} "
+        f"(95% interval {gain.low:+.3f} to {gain.high:+.3f}, {num_queries:,} "
+        f"{'query' if num_queries == 1 else 'queries'})"
     )
-    if context.gain(TITLED, IN_CONTEXT).low > 0:
+    if context.gain(TITLED, context.whole).low > 0:
         sentence += f"; a title before each chunk finds more, {means[TITLED]:.3f}"
     return f"{sentence}."
 
@@ -246,12 +265,12 @@ def _verdict_table(contexts: Sequence[Context], window: int | None) -> Table:
     """What to do with each collection, and what its documents are like."""
     rows: list[tuple[Cell, ...]] = []
     for each in contexts:
-        gain = each.gain(IN_CONTEXT, ALONE) if each.scores else None
+        gain = each.gain(each.whole, ALONE) if each.scores else None
         own = each.collection
         rows.append(
             (
                 own.name, len(own.documents), len(each.owners), len(own.qrels) or None,
-                own.share_named, *(gain or (None,) * 3), verdict(gain),
+                own.share_named, *(gain or (None,) * 3), each.verdict,
             )
         )  # fmt: skip
     notes = [
@@ -272,8 +291,9 @@ def _verdict_table(contexts: Sequence[Context], window: int | None) -> Table:
         rows=tuple(rows),
         notes=(
             f"Gain: nDCG@10 over all chunks, each read in its document's {read}, less that of "
-            "chunks read alone, with its 95% bootstrap interval over the queries. Worth it: the "
-            f"interval is above 0, and the gain is {MIN_GAIN:g} or more.",
+            "chunks read alone, with its 95% bootstrap interval over the queries; under the title "
+            "where the interval of what that finds more is above 0. Worth it: the gain's interval "
+            f"is above 0, and it is {MIN_GAIN:g} or more.",
             *notes,
         ),
     )

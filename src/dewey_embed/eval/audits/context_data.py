@@ -24,6 +24,7 @@ from dewey_embed.eval.passages import (
 from dewey_embed.index.tables import file_name, title_text
 from dewey_embed.text.reader import read_documents
 from dewey_embed.text.splitter import split
+from dewey_embed.titles import title_line
 from dewey_embed.types import CharSpans, Document, Rows, Unreadable
 
 READ_AHEAD = 20
@@ -135,7 +136,8 @@ def _read(path: Path, num_documents: int) -> tuple[list[Document], list[str]]:
     if is_beir_folder(path):
         texts = read_texts(path / "corpus.jsonl", titles=True)
         documents = [
-            Document(id=name, title=each.title, text=each.text) for name, each in texts.items()
+            Document(id=name, title=each.title or title_line(each.text), text=each.text)
+            for name, each in texts.items()
         ]
         return documents, []
     items = list(islice(read_documents([path]), READ_AHEAD * num_documents))
