@@ -1,6 +1,7 @@
 """Sources in pieces: whatever the pieces are, the documents are those of one reading."""
 
 import json
+import pickle
 from pathlib import Path
 
 import boto3
@@ -9,9 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from dewey_embed import Dewey
 from dewey_embed.cluster import sources
+from dewey_embed.cluster.outputs import Making, open_rows
 from dewey_embed.cluster.sources import Piece, SourceFile, divide, list_sources, read_groups
-from dewey_embed.errors import ReadError, StorageError
+from dewey_embed.errors import ConfigError, ReadError, StorageError
 from dewey_embed.text.reader import read_documents, read_options
 from dewey_embed.types import Document, Unreadable
 
@@ -107,6 +110,49 @@ def test_tables_without_the_column_or_with_other_bytes_are_faults(tmp_path):
     [listed] = list_sources([str(tmp_path / "t.parquet")])
     with pytest.raises(ReadError, match="a damaged parquet file"):
         divide(listed)
+
+
+class Evil:
+    """An object whose unpickling writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("column", ["note", "text"])
+def test_a_parquet_file_with_pickles_in_it_is_read_without_them(column, tmp_path):
+    # Ray's type for objects: every process of Ray knows it, and opens a value that is looked at.
+    import ray.data  # noqa: F401
+
+    field = pa.field(
+        column, pa.binary(), metadata={"ARROW:extension:name": "ray.data.arrow_pickled_object"}
+    )
+    table = pa.table([[pickle.dumps(Evil(tmp_path / "touched"))]], schema=pa.schema([field]))
+    if column == "note":
+        table = table.append_column("text", [["rent"]])
+    pq.write_table(table, tmp_path / "t.parquet")
+    documents, faults, _, _ = read(tmp_path / "t.parquet")
+    assert not (tmp_path / "touched").exists()
+    assert [each.text for each in documents] == (["rent"] if column == "note" else [])
+    assert [("holds extension" in each.reason) for each in faults] == [True] * (column == "text")
+
+
+def test_a_file_of_other_columns_in_an_output_is_refused_unread(tmp_path):
+    import ray.data  # noqa: F401
+
+    place = open_rows(str(tmp_path / "out.parquet"), Dewey.load(), Making())
+    place.begin()
+    number = place.schema.get_field_index("hash")
+    kind = {"ARROW:extension:name": "ray.data.arrow_pickled_object"}
+    schema = place.schema.set(number, pa.field("hash", pa.binary(), metadata=kind))
+    row = dict.fromkeys(schema.names) | {"hash": pickle.dumps(Evil(tmp_path / "touched"))}
+    pq.write_table(pa.Table.from_pylist([row], schema=schema), tmp_path / "out.parquet/a.parquet")
+    with pytest.raises(ConfigError, match="has other columns than dewey encode --ray writes"):
+        place.begin()
+    assert not (tmp_path / "touched").exists()
 
 
 def test_inputs_that_are_not_there_or_are_streams_are_refused(tmp_path):

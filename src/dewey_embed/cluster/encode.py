@@ -8,7 +8,6 @@ A run continues where another one ended: documents whose content is in the outpu
 from __future__ import annotations
 
 import os
-import pickle
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -174,18 +173,17 @@ class _ModelSpec:
 class _Reader:
     """Reads a piece into groups, without the documents that the output holds."""
 
-    def __init__(self, place: Output, held: Any, options: ClusterOptions) -> None:
-        self._place, self._held, self._options = place, held, options
+    def __init__(self, place: Output, shared: Any, options: ClusterOptions) -> None:
+        self._place, self._shared, self._options = place, shared, options
 
-    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, bytes]]:
-        """Rows with a group each."""
+    def __call__(self, row: dict[str, Any]) -> Iterator[dict[str, _Work]]:
+        """Rows with a group each, of the piece with the row's number."""
         import ray
 
-        held: Held = ray.get(self._held)
-        piece: Piece = pickle.loads(row["work"])
+        pieces, held = ray.get(self._shared)
         options = self._options
-        for group in read_groups(piece, options.reading, options.group_chars):
-            yield {"work": pickle.dumps(self._missing(group, held))}
+        for group in read_groups(pieces[row["id"]], options.reading, options.group_chars):
+            yield {"work": self._missing(group, held)}
 
     def _missing(self, group: Group, held: Held) -> _Work:
         """The documents of a group that the output does not hold yet."""
@@ -236,10 +234,10 @@ class _Encoder:
             )
         return model
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[_Work]]:
         """The group, written."""
-        [data] = batch["work"]
-        work: _Work = pickle.loads(data)
+        work: _Work
+        [work] = batch["work"]
         try:
             if self._error:
                 raise self._error
@@ -248,7 +246,7 @@ class _Encoder:
         except DeweyError as error:
             work.error = error
         work.documents = []
-        return {"work": [pickle.dumps(work)]}
+        return {"work": [work]}
 
     def _encode(self, work: _Work) -> None:
         encoded = self._place.encode(self._model, work.documents)
@@ -338,10 +336,10 @@ class _Run:
         context.target_max_block_size = context.target_min_block_size = 1
         context.enable_progress_bars = False
         num, cpus, gpus = self._workers.num or 1, self._workers.cpus, self._workers.gpus
-        rows = [{"work": pickle.dumps(piece)} for piece in pieces]
-        groups = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
-            _Reader(self._place, ray.put(self._held), self._options).__call__,
-            compute=TaskPoolStrategy(size=min(len(rows), max(2, num // 2))),
+        reader = _Reader(self._place, ray.put((pieces, self._held)), self._options)
+        groups = ray.data.range(len(pieces), override_num_blocks=len(pieces)).flat_map(
+            reader.__call__,
+            compute=TaskPoolStrategy(size=min(len(pieces), max(2, num // 2))),
             num_cpus=0,
         )
         works = groups.map_batches(
@@ -354,7 +352,7 @@ class _Run:
         )
         try:
             for row in works.iter_rows():
-                yield pickle.loads(row["work"])
+                yield row["work"]
         except RayError as error:
             reason = str(error).strip().split("\n", 1)[0][:300]
             raise ClusterError(

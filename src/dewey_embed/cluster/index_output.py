@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dewey_embed.cluster.outputs import EncodedGroup, Held, LanceTable, Making, Output
+from dewey_embed.cluster.lance_table import LanceTable
+from dewey_embed.cluster.outputs import EncodedGroup, Held, Making, Output
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import write_text
 from dewey_embed.index.settings import FILE_NAME, INDEX_OPTIONS, IndexSettings, changed_options

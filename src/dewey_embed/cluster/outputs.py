@@ -13,18 +13,18 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dewey_embed.cluster.lance_table import LanceTable
 from dewey_embed.config import CHUNK_TOKENS, EncodeOptions
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import atomic_file
 from dewey_embed.rows import rows_of, rows_schema, rows_table
-from dewey_embed.storage import is_address, lance_options, looking, open_place
+from dewey_embed.storage import is_address, looking, open_place
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
 
 SETTINGS_KEY = b"dewey"
 """The key of the settings in the metadata of a schema."""
-
-FRAGMENTS = 32
-"""A dataset of so many fragments of a group each is written into larger ones when a run ends."""
-
-ROWS_OF_FRAGMENT = 1 << 20
 
 
 class Held(NamedTuple):
@@ -217,98 +212,16 @@ class RowsOutput(Output):
                 f"{self.name}: was written with {made}, not with {given}; use the same, or another "
                 "path"
             )
+        if not written.equals(self.schema):  # a foreign type may run code where it is read
+            raise ConfigError(
+                f"{self.name}: has other columns than dewey encode --ray writes; give another path"
+            )
 
 
 def _settings(schema: pa.Schema) -> dict[str, Any] | None:
     """The settings in a schema; `None` where it has none."""
     text = (schema.metadata or {}).get(SETTINGS_KEY)
     return None if text is None else dict(json.loads(text))
-
-
-class LanceTable:
-    """A Lance dataset: fragments that workers write, and an append that makes them visible."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    @cached_property
-    def _options(self) -> dict[str, str]:
-        return lance_options(self.name)
-
-    def dataset(self) -> Any:
-        """The newest version."""
-        import lance
-
-        with looking(self.name):
-            return lance.dataset(self.name, storage_options=self._options)
-
-    def exists(self) -> bool:
-        """Whether there is a dataset."""
-        return open_place(self.name).below("_versions").exists()
-
-    def create(self, schema: pa.Schema) -> None:
-        """Write an empty dataset."""
-        import lance
-
-        with looking(self.name):
-            lance.write_dataset(
-                schema.empty_table(), self.name, mode="create", storage_options=self._options
-            )
-
-    def write(self, table: pa.Table) -> list[str]:
-        """Write a fragment; what describes it, as JSON."""
-        from lance_ray.fragment import write_fragment
-
-        with looking(self.name):
-            written = write_fragment(
-                [table], self.name, schema=table.schema, storage_options=self._options
-            )
-        return [json.dumps(fragment.to_json()) for fragment, _ in written]
-
-    def append(self, written: Sequence[str]) -> None:
-        """Make fragments visible, in one version."""
-        import lance
-
-        fragments = [lance.FragmentMetadata.from_json(each) for each in written]
-        with looking(self.name):
-            lance.LanceDataset.commit(
-                self.name,
-                lance.LanceOperation.Append(fragments),
-                read_version=self.dataset().version,
-                storage_options=self._options,
-            )
-
-    def delete(self, column: str, prefixes: Sequence[str]) -> None:
-        """Delete rows by how their digests begin, in a version for each 500."""
-        for start in range(0, len(prefixes), 500):
-            where = " OR ".join(
-                f"{column} LIKE '{each}%'" for each in prefixes[start : start + 500]
-            )
-            with looking(self.name):
-                self.dataset().delete(where)
-
-    def delete_repeats(self, column: str, prefix: str, first: str) -> None:
-        """Delete the rows of a document that was written again; `first` is true of its first."""
-        own = f"{column} LIKE '{prefix}%'"
-        with looking(self.name):
-            dataset = self.dataset()
-            found = dataset.to_table(columns=[], filter=f"{own} AND {first}", with_row_address=True)
-            addresses = sorted(found["_rowaddr"].to_pylist())
-            if len(addresses) > 1:
-                dataset.delete(f"{own} AND _rowaddr >= {addresses[1]}")
-
-    def compact(self) -> None:
-        """Write many small fragments into larger ones, by the cluster."""
-        from lance.optimize import CompactionOptions
-        from lance_ray import compact_files
-
-        if len(self.dataset().get_fragments()) >= FRAGMENTS:
-            compact_files(
-                self.name,
-                compaction_options=CompactionOptions(target_rows_per_fragment=ROWS_OF_FRAGMENT),
-                num_workers=1,
-                storage_options=self._options,
-            )
 
 
 class LanceOutput(RowsOutput):
@@ -407,18 +320,26 @@ class ParquetOutput(RowsOutput):
     def pairs(self) -> Iterator[tuple[str, str]]:
         """The ids and digests of the rows that are documents' own."""
         import pyarrow.compute as pc
+
+        for path in self._files():
+            table = self._read(path, ["document_id", "hash", "chunk"])
+            own = table.filter(pc.field("chunk").is_null()).drop_columns("chunk")
+            yield from zip(*(column.to_pylist() for column in own.columns), strict=True)
+
+    def _read(self, path: str, columns: list[str] | None = None) -> pa.Table:
+        """A file, or some columns of it.
+
+        Raises:
+            ConfigError: it was made with other settings, or is no output of this command.
+            StorageError: it cannot be read.
+
+        """
         import pyarrow.parquet as pq
 
-        place = open_place(self.name)
-        for path in self._files():
-            with looking(self.name):
-                table = pq.read_table(
-                    path,
-                    columns=["document_id", "hash"],
-                    filters=pc.field("chunk").is_null(),
-                    filesystem=place.system,
-                )
-            yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
+        system = open_place(self.name).system
+        with looking(self.name), pq.ParquetFile(path, filesystem=system) as file:
+            self._require_same(file.schema_arrow)
+            return file.read(columns)
 
     def write(self, table: pa.Table) -> list[str]:
         """Write a group's file."""
@@ -458,16 +379,14 @@ class ParquetOutput(RowsOutput):
         """Write the files that hold these documents without those that are gone, or came before."""
         import pyarrow as pa
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
         system, wanted = open_place(self.name).system, pa.array(contents, pa.string())
         gone = set(gone)
         for path in self._files() if contents else ():
-            with looking(self.name):
-                held = pq.read_table(path, columns=["hash"], filesystem=system)["hash"]
-                if not pc.any(pc.is_in(held, value_set=wanted)).as_py():
-                    continue
-                table = pq.read_table(path, filesystem=system)
+            held = self._read(path, ["hash"])["hash"]
+            if not pc.any(pc.is_in(held, value_set=wanted)).as_py():
+                continue
+            table = self._read(path)
             kept = []
             for row, (content, chunk) in enumerate(
                 zip(table["hash"].to_pylist(), table["chunk"].to_pylist(), strict=True)

@@ -89,7 +89,7 @@ def _connect(address: str, workers: Workers) -> None:
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == LOCAL:
-        # One more than the workers take: what reads the sources counts as none, but must start.
+        # As many as the workers ask for, though there are fewer; what reads the sources takes none.
         cpus = max(_cores(), (workers.num or 1) * workers.cpus)
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:

@@ -424,19 +424,30 @@ def _lance(source: str) -> Any:
 def _read_columns(schema: Any, options: ReadOptions) -> list[str]:
     """The columns that make documents: flat ones; vectors and other nested ones are left out.
 
+    So are those of extension types: Ray has one whose values are pickles, and would open them.
+
     Raises:
-        ReadError: there is no column for the text.
+        ReadError: there is no column for the text, or it is none of these.
 
     """
-    import pyarrow as pa
-
     for name in options.fields.text_fields or ("text",):
         if name not in schema.names:
             raise ReadError(
                 f"no column {name!r}; it has {', '.join(map(repr, schema.names))}: choose the text "
                 "fields among them"
             )
-    return [each.name for each in schema if not pa.types.is_nested(each.type)]
+        if not _is_flat(schema.field(name).type):
+            raise ReadError(f"column {name!r} holds {schema.field(name).type}, not texts")
+    return [each.name for each in schema if _is_flat(each.type)]
+
+
+def _is_flat(kind: Any) -> bool:
+    """Whether values of an Arrow type are plain ones, also behind a dictionary."""
+    import pyarrow as pa
+
+    if pa.types.is_dictionary(kind):
+        return _is_flat(kind.value_type)
+    return not pa.types.is_nested(kind) and not isinstance(kind, pa.BaseExtensionType)
 
 
 def _records(
