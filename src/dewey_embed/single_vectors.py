@@ -29,17 +29,16 @@ class SingleVectorKind:
     `combine` makes it of unit CLS vectors and unit means, both (B, D). A saved folder names the
     pooling `mode` of Sentence Transformers, which gives the same vectors where the model's
     `pooled_over` is among `same_over`; elsewhere `difference` says how its vectors differ.
-    `reads_cls` says that CLS counts where there is a mean, too.
     `several` makes a document's several vectors (V, D) of those of its stretches (P, D), in order,
-    and of its one (D,); all are unit.
+    and of its one (D,); all are unit. `reads_cls` is false where the CLS vector does not count.
     """
 
     combine: Callable[[Tensor, Tensor], Tensor]
-    reads_cls: bool
     mode: str
     same_over: tuple[PooledOver, ...]
     difference: str
     several: Callable[[Floats, Floats], Floats] | None = None
+    reads_cls: bool = True
 
     def difference_of(self, pooled_over: PooledOver) -> str | None:
         """How Sentence Transformers' vectors differ for a model pooled so; None if they do not."""
@@ -55,7 +54,6 @@ def _unit_sum(cls: Tensor, mean: Tensor) -> Tensor:
 SINGLE_VECTORS = {
     "cls": SingleVectorKind(
         combine=lambda cls, mean: cls,
-        reads_cls=True,
         mode="cls",
         same_over=("text", "all", "after_prompt"),
         difference="",
@@ -72,7 +70,6 @@ SINGLE_VECTORS = {
     ),
     "cls_add_mean": SingleVectorKind(
         combine=_unit_sum,
-        reads_cls=True,
         mode="mean",
         same_over=(),
         difference=(

@@ -21,7 +21,7 @@ NAME_WORDS = 4
 
 
 def describes(title: str, text: str) -> bool:
-    """Whether a title has four words or more, or half of its words or more stand in its text.
+    """Whether a title has four different words, or half of its words or more stand in its text.
 
     Else it is a label, such as the name of a collection: it says of a text nothing that the next
     one's does not, and is not to be read above either. A word in a script without spaces between
@@ -36,7 +36,7 @@ def describes(title: str, text: str) -> bool:
     words, lower = _WORD.findall(title.lower()), text.lower()
     own = set(_WORD.findall(lower))
     found = sum(word in own or (not word.isascii() and word in lower) for word in words)
-    return len(words) >= NAME_WORDS or 2 * found >= len(words) > 0
+    return len(set(words)) >= NAME_WORDS or 2 * found >= len(words) > 0
 
 
 def title_line(text: str) -> str:
