@@ -1,10 +1,13 @@
-"""`python -m tests.fuzz --target splitters --cases 1000000`: many random cases of a promise."""
+"""`python -m tests.fuzz --target splitters --cases 1000000`: many random cases of a promise.
+
+Runs add up until one finds something: each has a seed of its own, begins with the cases that earlier
+ones found to reach new code, and tries what is left of the cases.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.fuzz.engine import Progress, fuzz, read_progress
-from tests.fuzz.results import Result, write_result
+from tests.fuzz.results import Result, add_result, read_results
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -26,11 +29,13 @@ HANG_STATUS = 70
 
 def main() -> int:
     """Run the targets one after another; 1 where any promise was broken."""
-    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.fuzz", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--target", action="append", choices=[*TARGETS, "all"], required=True)
-    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--cases", type=int, default=1_000_000, help="of all runs together")
     parser.add_argument("--seconds", type=int, default=3600, help="the most time of a target")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="default: another for every run")
     parser.add_argument("--work", type=Path, default=ROOT / "runs/fuzz", help="what is found")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -41,18 +46,26 @@ def main() -> int:
              seconds=given.seconds)  # fmt: skip
     faults = 0
     for name in names:
-        result = run(name, given.work / name, given.cases, given.seconds, given.seed)
-        write_result(name, result)
+        before = read_results().get(name)
+        earlier = before if before and not before.faults else None
+        left = given.cases - (earlier.cases if earlier else 0)
+        if left <= 0:
+            continue
+        seed = given.seed or 1000 * ((earlier.runs if earlier else 0) + 1)
+        result = run(name, given.work / name, left, given.seconds, seed)
+        add_result(name, result)
         sys.stdout.write(f"{name}: {result}\n")
         sys.stdout.flush()
-        faults += result.broken + result.crashes + result.hangs
+        faults += result.faults
     return 1 if faults else 0
 
 
 def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> Result:
     """What came of a target's cases; a process that a case ended is followed by another."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for each in folder.iterdir():
+        if each.name != "found":
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
     total, hangs, crashes = Progress(), 0, 0
     start = time.monotonic()
     for attempt in range(MAX_RESTARTS):
@@ -68,8 +81,8 @@ def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> Result:
             crashes += 1
             if not done.cases:
                 raise SystemExit(f"{name} did not begin; see {folder}/log")
-    options = ["--target", name, "--cases", str(cases), "--seconds", str(seconds)]
     return Result(
+        runs=1,
         cases=total.cases,
         seconds=round(time.monotonic() - start),
         broken=total.broken,
@@ -77,7 +90,6 @@ def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> Result:
         hangs=hangs,
         slowest_ms=round(total.slowest_s * 1000, 1),
         slowest_bytes=total.slowest_bytes,
-        command=shlex.join(["python", "-m", "tests.fuzz", *options, "--seed", str(seed)]),
     )
 
 
