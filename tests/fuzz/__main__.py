@@ -1,7 +1,7 @@
 """`python -m tests.fuzz --target splitters --cases 1000000`: many random cases of a promise.
 
-Runs add up until one finds something: each has a seed of its own, begins with the cases that earlier
-ones found to reach new code, and tries what is left of the cases.
+Runs add up until one finds something: each has a seed of its own, begins with the cases that
+earlier ones found to reach new code, and tries what is left of the cases.
 """
 
 from __future__ import annotations
