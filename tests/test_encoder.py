@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -23,6 +24,7 @@ from dewey_embed.errors import (
     TextTooLongError,
 )
 from dewey_embed.model.packing import pack
+from dewey_embed.single_vectors import SINGLE_VECTORS
 
 WORDS = "The patents — all of them — belong to Ms. Okafor's heirs; see §4.2 (b). "
 TEXTS = [
@@ -370,6 +372,24 @@ def test_topics_have_the_precision_and_width_of_chunks(precision):
         model.encode_query("timber"), model.encode_document(text), mode="single"
     )
     np.testing.assert_allclose(scores, exact, atol=0.25 if precision == "binary" else 0.02)
+
+
+def test_topics_are_of_windows_that_keep_parts_of_long_documents_apart(model, topical, monkeypatch):
+    assert topical.config.window == 8192
+    assert model.config.window == 131_072
+    kind = replace(SINGLE_VECTORS["topics"], window=512)
+    monkeypatch.setitem(SINGLE_VECTORS, "topics", kind)
+    text = RENT * 60 + SHIPS * 60
+    document = topical.encode_document(text)
+    assert document.overflow is None
+    apart = topical.encode_document(text, window=512)
+    np.testing.assert_array_equal(document.vectors, apart.vectors)
+    # Windows overlap by the longest chunk, and here there is none.
+    np.testing.assert_allclose(topical.encode(text), document.vector, atol=3e-3)
+    plain = model.encode_document(text)
+    assert np.abs(plain.vector - document.vector).max() > 5e-3
+    whole = topical.encode_document(text, window=131_072)
+    np.testing.assert_allclose(whole.vector, plain.vector, atol=1e-5)
 
 
 def test_topics_do_not_depend_on_the_chunks_or_on_windows_that_hold_them(topical):

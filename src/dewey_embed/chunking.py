@@ -185,7 +185,8 @@ def fit_texts(
     """The texts with their tokens, as far as the model reads them; warns of blank ones.
 
     The model reads at most `window` tokens at once, special ones, the prompt and the text's title
-    among them. A warning names the line that called the function `depth` calls above this one.
+    among them; the default is `config.window`. A warning names the line that called the function
+    `depth` calls above this one.
 
     Raises:
         ConfigError: `window` is less than the smallest of windows, or more than the model takes.
@@ -194,7 +195,9 @@ def fit_texts(
         InputError: a text has no token at all to make a vector of.
 
     """
-    if window is not None and not MIN_TOKENS <= window <= config.max_tokens:
+    if window is None:
+        window = config.window
+    elif not MIN_TOKENS <= window <= config.max_tokens:
         raise ConfigError(
             f"window is {window}; the model reads from {MIN_TOKENS} to {config.max_tokens:,} "
             "tokens at once"
@@ -207,7 +210,7 @@ def fit_texts(
     tokens = tokenizer.encode(read, prompt=prompt)
     if any(titles):
         around = sum(map(len, config.special_ids)) + len(tokens[0].prompt_ids)
-        room = max(0, (window or config.max_tokens) - around)
+        room = max(0, window - around)
         above = tokenizer.encode_titles(titles, min(TITLE_TOKENS, room // 4))
         tokens = _under_titles(tokens, above, stacklevel=depth + 3)
     if blank := [position for position, each in enumerate(tokens) if not len(each)]:
@@ -259,13 +262,13 @@ def _positions(positions: Sequence[int]) -> str:
 
 
 def _fit(
-    text: str, tokens: Tokens, config: DeweyConfig, overflow: Overflow, window: int | None
+    text: str, tokens: Tokens, config: DeweyConfig, overflow: Overflow, window: int
 ) -> FittedText:
     """A text within the model's limit, which counts special tokens and the prompt, too."""
     num_special = sum(map(len, config.special_ids))
     around = num_special + len(tokens.prompt_ids)
     room = config.max_tokens - around
-    window_room = (window or config.max_tokens) - around
+    window_room = window - around
     if room < 2:
         raise TextTooLongError(
             f"the prompt has {len(tokens.prompt_ids)} tokens and the model takes "

@@ -19,7 +19,7 @@ from pydantic import (
 
 from dewey_embed.errors import ConfigError
 from dewey_embed.printable import short_repr
-from dewey_embed.single_vectors import SingleVector
+from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVector
 from dewey_embed.types import Overflow, PooledOver, Precision, Splitter
 
 LayerType = Literal["full_attention", "sliding_attention"]
@@ -235,6 +235,11 @@ class DeweyConfig(Settings):
         else:
             changes = {"before_ids": tuple(before), "after_ids": tuple(after)}
         return self.model_copy(update=changes)
+
+    @property
+    def window(self) -> int:
+        """The most tokens that are read at once unless one says otherwise."""
+        return min(self.max_tokens, SINGLE_VECTORS[self.single_vector].window or self.max_tokens)
 
     @property
     def special_ids(self) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -216,7 +216,7 @@ class Dewey:
           without its end (`"truncate"`), or not at all (`"error"`). The result says which.
         - `window`: the most tokens read at once; a longer text is read in overlapping windows,
           faster and with less context, though it would fit, and `overflow` of the result is still
-          None. The default is the model's maximum.
+          None. The default is the model's maximum, and 8,192 with `single_vector="topics"`.
         - `window_cuts`: where windows begin: at `"even"` distances, or where the text's `"content"`
           says, so that most are the same after an edit; `Index` encodes only those that are not.
         - `titles`: what is read above each text, and above each of its windows: chunks then know

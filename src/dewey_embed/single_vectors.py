@@ -30,7 +30,9 @@ class SingleVectorKind:
     pooling `mode` of Sentence Transformers, which gives the same vectors where the model's
     `pooled_over` is among `same_over`; elsewhere `difference` says how its vectors differ.
     `several` makes a document's several vectors (V, D) of those of its stretches (P, D), in order,
-    and of its one (D,); all are unit. `reads_cls` is false where the CLS vector does not count.
+    and of its one (D,); all are unit. `window` is the most tokens that are read at once unless one
+    says otherwise; the default is all that the model takes. `reads_cls` is false where the CLS
+    vector does not count.
     """
 
     combine: Callable[[Tensor, Tensor], Tensor]
@@ -38,6 +40,7 @@ class SingleVectorKind:
     same_over: tuple[PooledOver, ...]
     difference: str
     several: Callable[[Floats, Floats], Floats] | None = None
+    window: int | None = None
     reads_cls: bool = True
 
     def difference_of(self, pooled_over: PooledOver) -> str | None:
@@ -87,6 +90,8 @@ SINGLE_VECTORS = {
             "(which there counts CLS and SEP too), so its vectors differ from Dewey's."
         ),
         several=topic_vectors,
+        # In one pass over 131,072 tokens stretches become too much alike (docs/log.md).
+        window=8192,
     ),
 }
 """Source: arXiv 2503.20376 §2 and the released config's `single_vector_type`; `cls_add_mean` is

@@ -147,11 +147,16 @@ class DocumentVectorCache:
         self.folder = folder.expanduser() / model.fingerprint
 
     def encode(
-        self, texts: Sequence[str], advance: Advance = lambda _: None
+        self,
+        texts: Sequence[str],
+        advance: Advance = lambda _: None,
+        *,
+        window: int | None = None,
     ) -> list[DocumentVectors]:
         """The vectors of the texts, in order, read where they are on disk.
 
-        `advance` receives numbers of tokens, those of vectors on disk at once.
+        `advance` receives numbers of tokens, those of vectors on disk at once; `window` is that of
+        `Dewey.encode_document`.
 
         Raises:
             InputError: the model makes vectors with NaN or infinity.
@@ -160,7 +165,7 @@ class DocumentVectorCache:
         vectors: dict[str, DocumentVectors] = {}
         missing = []
         for text in dict.fromkeys(texts):
-            if (known := _read_document(self.path(text))) is None:
+            if (known := _read_document(self.path(text, window))) is None:
                 missing.append(text)
             else:
                 vectors[text] = known
@@ -170,10 +175,11 @@ class DocumentVectorCache:
                 group,
                 chunk_tokens=[size.tokens for size in self.sizes],
                 chunk_overlap=[size.overlap_tokens for size in self.sizes],
+                window=window,
                 progress=advance,
             )
             for text, each in zip(group, encoded, strict=True):
-                _write_document(self.path(text), each)
+                _write_document(self.path(text, window), each)
                 vectors[text] = each
         return [vectors[text] for text in texts]
 
@@ -183,10 +189,11 @@ class DocumentVectorCache:
         with progress_bar("encoding", total, "tokens", show=show) as advance:
             return self.encode(texts, advance)
 
-    def path(self, text: str) -> Path:
+    def path(self, text: str, window: int | None = None) -> Path:
         """Where the vectors of a text are, or will be."""
         sizes = [(size.tokens, size.overlap_tokens) for size in self.sizes]
-        settings = json.dumps([str(self.model.dtype), sizes])
+        own = [] if window is None else [window]
+        settings = json.dumps([str(self.model.dtype), sizes, *own])
         digest = hashlib.sha256(settings.encode() + text.encode("utf-8", "surrogatepass"))
         return self.folder / f"{digest.hexdigest()}.npz"
 

@@ -50,7 +50,7 @@ FALL = 0.05
 
 SINGLE, MULTI = "single", "multi"
 """Modes of a comparison: by the model's own single vector, and by chunks. Between them, under its
-own name, is every kind of single vector that has several a document, made of the same pass."""
+own name, is every kind of single vector that has several a document, read as it asks for."""
 
 STRETCHES = ChunkSize(STRETCH_TOKENS, overlap=0.0)
 """What those kinds are made of."""
@@ -69,7 +69,8 @@ class LengthTask(NamedTuple):
 class LengthScores:
     """The scores at one length in one mode; `num_tokens` is the mean of the documents.
 
-    `dilution` is None where documents are compared by their chunks.
+    `dilution` is None where documents are compared by their chunks, `window` where they are read as
+    the model reads them.
     """
 
     task: str
@@ -82,6 +83,7 @@ class LengthScores:
     ndcg: Interval
     accuracy: Interval
     dilution: Interval | None = None
+    window: int | None = None
 
 
 Lines = dict[tuple[str, str], list[LengthScores]]
@@ -133,7 +135,11 @@ def audit_length(
     size = ChunkSize(chunk_tokens)
     vectors = DocumentVectorCache(model, cache, [size, STRETCHES])
     scores: list[LengthScores] = []
-    total = sum(num_documents * length for task in tasks for length in task.lengths)
+    total = sum(
+        num_documents * length * len(set(_windows(model, length).values()))
+        for task in tasks
+        for length in task.lengths
+    )
     with progress_bar("encoding", total, "tokens", show=progress) as advance:
         for task in tasks:
             for length in task.lengths:
@@ -152,6 +158,17 @@ def first_fall(line: Sequence[LengthScores]) -> int | None:
     return None
 
 
+def _windows(model: Dewey, length: int) -> dict[str, int | None]:
+    """For each mode the most tokens of a document of `length` that are read at once.
+
+    It is `None` for all that the model takes.
+    """
+    own = {name: kind.window for name, kind in SINGLE_VECTORS.items() if kind.several}
+    most = min(length, model.config.window)
+    several = {name: window if window and window < most else None for name, window in own.items()}
+    return {SINGLE: None, **several, MULTI: None}
+
+
 def _measure(
     task: LengthTask,
     length: int,
@@ -161,16 +178,22 @@ def _measure(
 ) -> list[LengthScores]:
     """The scores of each mode at one length."""
     data = task.at(length)
-    names = list(data.documents)
-    encoded = vectors.encode(list(data.documents.values()), advance)
-    documents, stretches = (
-        [_of_size(each, vectors.sizes.index(own)) for each in encoded] for own in (size, STRETCHES)
-    )
-    queries = vectors.model.encode_query(list(data.queries.values()))
+    names, texts = list(data.documents), list(data.documents.values())
+    model = vectors.model
+    windows = _windows(model, length)
+    read = {
+        each: vectors.encode(texts, advance, window=each)
+        for each in dict.fromkeys(windows.values())
+    }
+    queries = model.encode_query(list(data.queries.values()))
     answers = [names.index(next(iter(data.qrels[query]))) for query in data.queries]
-    best = _best_chunks(vectors.model, queries, documents, answers)
     scores = []
-    for mode, similarities in _similarities(vectors.model, queries, documents, stretches).items():
+    for mode, window in windows.items():
+        documents = [_in_mode(mode, each, vectors.sizes, size) for each in read[window]]
+        similarities = model.similarity(
+            queries, documents, mode="multi" if mode == MULTI else "single"
+        )
+        best = _best_chunks(model, queries, documents, answers)
         ranking = rank_documents(data.queries, names, similarities, len(names))
         by_query = query_scores(data.qrels, ranking).values()
         own = similarities[np.arange(len(answers)), answers]
@@ -183,6 +206,7 @@ def _measure(
                 num_queries=len(data.queries),
                 num_tokens=float(np.mean([each.num_tokens for each in documents])),
                 in_windows=any(each.overflow for each in documents),
+                window=window,
                 ndcg=interval(np.array([each["ndcg_at_10"] for each in by_query])),
                 accuracy=interval(np.array([each["ndcg_at_1"] for each in by_query])),
                 dilution=None if mode == MULTI else interval((best - own).astype(np.float64)),
@@ -191,27 +215,15 @@ def _measure(
     return scores
 
 
-def _of_size(document: DocumentVectors, granularity: int) -> DocumentVectors:
-    """A document with its chunks of one size and its one vector."""
-    chunks, spans = document.at(granularity)
-    return replace(document, chunks=chunks, spans=spans, vectors=None)
-
-
-def _similarities(
-    model: Dewey,
-    queries: Floats,
-    documents: Sequence[DocumentVectors],
-    stretches: Sequence[DocumentVectors],
-) -> dict[str, Floats]:
-    """Scores (Q, N) of documents in each mode; `stretches` are the same, cut into such."""
-    scores = {SINGLE: model.similarity(queries, documents, mode="single")}
-    for name, kind in SINGLE_VECTORS.items():
-        if kind.several is not None:
-            several = [
-                replace(each, vectors=kind.several(each.chunks, each.vector)) for each in stretches
-            ]
-            scores[name] = model.similarity(queries, several, mode="single")
-    return {**scores, MULTI: model.similarity(queries, documents)}
+def _in_mode(
+    mode: str, document: DocumentVectors, sizes: Sequence[ChunkSize], size: ChunkSize
+) -> DocumentVectors:
+    """A document with its chunks of one size, its one vector, and the several of the mode."""
+    kind = SINGLE_VECTORS.get(mode)
+    stretches, _ = document.at(sizes.index(STRETCHES))
+    several = kind and kind.several and kind.several(stretches, document.vector)
+    chunks, spans = document.at(sizes.index(size))
+    return replace(document, chunks=chunks, spans=spans, vectors=several)
 
 
 def _best_chunks(
@@ -393,6 +405,11 @@ def _page(
         "Evidence dilution (EDI): the cosine of the best chunk less that of the document's one "
         "vector, or of the nearest of its topics, in the document that answers; mean over queries.",
     ]
+    for mode, window in sorted({(each.mode, each.window) for each in scores if each.window}):
+        notes.append(
+            f"{mode}: documents of more than {window:,} tokens are read in overlapping windows of "
+            "so many, as such a model reads them."
+        )
     windows = sorted({each.length for each in scores if each.in_windows})
     if windows:
         notes.append(
