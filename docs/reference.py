@@ -61,6 +61,7 @@ MODELS = {
 CHUNK_WAYS = {
     "mini in-context": "**in its document's one pass**",
     "mini in-context+title": "so, with the title's vector added",
+    "mini under-title": "so, with the title read above it",
     "mini titled": "alone, its title before it as one text",
     "mini alone": "alone",
     "bm25 titled": "BM25, title and chunk",
