@@ -18,7 +18,7 @@ STREAMS = ("stdin", "stdout", "stderr")
 PRELOADED = [
     *("dewey_embed.encoder", "dewey_embed.index.index", "dewey_embed.cli.app"),
     *("pyarrow.dataset", "lance_namespace"),  # most of `lancedb`, which itself starts a thread
-    *("dewey_embed.eval.run", "dewey_embed.train.run"),
+    *("dewey_embed.eval.run", "dewey_embed.train.run", "dewey_embed.serve.run"),
 ]
 
 
@@ -43,10 +43,13 @@ class Dewey:
 
     Importing torch takes longer than what most tests wait for. The process is forked from one that
     has imported it; its streams, environment and exit code are its own. Streams may be those of
-    the `terminal` with a descriptor.
+    the `terminal` with a descriptor. The process calls `before` first.
     """
 
-    def __init__(self, *arguments, stdin=None, cwd=None, terminal=None, on=STREAMS, **environment):
+    def __init__(
+        self, *arguments, stdin=None, cwd=None, terminal=None, on=STREAMS, before=None,
+        **environment,
+    ):  # fmt: skip
         self.args = [str(each) for each in arguments]
         self._streams = tempfile.TemporaryDirectory()
         for name, text in zip(STREAMS, (stdin or "", "", ""), strict=True):
@@ -56,7 +59,8 @@ class Dewey:
                 Path(self._streams.name, name).write_text(text)
         values = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100", **environment}
         self._process = forks().Process(
-            target=_run, args=(self.args, self._streams.name, str(cwd or Path.cwd()), values)
+            target=_run,
+            args=(self.args, self._streams.name, str(cwd or Path.cwd()), values, before),
         )
         self._process.start()
         self.pid = self._process.pid
@@ -66,6 +70,11 @@ class Dewey:
 
     def kill(self):
         self._process.kill()
+
+    def signal(self, number):
+        """Send a signal, if the process has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
 
     def printed(self, stream):
         """What the run has written to `"stdout"` or `"stderr"` so far."""
@@ -84,7 +93,7 @@ class Dewey:
         return self.poll()
 
 
-def _run(arguments, streams, cwd, environment):
+def _run(arguments, streams, cwd, environment, before):
     """The command, in a fork that is made to look like a new process."""
     for number, name in enumerate(STREAMS):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_APPEND
@@ -95,6 +104,8 @@ def _run(arguments, streams, cwd, environment):
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["dewey", *arguments]
+    if before is not None:
+        before()
 
     from dewey_embed.cli import main
 

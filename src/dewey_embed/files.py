@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import secrets
+import struct
 import time
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,12 @@ from typing import Any
 from dewey_embed.errors import ConfigError
 
 _BLOCK = 2**22
+
+DAMAGED_ARCHIVE = (
+    OSError, EOFError, ValueError, TypeError, KeyError, RuntimeError,
+    zipfile.BadZipFile, zlib.error, struct.error,
+)  # fmt: skip
+"""What numpy raises for archives of arrays (.npz) that are damaged, or hold something else."""
 
 _LARGE = 2**24
 """Bytes of a file that takes longer to hash than its digest takes to look up."""
@@ -42,24 +51,46 @@ def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
     """
     draft = draft_of(path)
     try:
-        yield draft
-        if sync:
-            flush(draft)
-        os.replace(draft, path)
-        if sync:
-            flush_folder(path.parent)
+        with _named(path):
+            yield draft
+            if sync:
+                flush(draft)
+            os.replace(draft, path)
+            if sync:
+                flush_folder(path.parent)
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that has failed: the first error is what counts
+            draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Name a file in errors of the system that name none, as those of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def draft_of(path: Path) -> Path:
-    """A new hidden name beside `path`, for a file that will be renamed to it."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.draft")
+    """A new hidden name beside `path`, for a file that will be renamed to it.
+
+    It names the process and the machine, by which drafts of killed runs are told from others.
+    """
+    return path.with_name(
+        f".{path.name}.{os.getpid():08x}{_machine():08x}{secrets.token_hex(2)}.draft"
+    )
+
+
+def _machine() -> int:
+    return zlib.crc32(platform.node().encode())
 
 
 def drafts_of(path: Path) -> list[Path]:
     """The drafts of `path` that are there: of running writers, and of killed ones."""
-    ours = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.(draft|tmp)")
+    ours = re.compile(rf"\.{re.escape(path.name)}\.([0-9a-f]{{8}}|[0-9a-f]{{20}})\.(draft|tmp)")
     return [each for each in path.parent.iterdir() if ours.fullmatch(each.name)]
 
 
@@ -69,18 +100,83 @@ def remove_drafts(path: Path) -> None:
         each.unlink(missing_ok=True)
 
 
+def sweep_drafts(folder: Path) -> None:
+    """Remove all drafts below a folder whose processes, on this machine, have ended."""
+    _sweep(folder.rglob(".*.draft"))
+
+
+def _sweep(drafts: Iterable[Path]) -> None:
+    for each in drafts:
+        found = re.search(r"\.([0-9a-f]{8})([0-9a-f]{8})[0-9a-f]{4}\.draft$", each.name)
+        if found and int(found[2], 16) == _machine() and not is_running(int(found[1], 16)):
+            with suppress(OSError):
+                each.unlink()
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number, as far as this system tells."""
+    if os.name == "nt":  # where a signal 0 would end it
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
 def write_text(path: Path, text: str, *, sync: bool = False) -> None:
-    """Write a text file in UTF-8, with the text's own line ends, complete or not at all."""
+    """Write a text file in UTF-8, with the text's own line ends, complete or not at all.
+
+    Drafts of it that killed runs left are removed.
+    """
+    _sweep(drafts_of(path))
     with atomic_file(path, sync=sync) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None, sync: bool = False) -> None:
     """Write a value as a JSON file, complete or not at all."""
+    write_text(path, json_text(value, indent=indent), sync=sync)
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """The text of a JSON file."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     # Bytes of a file's name that are not UTF-8 are lone surrogates, which JSON holds as escapes.
-    text = text.encode("utf-8", "backslashreplace").decode()
-    write_text(path, text + "\n", sync=sync)
+    return text.encode("utf-8", "backslashreplace").decode() + "\n"
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file; one that a killed run or a full disk left unfinished is cut off.
+
+    Raises:
+        OSError: it cannot be written.
+
+    """
+    with _named(path), path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
+            start = file.seek(max(0, end - _BLOCK))
+            file.truncate(start + file.read().rfind(b"\n") + 1)
+        file.write(line.encode() + b"\n")
+
+
+def sealed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a JSON object with their own checksum beside them, under `crc`."""
+    return {**values, "crc": json_crc(values)}
+
+
+def unsealed(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values that were `sealed`, or that never were; None where they are damaged."""
+    kept = {key: value for key, value in values.items() if key != "crc"}
+    return kept if "crc" not in values or values["crc"] == json_crc(kept) else None
+
+
+def json_crc(values: Any) -> int:
+    """The CRC-32 of a JSON value, which finds damage; the order of keys is no part of it."""
+    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
 
 
 def flush(path: Path) -> None:
@@ -147,6 +243,14 @@ def locked(path: Path, *, remove: bool = False, wait: bool = False) -> Iterator[
             with suppress(OSError):  # Windows keeps a file that is open
                 path.unlink()
         lock.release()
+
+
+def boot_id() -> str | None:
+    """What tells one start of this system from the next; None where the system does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except (OSError, ValueError):
+        return None
 
 
 def crc32(path: Path) -> int:

@@ -158,7 +158,7 @@ class TestCache:
     ):
         cache, document = ChunkVectorCache(mini, tmp_path / "cache"), document_of(leases)
         first = cache.vectors([document], "in-context")
-        [path] = (tmp_path / "cache").rglob("*.npy")
+        [path] = (tmp_path / "cache").rglob("*.npz")
 
         def refuse(*_, **__) -> DocumentVectors:
             raise AssertionError("read again")
@@ -179,7 +179,7 @@ class TestCache:
             ChunkedDocument(title="", text=document.text, spans=document.spans[:1]),
         ]
         cache.vectors(changed, "in-context")
-        assert len(list((tmp_path / "cache").rglob("*.npy"))) == 3
+        assert len(list((tmp_path / "cache").rglob("*.npz"))) == 3
 
 
 class TestEvaluation:

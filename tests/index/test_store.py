@@ -12,7 +12,7 @@ import pytest
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import IndexMismatchError, IndexStoreError
 from dewey_embed.index.layout import open_layout
-from dewey_embed.index.store import Store
+from dewey_embed.index.store import BOOT_NAME, Store
 from dewey_embed.index.tables import canonical, content_hash, storable
 from dewey_embed.index.writer import COMPACT_FRAGMENTS
 from dewey_embed.types import Document
@@ -215,6 +215,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
 )
 def test_a_damaged_or_newer_index_says_so(store, content, message):
     write(store, [record("a")], finish=False)
+    (store.folder / "checksums.json").unlink()  # which has a copy of the settings
     (store.folder / "dewey.json").write_text(content)
     with pytest.raises(IndexStoreError, match=message):
         Store.open(store.folder)
@@ -223,7 +224,7 @@ def test_a_damaged_or_newer_index_says_so(store, content, message):
 def test_a_table_killed_while_it_was_made_is_made_again(store):
     with store.writer():
         pass
-    for path in store.folder.glob("*.lance/_versions/*"):
+    for path in (*store.folder.glob("*.lance/_versions/*"), store.folder / "checksums.json"):
         path.unlink()
     assert Store.open(store.folder).snapshot() is None
     write(store, [record("a")])
@@ -241,3 +242,28 @@ def test_equal_values_are_canonically_equal():
     assert canonical(1) == canonical(1.0) != canonical(True)
     assert canonical("1") != canonical(1)
     assert canonical(None) == "null"
+
+
+def test_after_a_loss_of_power_the_recorded_versions_are_gone_back_to(store):
+    """What was written after the last ledger may be torn: here it is empty."""
+    write(store, [record("a")])
+    write(store, [record("b")], finish=False)
+    newest = min((store.folder / "documents.lance" / "_versions").glob("*.manifest"))
+    newest.write_bytes(b"")
+    (store.folder / BOOT_NAME).write_text("an earlier start of the system")
+    assert ids(Store.open(store.folder)) == ["a"]
+    write(store, [record("b")])
+    assert ids(store) == ["a", "b"]
+
+
+def test_a_killed_run_loses_nothing_while_the_system_stays_up(store):
+    write(store, [record("a")])
+    write(store, [record("b")], finish=False)
+    assert ids(Store.open(store.folder)) == ["a", "b"]
+
+
+def test_a_long_run_is_recorded_from_time_to_time(store, monkeypatch):
+    monkeypatch.setattr("dewey_embed.index.writer.RECORD_SECONDS", 0)
+    write(store, [record("a")], [record("b")], finish=False)
+    (store.folder / BOOT_NAME).write_text("an earlier start of the system")
+    assert ids(Store.open(store.folder)) == ["a", "b"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dewey_embed.cli import console
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, IndexStoreError
 from dewey_embed.extras import EXTRAS, require
 from dewey_embed.storage import folder_named
 
@@ -149,6 +149,9 @@ def _announce(server: Server, address: str) -> None:
     settings: ServeSettings = server.settings
     console.say(f"{server.model.name} is served at {address} (page), {address}/docs (endpoints)")
     for name, index in server.indexes.items():
-        console.say(f"index {name}: {index.path}, {len(index):,} documents")
+        try:
+            console.say(f"index {name}: {index.path}, {len(index):,} documents")
+        except IndexStoreError as error:  # the others are served
+            console.say(f"warning: index {name}: {error}")
     if not settings.keys and settings.host not in ("127.0.0.1", "::1", "localhost"):
         console.say("warning: whoever reaches this machine may ask; --key-file names keys")

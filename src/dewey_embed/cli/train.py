@@ -89,7 +89,8 @@ def teach(
     if not targets_complete(run.targets):
         check_sources(read.corpus)  # now, and not after a warm start
     state = processes()
-    with named_loss_of_others(lambda: "and it goes on after the last finished shard"):
+    rest = "and it goes on after the last finished shard"
+    with run.alone(), named_loss_of_others(lambda: rest):
         with state.main_process_first():
             start_folder(read, run.start, progress=state.is_main_process)
         written = write(
@@ -167,7 +168,8 @@ def train(
     from dewey_embed.train.run import train as run_training
 
     run = RunFolder(output or Path("runs") / recipe.stem, targets)
-    figures = run_training(read, run, max_minutes=max_minutes, progress=True)
+    with run.alone():
+        figures = run_training(read, run, max_minutes=max_minutes, progress=True)
     if figures:
         console.echo(f"{run.model}: {nearness(figures)}")
 

@@ -20,7 +20,7 @@ import numpy as np
 from dewey_embed.encoder import Dewey
 from dewey_embed.eval.passages import ChunkedDocument
 from dewey_embed.eval.vector_cache import DOCUMENT_CHARS, groups
-from dewey_embed.files import atomic_file
+from dewey_embed.files import DAMAGED_ARCHIVE, atomic_file
 from dewey_embed.progress import Advance, Progress, progress_bar
 from dewey_embed.scoring import with_title
 from dewey_embed.types import CharSpans, Floats, Mask
@@ -167,7 +167,7 @@ class ChunkVectorCache:
         ]
         above = [document.title] if way.under_title and document.title else []
         key = json.dumps([str(self.model.dtype), self._window_of(way), read, *above])
-        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npz"
 
 
 def with_titles(
@@ -200,8 +200,9 @@ def with_titles(
 def _read(path: Path) -> Floats | None:
     """The vectors in a file; `None` where there is none, or a damaged one."""
     try:
-        vectors: Floats = np.load(path)
-    except (OSError, ValueError, EOFError):
+        with np.load(path) as arrays:
+            vectors: Floats = arrays["vectors"]
+    except DAMAGED_ARCHIVE:
         return None
     return vectors
 
@@ -209,4 +210,4 @@ def _read(path: Path) -> Floats | None:
 def _write(path: Path, vectors: Floats) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as draft, draft.open("wb") as file:
-        np.save(file, vectors)
+        np.savez(file, vectors=vectors)  # whose checksum is compared when it is read

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS
-from dewey_embed.eval.vector_cache import finite_rows
+from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.files import sha256
 from dewey_embed.types import SearchMode
 
@@ -38,6 +38,9 @@ BM25_STEMMER = "english"
 ST, OPENAI = "st:", "openai:"
 ENDPOINT_TOKENS = 8192
 """A recipe must give a limit; texts are sent uncut, and the server cuts them or refuses."""
+
+BATCH_TEXTS = 32
+"""Texts that mteb's wrapper of Sentence Transformers takes together."""
 
 INDEXES, VECTORS, CHUNKS = "indexes", "vectors", "chunks"
 """Folders of the cache: Dewey's indexes, the peers' vectors, Dewey's of chunks."""
@@ -261,7 +264,6 @@ def _open_sentence_transformer(
     A folder's revision is the digest of its files, so that a model that is trained further is
     taken for another one.
     """
-    from mteb.models.cache_wrappers import CachedEmbeddingWrapper
     from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
     from sentence_transformers import SentenceTransformer
 
@@ -275,15 +277,19 @@ def _open_sentence_transformer(
     except (OSError, ValueError) as error:
         raise _no_sentence_transformer(name, str(error).strip().splitlines()[0]) from None
 
-    class Checked(SentenceTransformerEncoderWrapper):
-        """mteb's wrapper, which lets no NaN through, into a cache or a score."""
+    class Cached(SentenceTransformerEncoderWrapper):
+        """mteb's wrapper over our cache, which lets no NaN and no damage through to a score."""
 
-        def encode(self, inputs: Any, **kwargs: Any) -> Any:
-            """One finite vector for each text."""
+        def encode(self, inputs: Any, *, task_metadata: Any, **options: Any) -> Any:
+            """One finite vector for each text; prompts depend on the task and the side."""
             texts = [text for batch in inputs for text in batch["text"]]
-            return finite_rows(super().encode(inputs, **kwargs), texts, name)
+            side = getattr(options.get("prompt_type"), "value", "text")
+            file = vectors and vectors / task_metadata.name / f"{side}.sqlite"
+            embed = partial(super().encode, task_metadata=task_metadata, **options)
+            kept = VectorCache(file, lambda group: embed(_batches(group)), name=name)
+            return kept.embed(texts, label=task_metadata.name)
 
-    wrapper = Checked(loaded)
+    wrapper = Cached(loaded)
     meta = wrapper.mteb_model_meta
     update: dict[str, Any] = {"loader": None}
     if is_folder:
@@ -291,10 +297,16 @@ def _open_sentence_transformer(
     else:
         update |= {"name": hub_name, "revision": meta.revision or "main"}
     wrapper.mteb_model_meta = meta.model_copy(update=update)
-    if cache is None:
-        return wrapper
-    vectors = cache / _file_name(wrapper.mteb_model_meta)
-    return cast("EncoderProtocol", CachedEmbeddingWrapper(wrapper, vectors))
+    vectors = cache and cache / _file_name(wrapper.mteb_model_meta)
+    return wrapper
+
+
+def _batches(texts: Sequence[str]) -> Any:
+    """Texts as mteb hands them to a model."""
+    from datasets import Dataset
+    from torch.utils.data import DataLoader
+
+    return DataLoader(Dataset.from_dict({"text": list(texts)}), batch_size=BATCH_TEXTS)
 
 
 def _require_on_hub(name: str, hub_name: str) -> None:

@@ -22,7 +22,7 @@ from dewey_embed.eval.result_page import Machine, ResultPage
 from dewey_embed.eval.scores import Failure, QueryScores, TaskScores, query_scores
 from dewey_embed.eval.suites import Suite
 from dewey_embed.eval.summary import summarise
-from dewey_embed.files import write_json, write_text
+from dewey_embed.files import crc32, flush, sweep_drafts, write_json, write_text
 
 if TYPE_CHECKING:
     from mteb.abstasks.abstask import AbsTask
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 QUERIES = "queries"
 """Folder beside mteb's result files for scores by query; it keeps itself out of git."""
+
+CHECKSUMS = ".crc"
+"""Ending of the file beside them by which damage to either is found."""
 
 QUERY_SCORES = TypeAdapter(dict[str, dict[str, dict[str, FiniteFloat]]])
 """The content of such a file: scores by split, query and measure."""
@@ -127,6 +130,7 @@ def run(
 
     try:
         cache = ResultCache(output)
+        sweep_drafts(output)
     except OSError as error:
         raise ResultsError(
             f"{output}: results cannot be kept there ({error.strerror}); give another --results"
@@ -184,7 +188,7 @@ def _read(path: Path, task: AbsTask) -> tuple[TaskResult, dict[str, QueryScores]
         text = (path.parent / QUERIES / path.name).read_text(encoding="utf-8")
         queries = QUERY_SCORES.validate_json(text)
         main = [entry["main_score"] for split in result.scores.values() for entry in split]
-        if not all(math.isfinite(score) for score in main):
+        if not (_is_intact(path) and all(math.isfinite(score) for score in main)):
             return None
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -234,7 +238,13 @@ def _measure(
     path = cache.get_task_result_path(task.metadata.name, model.mteb_model_meta)
     try:
         cache.save_to_cache(result, model.mteb_model_meta)
+        flush(path)
         _write_queries(path.parent / QUERIES / path.name, queries)
+    except OSError as error:
+        raise ResultsError(
+            f"{path}: results cannot be written ({error.strerror or error}); what was measured "
+            "before is kept, and the same command goes on from there"
+        ) from None
     except ValueError as error:  # mteb adds to a file that it wrote before
         raise ResultsError(
             f"{path.parent}: a file of mteb's there is damaged ({error}); remove it"
@@ -298,4 +308,27 @@ def _write_queries(path: Path, scores: dict[str, QueryScores]) -> None:
     """Write scores by query into a folder that git leaves alone: they are many and large."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path.parent / ".gitignore", "*\n")
-    write_json(path, scores)
+    write_json(path, scores, sync=True)
+    checksums = _checksums(path.parents[1] / path.name)
+    write_json(path.with_suffix(CHECKSUMS), checksums, sync=True)
+
+
+def _checksums(result: Path) -> dict[str, int]:
+    """CRC-32 of a result of mteb's, and of the scores by query beside it."""
+    return {"result": crc32(result), "queries": crc32(result.parent / QUERIES / result.name)}
+
+
+def _is_intact(result: Path) -> bool:
+    """Whether a result and its scores are as they were written; older ones are taken as they are.
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: the checksums are damaged.
+
+    """
+    path = (result.parent / QUERIES / result.name).with_suffix(CHECKSUMS)
+    try:
+        written = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return True
+    return bool(written == _checksums(result))

@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import ConfigError, ResultsError
-from dewey_embed.files import atomic_file
+from dewey_embed.files import DAMAGED_ARCHIVE, atomic_file, sweep_drafts
 from dewey_embed.progress import Advance, progress_bar
 from dewey_embed.types import DocumentVectors, Floats, Span
 
@@ -58,8 +58,11 @@ class VectorCache:
             self._file = sqlite3.connect(path or ":memory:", timeout=60, isolation_level=None)
             self._file.execute("PRAGMA journal_mode=WAL")
             self._file.execute(
-                "CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB)"
+                "CREATE TABLE IF NOT EXISTS vectors (text BLOB PRIMARY KEY, vector BLOB, crc INT)"
             )
+            columns = [row[1] for row in self._file.execute("PRAGMA table_info(vectors)")]
+            if "crc" not in columns:  # a file of an earlier version
+                self._file.execute("ALTER TABLE vectors ADD COLUMN crc INT")
 
     def embed(self, texts: Sequence[str], *, label: str) -> Floats:
         """(N, D), in the order of the texts; equal texts are embedded once.
@@ -87,21 +90,30 @@ class VectorCache:
     def _add(self, texts: Sequence[str]) -> None:
         """Embed texts, and keep their vectors in one transaction."""
         vectors = finite_rows(self._embed_texts(texts), texts, self._name).astype(np.float32)
-        rows = [(_key(text), vector.tobytes()) for text, vector in zip(texts, vectors, strict=True)]
+        pairs = zip(map(_key, texts), (vector.tobytes() for vector in vectors), strict=True)
+        rows = [(key, data, zlib.crc32(key + data)) for key, data in pairs]
         self._file.execute("BEGIN")
-        self._file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+        self._file.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?)", rows)
         self._file.execute("COMMIT")
 
     def _read(self, text: str) -> bytes | None:
-        select = "SELECT vector FROM vectors WHERE text = ?"
-        row = self._file.execute(select, (_key(text),)).fetchone()
-        return None if row is None else bytes(row[0])
+        """The vector of a text; None where there is none, or a damaged one."""
+        select = "SELECT vector, crc FROM vectors WHERE text = ?"
+        row = self._file.execute(select, (key := _key(text),)).fetchone()
+        if row is None or (row[1] is not None and row[1] != zlib.crc32(key + bytes(row[0]))):
+            return None
+        return bytes(row[0])
 
     @contextmanager
     def _file_errors(self) -> Iterator[None]:
         """Name the file in its errors."""
         try:
             yield
+        except sqlite3.OperationalError as error:
+            raise ResultsError(
+                f"{self._path}: the cache of vectors cannot be used ({error}); look at the disk's "
+                "room and at your rights, or name another folder"
+            ) from None
         except sqlite3.DatabaseError as error:
             raise ResultsError(
                 f"{self._path}: is not a cache of vectors, or damaged ({error}); delete it, or "
@@ -145,6 +157,7 @@ class DocumentVectorCache:
         self.model = model
         self.sizes = tuple(sorted(set(sizes)))
         self.folder = folder.expanduser() / model.fingerprint
+        sweep_drafts(self.folder)
 
     def encode(
         self,
@@ -257,7 +270,7 @@ def _read_document(path: Path) -> DocumentVectors | None:
                 overflow="windows" if str(arrays["overflow"]) == "windows" else None,
                 granularity=arrays["granularity"],
             )
-    except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+    except DAMAGED_ARCHIVE:
         return None
 
 

@@ -8,13 +8,12 @@ gigabytes before every search would cost more than the search.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dewey_embed.files import crc32, write_json
+from dewey_embed.files import crc32, json_crc, write_json
 
 LEDGER_NAME = "checksums.json"
 
@@ -70,7 +69,7 @@ class Ledger:
         try:
             values = json.loads(path.read_text("utf-8"))
             body = values["ledger"]
-            if values["crc"] != _crc_of(body):
+            if values["crc"] != json_crc(body):
                 return None
             files = {name: Checksum(*entry) for name, entry in body["files"].items()}
             return cls(files, body["facts"])
@@ -87,7 +86,7 @@ class Ledger:
                 name: [each.size, each.mtime_ns, each.crc] for name, each in self.files.items()
             },
         }
-        write_json(path, {"ledger": body, "crc": _crc_of(body)}, sync=True)
+        write_json(path, {"ledger": body, "crc": json_crc(body)}, sync=True)
 
     def damaged(self, folder: Path) -> str | None:
         """The first file that is not as it was written, with what is wrong; `None` if all are.
@@ -108,7 +107,3 @@ class Ledger:
             if crc32(path) != checksum.crc:
                 return f"{path} does not hold what was written to it (another checksum)"
         return None
-
-
-def _crc_of(body: Any) -> int:
-    return zlib.crc32(json.dumps(body, sort_keys=True).encode())

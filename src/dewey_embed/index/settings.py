@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field
 
 from dewey_embed.config import EncodeOptions, Settings
 from dewey_embed.errors import ConfigError, IndexMismatchError, IndexStoreError
-from dewey_embed.files import write_text
+from dewey_embed.files import json_crc, json_text, sealed, write_text
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.single_vectors import SingleVector
 from dewey_embed.storage import Address, open_place
@@ -140,12 +139,12 @@ class IndexSettings(Settings):
             crc = values.pop("crc", None)
         except (ValueError, RecursionError, TypeError, LookupError, AttributeError):
             raise _DamagedError(f"{path} is damaged, or not the settings of an index") from None
-        if version != FORMAT_VERSION and (crc is None or crc == _crc(values)):
+        if version != FORMAT_VERSION and (crc is None or crc == json_crc(values)):
             raise IndexStoreError(
                 f"index {path.parent} has format {version}, this Dewey reads {FORMAT_VERSION}: "
                 "index the documents again into another folder, or use the Dewey that made it"
             )
-        if crc != _crc(values):
+        if crc != json_crc(values):
             raise _DamagedError(f"{path} is damaged (another checksum)")
         try:
             return cls.parse(values, source=str(path))
@@ -158,13 +157,7 @@ class IndexSettings(Settings):
 
     def to_json(self) -> str:
         """The settings as the file holds them, with their checksum."""
-        values = self.model_dump(mode="json")
-        text = json.dumps({**values, "crc": _crc(values)}, indent=2, ensure_ascii=False)
-        return text.encode("utf-8", "backslashreplace").decode() + "\n"
-
-
-def _crc(values: dict[str, Any]) -> int:
-    return zlib.crc32(json.dumps(values, sort_keys=True).encode())
+        return json_text(sealed(self.model_dump(mode="json")), indent=2)
 
 
 def changed_options(

@@ -24,7 +24,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import DeweyError, IndexStoreError, StorageError
-from dewey_embed.files import cache_folder, drafts_of, locked, remove_drafts
+from dewey_embed.files import (
+    boot_id,
+    cache_folder,
+    drafts_of,
+    locked,
+    remove_drafts,
+    write_text,
+)
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.settings import FILE_NAME, REMEDY, IndexSettings
 from dewey_embed.index.tables import chunks_schema, documents_schema, text_crc, windows_field
@@ -41,6 +48,11 @@ LOCK_NAME = "dewey.lock"
 HOLDER_NAME = "dewey.pid"
 """The file locked by the one process that writes, and the one that says which process that is."""
 
+BOOT_NAME = "dewey.boot"
+"""The file that says during which start of the system the tables were last written."""
+
+HINT_NAME = "latest_version_hint.json"
+"""Lance's note of the latest version of a table, which it does without."""
 
 _LARGEST = 2**64 - 1
 
@@ -137,6 +149,9 @@ class Store:
             IndexStoreError: it changes faster than it can be read, or is damaged.
 
         """
+        if self._went_down():
+            with suppress(IndexStoreError), _locked(self.folder), writing(self.folder):
+                self._forget_unflushed()
         for _ in range(200):
             # Before the tables are opened, whose versions are then no older than what it lists.
             written = self._verify()
@@ -230,6 +245,8 @@ class Store:
                 settings.require_model(self.settings.model, self.settings.fingerprint, self.folder)
                 settings.require_options(self.settings.options, self.settings.window, self.folder)
             width = self.settings.embedding_dim
+            with writing(self.folder):
+                self._forget_unflushed()
             written = self._verify()
             with reading(self.folder):
                 # `chunks` first: where there is a `documents` there are chunks.
@@ -243,7 +260,37 @@ class Store:
                 recorded = self.settings.model_dump(mode="json")
                 writer = Writer(self.folder, documents, chunks, recorded)
             with writing(self.folder):
+                if Ledger.read(self.folder / LEDGER_NAME) is None:
+                    writer.record()
                 yield writer
+
+    def _went_down(self) -> bool:
+        """Whether the system was started anew since the tables were last written."""
+        try:
+            before = (self.folder / BOOT_NAME).read_text("utf-8", "replace").strip()
+        except OSError:
+            return False
+        return boot_id() not in (None, before)
+
+    def _forget_unflushed(self) -> None:
+        """Go back to the versions that were last recorded, if the system went down since.
+
+        What was written after them may not have reached the disk. Within one start of the system
+        it did, however a run ended.
+        """
+        path, now, went_down = self.folder / BOOT_NAME, boot_id(), self._went_down()
+        ledger = Ledger.read(self.folder / LEDGER_NAME)
+        if went_down and ledger is not None:
+            recorded = zip(("documents", "chunks"), ledger.facts["versions"], strict=True)
+            for name, version in recorded:
+                folder = self.folder / f"{name}.lance" / "_versions"
+                (folder / HINT_NAME).unlink(missing_ok=True)
+                for manifest in folder.glob("[0-9]*.manifest"):
+                    number = int(manifest.stem)
+                    if min(number, _LARGEST - number) > version:
+                        manifest.unlink()
+        if now is not None and (went_down or not path.exists()):
+            write_text(path, f"{now}\n", sync=True)
 
     def _heal_settings(self) -> None:
         """Write the file of settings again where it is damaged and was read from elsewhere."""
@@ -364,9 +411,10 @@ def _refuse_foreign(folder: Path) -> None:
     refuse_file(folder)
     paths = _listing(folder)
     names = {path.name for path in paths}
-    begun = {LOCK_NAME, HOLDER_NAME, f".{FILE_NAME}.tmp"}
+    begun = {LOCK_NAME, HOLDER_NAME, BOOT_NAME, f".{FILE_NAME}.tmp"}
     if paths:
-        begun |= {draft.name for draft in drafts_of(folder / FILE_NAME)}
+        drafts = (*drafts_of(folder / FILE_NAME), *drafts_of(folder / BOOT_NAME))
+        begun |= {draft.name for draft in drafts}
     if not names & {FILE_NAME, LEDGER_NAME} and names - begun:
         raise IndexStoreError(
             f"{folder} holds other files and no {FILE_NAME}: it is no Dewey index; "

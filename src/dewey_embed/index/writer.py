@@ -7,6 +7,7 @@ run ends, the checksums of all files are written beside the tables.
 from __future__ import annotations
 
 import json
+import time
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import DeweyError, IndexStoreError
+from dewey_embed.files import flush, flush_folder
 from dewey_embed.index.changes import Held, Refreshed
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
 from dewey_embed.index.earlier import CHUNK_COLUMNS, Earlier, earlier_of
@@ -47,6 +49,9 @@ COMPACT_VERSIONS = 32
 COMPACT_COMMITS = 256
 """So it is after so many groups within a run: every version lists all fragments before it."""
 
+RECORD_SECONDS = 30
+"""So often the files of a long run are flushed and listed: what a loss of power can cost."""
+
 REFRESHED_TOGETHER = 500
 """Documents whose details are written in one commit."""
 
@@ -65,6 +70,7 @@ class Writer:
         self._chunks = chunks
         self._settings = settings
         self._commits = 0
+        self._recorded_s = time.monotonic()
         self.held: dict[str, Held] = {}
         columns = ["id", "hash", "title", "source", "metadata", "places"]
         for batch in documents.search().select(columns).to_batches(SCAN_ROWS):
@@ -123,6 +129,8 @@ class Writer:
         self._commits += 1
         if self._commits % COMPACT_COMMITS == 0:
             self._compact()
+        if time.monotonic() - self._recorded_s > RECORD_SECONDS:
+            self.record()
 
     def refresh(
         self,
@@ -177,10 +185,10 @@ class Writer:
         """Sweep leftovers, make tables in many pieces one again, and write their checksums."""
         self._sweep()
         self._compact()
-        self._record_checksums()
+        self.record()
 
-    def _record_checksums(self) -> None:
-        """Write the checksums of all files of both tables as they are now."""
+    def record(self) -> None:
+        """Write the checksums of all files of both tables as they are now, flushed to the disk."""
         path = self._folder / LEDGER_NAME
         known = Ledger.read(path)
         files = [
@@ -190,20 +198,31 @@ class Writer:
             # The hint is written over with every version; Lance does without it.
             if file.is_file() and file.suffix != ".json"
         ]
+        kept = known.files if known else {}
+        for file in files:
+            if file.relative_to(self._folder).as_posix() not in kept:
+                flush(file)
+        for parent in {file.parent for file in files}:
+            flush_folder(parent)
         facts = {
             "versions": [self._documents.version, self._chunks.version],
             "settings": self._settings,
         }
-        ledger = Ledger.of(self._folder, files, known=known.files if known else None, facts=facts)
-        ledger.write(path)
+        Ledger.of(self._folder, files, known=kept, facts=facts).write(path)
+        self._recorded_s = time.monotonic()
 
     def _compact(self) -> None:
-        """Write tables in many pieces into one again; earlier versions leave the disk."""
-        for table in (self._chunks, self._documents):
-            statistics: Any = table.stats()
-            num_pieces = statistics["fragment_stats"]["num_fragments"]
-            if num_pieces >= COMPACT_FRAGMENTS or len(table.list_versions()) >= COMPACT_VERSIONS:
-                _optimize(table)
+        """Write tables in many pieces into one again; earlier versions leave the disk.
+
+        They leave it only when the new ones are on it.
+        """
+        chosen = [table for table in (self._chunks, self._documents) if _in_many_pieces(table)]
+        for table in chosen:
+            _optimize(table, NEVER)
+        if chosen:
+            self.record()
+        for table in chosen:
+            _optimize(table, timedelta(0))
 
     def _sweep(self) -> None:
         """Delete the chunks that belong to no committed document."""
@@ -239,12 +258,21 @@ def writing(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _optimize(table: Table) -> None:
-    """Write a table's pieces into one; older versions leave the disk."""
+NEVER = timedelta(days=100 * 365)
+
+
+def _in_many_pieces(table: Table) -> bool:
+    statistics: Any = table.stats()
+    num_pieces: int = statistics["fragment_stats"]["num_fragments"]
+    return num_pieces >= COMPACT_FRAGMENTS or len(table.list_versions()) >= COMPACT_VERSIONS
+
+
+def _optimize(table: Table, age: timedelta) -> None:
+    """Write a table's pieces into one; versions older than this leave the disk."""
     with warnings.catch_warnings():
         # Readers that are left without their version take the next and try again.
         warnings.simplefilter("ignore", UserWarning)
-        table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+        table.optimize(cleanup_older_than=age, delete_unverified=True)
 
 
 def _replace(documents: Table, rows: Any) -> None:

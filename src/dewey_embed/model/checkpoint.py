@@ -24,6 +24,7 @@ from dewey_embed.model.folder import (
     Json,
     is_there,
     read_json,
+    refuse_damaged,
 )
 from dewey_embed.model.hugging_face import from_hugging_face
 from dewey_embed.model.sentence_transformers import read_folder
@@ -156,6 +157,7 @@ def _require_fitting(weights: Weights, name: str, expected: Tensor) -> None:
 
 def _read_ours(folder: Path, config: Json) -> Checkpoint:
     """A folder that Dewey wrote: `export` numbers the modules, from the Transformer on."""
+    refuse_damaged(folder)
     path = folder / SETTINGS_FILE
     settings = read_json(path)
     settings.pop("format", None)

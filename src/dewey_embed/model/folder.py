@@ -22,9 +22,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dewey_embed.config import describe
 from dewey_embed.errors import CheckpointError
+from dewey_embed.files import (
+    cached_sha256,
+    flush,
+    is_running,
+    sealed,
+    sha256,
+    unsealed,
+    write_json,
+)
 
 SETTINGS_FILE = "dewey.json"
 MODULES_FILE = "modules.json"
+CHECKSUMS_FILE = "dewey_checksums.json"
 AXES_FILE = "teacher_axes.safetensors"
 AXES_NAME = "teacher_axes"
 
@@ -190,6 +200,7 @@ def atomic_model_folder(path: Path) -> Iterator[Path]:
             place = path.parent / f".{path.name}{DRAFT}"
         with _draft(place) as draft:
             yield draft
+            _write_checksums(draft)
             if path.is_dir():
                 _put_in_place(draft, path)
             else:
@@ -201,6 +212,49 @@ def atomic_model_folder(path: Path) -> Iterator[Path]:
             f"{path}: the model cannot be saved there ({error}); free some space, check the "
             "permissions, or choose another folder"
         ) from None
+
+
+def _write_checksums(draft: Path) -> None:
+    """List the files of a model with their checksums, once all of them are on the disk."""
+    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    for file in files:
+        flush(file)
+    listed = {
+        path.relative_to(draft).as_posix(): sha256(path).hex()
+        for path in files
+        if path.suffix in (".json", ".safetensors")
+    }
+    write_json(draft / CHECKSUMS_FILE, sealed({"sha256": listed}), indent=2, sync=True)
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Refuse a model of which a file is not as it was saved; one without checksums is let pass.
+
+    Those of large files are kept in the user's cache until the files change.
+
+    Raises:
+        CheckpointError: naming the file.
+
+    """
+    path = folder / CHECKSUMS_FILE
+    if not is_there(path):
+        return
+    listed = (unsealed(read_json(path)) or {}).get("sha256")
+    if not isinstance(listed, dict):
+        raise CheckpointError(f"{path}: is damaged (another checksum); {FETCH}")
+    for name, digest in listed.items():
+        file = folder / name
+        try:
+            is_intact = cached_sha256(file).hex() == digest
+        except FileNotFoundError:
+            raise CheckpointError(f"{file}: is missing; {FETCH}") from None
+        except OSError as error:
+            raise CheckpointError(f"{file}: cannot be read ({error.strerror}); {FETCH}") from None
+        if not is_intact:
+            raise CheckpointError(
+                f"{file}: is not as it was saved (another checksum); {FETCH}, or remove "
+                f"{CHECKSUMS_FILE} if you changed it yourself"
+            )
 
 
 @contextmanager
@@ -222,15 +276,8 @@ def _draft(place: Path) -> Iterator[Path]:
 
 def _lives(suffix: str) -> bool:
     """Whether the process whose number ends a draft's name may still run."""
-    if os.name == "nt":  # where a signal 0 would end it
-        return True
-    try:
-        os.kill(int(suffix[1:]), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except OSError:
-        return True
-    return int(suffix[1:]) != os.getpid()
+    number = suffix[1:]
+    return number.isdecimal() and int(number) != os.getpid() and is_running(int(number))
 
 
 def _put_in_place(draft: Path, path: Path) -> None:
@@ -287,7 +334,7 @@ def _module_files(path: Path) -> set[Path]:
         return set()
     own = [folder for folder in folders if len(folder.parts) == 1 and folder.name != ".."]
     files = {folder / name for folder in own for name in ("config.json", "model.safetensors")}
-    return files | {Path(AXES_FILE)}
+    return files | {Path(AXES_FILE), Path(CHECKSUMS_FILE)}
 
 
 def _refuse_others(path: Path) -> None:

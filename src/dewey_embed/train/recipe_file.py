@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dewey_embed.config import fault
 from dewey_embed.errors import ConfigError, RunError
+from dewey_embed.files import unsealed
 from dewey_embed.train.recipe import DATA, FilesSource, Recipe, renamed
 
 _KEY = re.compile(r"\b[a-z_]+\.[a-z_]+\b")
@@ -202,7 +203,7 @@ def read_object(path: Path, *, keys: Sequence[str] = (), remedy: str) -> dict[st
     """The object in a JSON file, which must have the `keys`; `remedy` ends what an error says.
 
     Raises:
-        RunError: the file is missing, unreadable, no JSON, no object, or lacks a key.
+        RunError: the file is missing, unreadable, no JSON, no object, damaged, or lacks a key.
 
     """
     try:
@@ -211,6 +212,8 @@ def read_object(path: Path, *, keys: Sequence[str] = (), remedy: str) -> dict[st
         raise RunError(f"{path}: cannot be read ({error}); {remedy}") from None
     if not isinstance(value, dict):
         raise RunError(f"{path}: holds a JSON {type(value).__name__}, not an object; {remedy}")
+    if (value := unsealed(value)) is None:
+        raise RunError(f"{path}: is damaged (another checksum); {remedy}")
     if lacking := [key for key in keys if key not in value]:
         raise RunError(f"{path}: lacks {', '.join(lacking)}; {remedy}")
     return value

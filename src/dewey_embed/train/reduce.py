@@ -5,7 +5,6 @@ The targets keep what the losses read, the similarities between texts, as well a
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self, get_args
@@ -14,15 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dewey_embed.errors import ConfigError, TargetsError
-from dewey_embed.files import atomic_file
+from dewey_embed.files import DAMAGED_ARCHIVE, atomic_file
 from dewey_embed.types import Floats
 
 Kind = Literal["none", "truncate", "pca"]
 
 ROWS_AT_ONCE = 4096
 ANEW = "make the targets anew in another folder"
-UNREADABLE = (OSError, EOFError, ValueError, TypeError, KeyError, zipfile.BadZipFile)
-"""What numpy raises for files that are damaged, or hold something else."""
 
 SAMPLE_ROWS = 2000
 """Texts whose similarities `structure_kept` compares: two million pairs."""
@@ -89,7 +86,7 @@ class Reduction:
                 kind = stored["kind"].item()
                 teacher_size, size = (int(number) for number in stored["sizes"])
                 components = stored["components"]
-        except UNREADABLE as error:
+        except DAMAGED_ARCHIVE as error:
             raise TargetsError(
                 f"{path}: no reduction can be read from it ({error}); {ANEW}"
             ) from None

@@ -20,7 +20,8 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dewey_embed.errors import RunError
-from dewey_embed.files import write_json
+from dewey_embed.files import append_line, locked, sealed, sweep_drafts, write_json
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_model, write_tokenizer_files
@@ -55,6 +56,7 @@ from dewey_embed.train.teach import REDUCTION, OnlineTeacher, teach
 from dewey_embed.train.trainer import (
     COMPLETE_FILE,
     AlignmentTrainer,
+    intact,
     last_complete_checkpoint,
     step_of,
 )
@@ -71,6 +73,33 @@ class RunFolder:
         self.targets = targets or path / "targets"
         self.checkpoints = path / "checkpoints"
         self.log, self.result = path / "log.jsonl", path / "result.json"
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only run in the folder; of several processes of one run the first holds the lock.
+
+        Raises:
+            RunError: another run is going on there, or the folder cannot be written.
+
+        """
+        with ExitStack() as stack:
+            if PartialState().is_main_process:
+                try:
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    stack.enter_context(locked(self.path / ".lock", remove=True))
+                except BlockingIOError:
+                    raise RunError(
+                        f"{self.path}: another process is at work on this run; wait until it is "
+                        "done, or stop it"
+                    ) from None
+                except OSError as error:
+                    raise RunError(
+                        f"{self.path}: cannot be written ({error.strerror}); give yourself the "
+                        "right to write there, or give another --output"
+                    ) from None
+                for folder in (self.path, self.targets):
+                    sweep_drafts(folder)
+            yield
 
     def claim(self, recipe: Recipe) -> None:
         """Make the folder this recipe's run.
@@ -95,7 +124,7 @@ class RunFolder:
         if self.path.exists():
             self._refuse_foreign()
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(kept, now, indent=2)
+        write_json(kept, sealed(now), indent=2, sync=True)
 
     def _refuse_foreign(self) -> None:
         """Refuse a folder without a recipe in which a run would replace something."""
@@ -266,8 +295,9 @@ def _weights(checkpoints: Path, best: str) -> dict[str, torch.Tensor]:
     """The weights of the best checkpoint, by its name: the run may have been moved since."""
     path = checkpoints / Path(best).name / "model.safetensors"
     try:
+        intact(path.parent)
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RunError) as error:
         raise RunError(
             f"{path}: the best checkpoint's weights cannot be read ({error}); remove the folder "
             f"{path.parent.name} and train again"
@@ -342,12 +372,10 @@ class _Log(TrainerCallback):
     ) -> None:
         if not state.is_world_process_zero or not logs:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": state.global_step, **_finite(logs)}) + "\n")
+        append_line(self.path, json.dumps({"step": state.global_step, **_finite(logs)}))
         figures = {k.removeprefix("eval_"): v for k, v in logs.items() if k.startswith("eval_")}
         for warning in warnings(figures, self.recipe.diagnostics):
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": state.global_step, "warning": warning}) + "\n")
+            append_line(self.path, json.dumps({"step": state.global_step, "warning": warning}))
             _warn(warning)
 
 

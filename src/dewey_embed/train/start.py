@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from dewey_embed.config import DeweyConfig
 from dewey_embed.errors import CheckpointError, ConfigError, RunError
 from dewey_embed.extras import needs
-from dewey_embed.files import write_json
+from dewey_embed.files import sealed, write_json
 from dewey_embed.model.backbone import extend_context
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_model, write_tokenizer_files
-from dewey_embed.model.folder import atomic_model_folder, locate_model
+from dewey_embed.model.folder import atomic_model_folder, locate_model, refuse_damaged
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer, lossless_word_pieces, marking_titles
@@ -94,12 +94,13 @@ def start_folder(recipe: Recipe, folder: Path, *, progress: bool = False) -> Pat
                 f"{folder}: was started from other settings of [model], [warm_start] or [base]; "
                 "give the run another --output, or put them back"
             )
+        refuse_damaged(folder)
         return folder
     if recipe.base is not None:
         from_checkpoint(recipe.base, folder)
     else:
         warm_start(recipe, folder, progress=progress)
-    write_json(stamp, {"recipe": fingerprint(start), **start}, indent=2)
+    write_json(stamp, sealed({"recipe": fingerprint(start), **start}), indent=2, sync=True)
     return folder
 
 

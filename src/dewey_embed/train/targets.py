@@ -7,6 +7,7 @@ Only what is listed counts, so a killed run loses at most one shard. A folder be
 from __future__ import annotations
 
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dewey_embed.config import Settings
 from dewey_embed.errors import TargetsError
-from dewey_embed.files import atomic_file, locked, write_json
+from dewey_embed.files import atomic_file, crc32, locked, sealed, unsealed, write_json
 from dewey_embed.train.context import Question
 from dewey_embed.train.recipe_file import recipe_diff
 from dewey_embed.train.samples import Draw, Sample
@@ -49,6 +50,8 @@ class Shard:
     num_contextual: int = 0
     no_context: dict[str, int] = field(default_factory=dict, hash=False)
     """How many chunks and questions had no context that was wanted, by why."""
+    crc: int | None = None
+    """CRC-32 of the file; shards of earlier versions have none."""
 
     @property
     def file(self) -> str:
@@ -75,6 +78,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{file}: holds a JSON {type(manifest).__name__}, not an object; {RESTORE}"
         )
     if manifest.get("format") == FORMAT:
+        if (manifest := unsealed(manifest)) is None:
+            raise TargetsError(f"{file}: is damaged (another checksum); {RESTORE}")
         try:
             _Manifest.model_validate(manifest)
         except ValidationError as error:
@@ -284,8 +289,9 @@ class TargetsFolder:
         size = path.stat().st_size
         contextual = sum(bool(each) for one in targets for each in one.sample.contexts)
         shard = Shard(
-            split, number, num_texts, len(targets), num_chunks, size, contextual, no_context or {}
-        )
+            split, number, num_texts, len(targets), num_chunks, size, contextual,
+            no_context or {}, crc32(path),
+        )  # fmt: skip
         with self._manifest() as manifest:
             others = [e for e in manifest["shards"] if (e["part"], e["number"]) != (split, number)]
             manifest["shards"] = [*others, asdict(shard)]
@@ -327,7 +333,11 @@ class TargetsFolder:
         """
         path = self.path / shard.file
         try:
-            rows = ShardRows(pq.read_table(path, page_checksum_verification=True), path)
+            data = path.read_bytes()
+            if shard.crc not in (None, zlib.crc32(data)):
+                raise TargetsError(f"{path}: is damaged (another checksum); {AGAIN}")
+            table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+            rows = ShardRows(table, path)
         except FileNotFoundError:
             raise TargetsError(f"{path}: is not there; run dewey teach again") from None
         except (OSError, pa.ArrowException, KeyError) as error:
@@ -349,7 +359,7 @@ class TargetsFolder:
             before = json.dumps(manifest)
             yield manifest
             if json.dumps(manifest) != before:
-                write_json(path, manifest, indent=1, sync=True)
+                write_json(path, sealed(manifest), indent=1, sync=True)
 
 
 COLUMNS = (

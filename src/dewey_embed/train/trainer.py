@@ -15,12 +15,15 @@ import re
 import shutil
 import warnings
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -29,7 +32,7 @@ from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from dewey_embed.errors import RunError
-from dewey_embed.files import crc32, flush, write_json
+from dewey_embed.files import crc32, flush, sealed, write_json
 from dewey_embed.model.device import usable_cores
 from dewey_embed.train.batches import AddTargets, Collator, SampleSet, ShardShuffle
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
@@ -61,8 +64,31 @@ def mark_complete(checkpoint: Path, *, elapsed_s: float) -> None:
             continue
         flush(file)
         files[file.name] = _checksum(file)
-    write_json(checkpoint / COMPLETE_FILE, {"elapsed_s": elapsed_s, "files": files}, sync=True)
+    complete = sealed({"elapsed_s": elapsed_s, "files": files})
+    write_json(checkpoint / COMPLETE_FILE, complete, sync=True)
     mark_of(checkpoint).unlink(missing_ok=True)
+
+
+@contextmanager
+def saving(checkpoint: Path) -> Iterator[None]:
+    """Name a checkpoint that cannot be written, and remove what there is of it.
+
+    Raises:
+        RunError: the disk is full, or does not take it for another reason.
+
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if mark_of(checkpoint).exists():
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            with suppress(OSError):
+                mark_of(checkpoint).unlink()
+        reason = str(error).strip().split("\n", 1)[0]
+        raise RunError(
+            f"{checkpoint}: cannot be written ({reason}); the checkpoint before is kept, and the "
+            "same command goes on from there once the disk takes files again"
+        ) from error
 
 
 def last_complete_checkpoint(folder: Path) -> tuple[Path, float] | None:
@@ -96,21 +122,42 @@ def last_complete_checkpoint(folder: Path) -> tuple[Path, float] | None:
     return None
 
 
+def remove_older(folder: Path, keep: int, best: str | None) -> None:
+    """Keep only the newest complete checkpoints, by their steps, and the best one among them."""
+    complete = sorted((path.parent for path in folder.glob(f"*/{COMPLETE_FILE}")), key=step_of)
+    last = complete[-1]
+    others = [each for each in complete[:-1] if best is None or each.name != Path(best).name]
+    in_order = others + [each for each in complete[:-1] if each not in others] + [last]
+    for checkpoint in in_order[: -max(keep, len(in_order) - len(others))]:
+        mark_of(checkpoint).touch()
+        (checkpoint / COMPLETE_FILE).unlink()
+        shutil.rmtree(checkpoint)
+        mark_of(checkpoint).unlink()
+
+
 def step_of(checkpoint: Path) -> int:
     """The steps after which a checkpoint was written."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 def _elapsed(checkpoint: Path) -> float:
-    """The seconds of a checkpoint whose files are as they were written.
+    """The seconds that a run took to an intact checkpoint; raises as `intact`."""
+    elapsed = intact(checkpoint)["elapsed_s"]
+    if isinstance(elapsed, bool) or not isinstance(elapsed, int | float):
+        raise RunError(
+            f"{checkpoint / COMPLETE_FILE}: elapsed_s is {elapsed!r}, not a number of seconds"
+        )
+    return float(elapsed)
+
+
+def intact(checkpoint: Path) -> dict[str, Any]:
+    """What stands in a checkpoint's `whole.json`, if its files are as they were written.
 
     Raises:
         RunError: one of them is missing or damaged.
 
     """
-    kept: dict[str, Any] = read_object(
-        checkpoint / COMPLETE_FILE, keys=["elapsed_s"], remedy="damaged"
-    )
+    kept = read_object(checkpoint / COMPLETE_FILE, keys=["elapsed_s"], remedy="damaged")
     for name, written in kept.get("files", {}).items():  # older checkpoints list none
         try:
             now = _checksum(checkpoint / name)
@@ -118,12 +165,7 @@ def _elapsed(checkpoint: Path) -> float:
             raise RunError(f"{checkpoint / name}: is not there") from None
         if now != written:
             raise RunError(f"{checkpoint / name}: is damaged: it is not as it was written")
-    elapsed = kept["elapsed_s"]
-    if isinstance(elapsed, bool) or not isinstance(elapsed, int | float):
-        raise RunError(
-            f"{checkpoint / COMPLETE_FILE}: elapsed_s is {elapsed!r}, not a number of seconds"
-        )
-    return float(elapsed)
+    return kept
 
 
 def _checksum(file: Path) -> list[int]:
@@ -386,13 +428,16 @@ class AlignmentTrainer(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         self._refuse_broken_loss()
         folder = self._folder / f"checkpoint-{self.state.global_step}"
-        if self.args.should_save:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            mark_of(folder).touch()
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # others write a file of theirs into it
-        if self.args.should_save:
-            mark_complete(folder, elapsed_s=self.progress.elapsed_s)
+        with saving(folder):
+            if self.args.should_save:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                mark_of(folder).touch()
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # others write a file of theirs into it
+            if self.args.should_save:
+                mark_complete(folder, elapsed_s=self.progress.elapsed_s)
+                best = self.state.best_model_checkpoint
+                remove_older(self._folder, self.recipe.keep_checkpoints, best)
 
 
 class ScheduleCallback(TrainerCallback):
@@ -434,7 +479,7 @@ def arguments(
         eval_steps=recipe.evaluate_steps,
         save_strategy="steps",
         save_steps=recipe.save_steps,
-        save_total_limit=recipe.keep_checkpoints,
+        save_total_limit=None,  # theirs goes by times of files, before the new one is complete
         metric_for_best_model=BEST_METRIC,
         greater_is_better=True,
         seed=recipe.seed,

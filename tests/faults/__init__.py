@@ -1,0 +1,1 @@
+"""Commands under faults of the disk, the process and the clock: `python -m tests.faults --help`."""
