@@ -23,6 +23,7 @@ from dewey_embed.errors import (
     StatesNotKeptError,
     TextTooLongError,
 )
+from dewey_embed.model.folder import CHECKSUMS_FILE
 from dewey_embed.model.packing import pack
 from dewey_embed.single_vectors import SINGLE_VECTORS
 
@@ -438,6 +439,7 @@ def test_the_fingerprint_hashes_weights_once_until_their_file_changes(tmp_path, 
     monkeypatch.setattr(files, "sha256", lambda path: hashed.append(path.name) or plain(path))
     folder = tmp_path / "model"
     Dewey.load(single_vector="cls").save(folder)
+    (folder / CHECKSUMS_FILE).unlink()  # so that other weights are another model, and no damage
     first, again = Dewey.load(folder).fingerprint, Dewey.load(folder).fingerprint
     assert first == again
     assert hashed.count("model.safetensors") == 3, "the backbone's once, the small head's twice"

@@ -130,7 +130,9 @@ def judge(case: Case, fault: Fault, struck: Struck) -> list[str]:
     except Exception as error:
         failures.append(f"what was finished cannot be read: {type(error).__name__}: {error}")
     if not isinstance(fault, Damage):
-        faulty = operation.faulty_units(units, case.unbroken.contents)
+        # With 3 it has said that inputs could not be read, and what it wrote lacks them.
+        partial = operation.name == "encode" and struck.ended[0].code == 3
+        faulty = [] if partial else operation.faulty_units(units, case.unbroken.contents)
         failures += [f"{name} is visible and not as an unbroken run leaves it" for name in faulty]
         lost = {name for ended in struck.ended for name in ended.promised} - set(units)
         failures += [f"{name} was promised and is not there" for name in lost]
@@ -170,7 +172,8 @@ def fair_answers(case: Case) -> list[str]:
         return [] if str(case.home) in str(error) else [f"the damage is not named: {error}"]
     except Exception as error:
         return [f"damaged results give {type(error).__name__}: {error}"]
-    return [] if answers == case.unbroken.answers else ["damaged results were answered from"]
+    is_right = case.operation.is_right(answers, case.unbroken.answers)
+    return [] if is_right else ["damaged results were answered from"]
 
 
 def fair_again(case: Case, struck: Struck, units: dict[str, Any]) -> list[str]:
@@ -189,11 +192,27 @@ def fair_again(case: Case, struck: Struck, units: dict[str, Any]) -> list[str]:
         again = operation.run(home)
     if again.code:
         return [*failures, f"the next run ends with {again.code}: {again.errors[-600:]}"]
+    if struck.damaged and remedied(case, struck):
+        again = operation.run(home)
     failures += difference(case, "the next run")
     if not struck.damaged:
         made = operation.kept(units, again, home)
         failures += [f"{name}: finished, and made again" for name in made]
     return failures + strays(case)
+
+
+def remedied(case: Case, struck: Struck) -> bool:
+    """Whether damage is named only when it is read, and was removed as the error says."""
+    try:
+        case.operation.finished(case.home)
+    except DeweyError as error:
+        if names(str(error), struck.damaged) and "remove the file" in str(error):
+            for path in struck.damaged:
+                path.unlink(missing_ok=True)
+            return True
+    except Exception:  # judged by what follows
+        return False
+    return False
 
 
 def put_back(case: Case, struck: Struck) -> bool:

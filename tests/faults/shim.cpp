@@ -127,6 +127,9 @@ ssize_t allowed(int fd, size_t size) {
   return -1;
 }
 
+// Room on a disk is given as a whole: what has no quota takes no part of it for a full disk.
+ssize_t whole(ssize_t size) { return plan && plan->quota >= 0 ? size : 0; }
+
 bool read_refused(int fd) { return meant(place(fd)) && refused(READ); }
 
 void now(timespec *time, clockid_t clock) {
@@ -264,11 +267,11 @@ size_t fwrite(const void *data, size_t size, size_t count, FILE *file) {
 }
 int posix_fallocate(int fd, off_t at, off_t size) {
   REAL(posix_fallocate);
-  return allowed(fd, size) < size ? ENOSPC : theirs(fd, at, size);
+  return allowed(fd, size) < whole(size) ? ENOSPC : theirs(fd, at, size);
 }
 int posix_fallocate64(int fd, off64_t at, off64_t size) {
   REAL(posix_fallocate64);
-  return allowed(fd, size) < size ? ENOSPC : theirs(fd, at, size);
+  return allowed(fd, size) < whole(size) ? ENOSPC : theirs(fd, at, size);
 }
 ssize_t copy_file_range(int from, off64_t *start, int to, off64_t *end, size_t size, unsigned flags) {
   REAL(copy_file_range);

@@ -185,3 +185,17 @@ def test_a_damaged_list_of_modules_does_not_stand_in_the_way(models, tmp_path):
         models[0].save(tmp_path / "model")
         Dewey.load(tmp_path / "model")
     shutil.rmtree(tmp_path / "model")
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_file_that_is_not_as_it_was_saved_is_named(models, tmp_path, name):
+    folder = tmp_path / "model"
+    models[0].save(folder)
+    data = bytearray((folder / name).read_bytes())
+    data[-3] ^= 1
+    (folder / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match=rf"{name}: is not as it was saved .* if you changed"):
+        Dewey.load(folder)
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=rf"{name}: is missing"):
+        Dewey.load(folder)

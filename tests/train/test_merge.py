@@ -9,9 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from dewey_embed import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.model.folder import CHECKSUMS_FILE, HISTORY_FILE
 from dewey_embed.train.merge import merge, shares
 from dewey_embed.train.push import files_to_push
-from dewey_embed.train.start import HISTORY_FILE, runs_of
+from dewey_embed.train.start import runs_of
 from tests.commands import ended
 from tests.train.conftest import write_student
 
@@ -118,7 +119,7 @@ def test_weights_that_make_no_mean_are_refused(three, tmp_path, weights, said):
 @pytest.fixture
 def other(three, tmp_path):
     """A copy of the second model that a test may change."""
-    return shutil.copytree(three[1], tmp_path / "other")
+    return shutil.copytree(three[1], tmp_path / "other", ignore=lambda *_: [CHECKSUMS_FILE])
 
 
 def refused(three, other, tmp_path):

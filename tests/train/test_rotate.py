@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 from dewey_embed import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError, TargetsError
 from dewey_embed.eval.audits.alignment import audit_alignment
-from dewey_embed.model.folder import AXES_FILE, AXES_NAME
+from dewey_embed.model.folder import AXES_FILE, AXES_NAME, CHECKSUMS_FILE, HISTORY_FILE
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import AXES_TEXT
 from dewey_embed.train.merge import merge
@@ -20,7 +20,7 @@ from dewey_embed.train.push import files_to_push
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.rotate import rotate
 from dewey_embed.train.run import RunFolder, train
-from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer
+from dewey_embed.train.start import runs_of, start_folder, start_tokenizer
 from dewey_embed.train.teach import OnlineTeacher, teach, untaught
 from dewey_embed.train.teachers import open_teacher
 from tests.commands import ended
@@ -177,7 +177,7 @@ def test_saving_keeps_the_axes_and_saving_another_model_removes_them(plain, rota
     ],
 )
 def test_axes_that_are_none_are_refused(rotated, tmp_path, axes, said):
-    folder = shutil.copytree(rotated[0], tmp_path / "model")
+    folder = shutil.copytree(rotated[0], tmp_path / "model", ignore=lambda *_: [CHECKSUMS_FILE])
     save_file(axes, folder / AXES_FILE)
     with pytest.raises(CheckpointError, match=said):
         Dewey.load(folder)
@@ -274,7 +274,7 @@ def test_what_does_not_fit_the_axes_is_refused(tiny, rotated, start, tmp_path):
     with pytest.raises(ConfigError, match="set it to 'none'"):
         teach(cut, start, tmp_path / "targets", device="cpu")
     axes = np.linalg.qr(np.random.default_rng(0).normal(size=(48, 32)))[0]
-    other = shutil.copytree(start, tmp_path / "start")
+    other = shutil.copytree(start, tmp_path / "start", ignore=lambda *_: [CHECKSUMS_FILE])
     save_file({AXES_NAME: axes.astype(np.float32)}, other / AXES_FILE)
     with pytest.raises(ConfigError, match=r"a space of 48 dimensions, the teacher has 32"):
         teach(read_recipe(tiny.recipe, [base]), other, tmp_path / "others", device="cpu")

@@ -14,11 +14,12 @@ from dewey_embed import Dewey
 from dewey_embed.cli.train import nearness
 from dewey_embed.errors import CheckpointError, ConfigError, RunError, TargetsError
 from dewey_embed.eval.model_card import without_results
+from dewey_embed.model.folder import HISTORY_FILE
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card, with_axes
 from dewey_embed.train.recipe_file import read_recipe
 from dewey_embed.train.run import RunFolder, spread, train
-from dewey_embed.train.start import HISTORY_FILE, runs_of, start_tokenizer, with_run
+from dewey_embed.train.start import runs_of, start_tokenizer, with_run
 from dewey_embed.train.teach import teach
 from dewey_embed.train.trainer import last_complete_checkpoint
 from tests.commands import dewey

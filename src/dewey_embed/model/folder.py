@@ -35,6 +35,7 @@ from dewey_embed.files import (
 SETTINGS_FILE = "dewey.json"
 MODULES_FILE = "modules.json"
 CHECKSUMS_FILE = "dewey_checksums.json"
+HISTORY_FILE = "dewey_training.json"
 AXES_FILE = "teacher_axes.safetensors"
 AXES_NAME = "teacher_axes"
 
@@ -222,7 +223,7 @@ def _write_checksums(draft: Path) -> None:
     listed = {
         path.relative_to(draft).as_posix(): sha256(path).hex()
         for path in files
-        if path.suffix in (".json", ".safetensors")
+        if path.suffix in (".json", ".safetensors") and path.name != HISTORY_FILE
     }
     write_json(draft / CHECKSUMS_FILE, sealed({"sha256": listed}), indent=2, sync=True)
 
@@ -230,14 +231,16 @@ def _write_checksums(draft: Path) -> None:
 def refuse_damaged(folder: Path) -> None:
     """Refuse a model of which a file is not as it was saved; one without checksums is let pass.
 
-    Those of large files are kept in the user's cache until the files change.
+    So is one that Sentence Transformers has saved over since, which notes its version. Checksums of
+    large files are kept in the user's cache until the files change.
 
     Raises:
         CheckpointError: naming the file.
 
     """
     path = folder / CHECKSUMS_FILE
-    if not is_there(path):
+    theirs = folder / "config_sentence_transformers.json"
+    if not is_there(path) or (is_there(theirs) and b"__version__" in theirs.read_bytes()):
         return
     listed = (unsealed(read_json(path)) or {}).get("sha256")
     if not isinstance(listed, dict):
@@ -247,7 +250,9 @@ def refuse_damaged(folder: Path) -> None:
         try:
             is_intact = cached_sha256(file).hex() == digest
         except FileNotFoundError:
-            raise CheckpointError(f"{file}: is missing; {FETCH}") from None
+            raise CheckpointError(
+                f"{file}: is missing; {FETCH}, or remove {CHECKSUMS_FILE} if you removed it"
+            ) from None
         except OSError as error:
             raise CheckpointError(f"{file}: cannot be read ({error.strerror}); {FETCH}") from None
         if not is_intact:

@@ -23,12 +23,12 @@ from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.files import write_json
 from dewey_embed.model.checkpoint import Checkpoint, build_model
 from dewey_embed.model.export import write_model, write_tokenizer_files
-from dewey_embed.model.folder import atomic_model_folder, locate_model, read_json
+from dewey_embed.model.folder import HISTORY_FILE, atomic_model_folder, locate_model, read_json
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
 from dewey_embed.train.card import CARD, data_rows, licence_of, merged_card, with_axes
 from dewey_embed.train.run import machine
-from dewey_embed.train.start import HISTORY_FILE, runs_of
+from dewey_embed.train.start import runs_of
 from dewey_embed.types import Floats
 
 

@@ -14,9 +14,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import DeweyError, HubError
-from dewey_embed.model.folder import AXES_FILE, SAVED, SETTINGS_FILE, in_run
+from dewey_embed.model.folder import (
+    AXES_FILE,
+    CHECKSUMS_FILE,
+    HISTORY_FILE,
+    SAVED,
+    SETTINGS_FILE,
+    in_run,
+)
 from dewey_embed.train.card import CARD
-from dewey_embed.train.start import HISTORY_FILE, STAMP
+from dewey_embed.train.start import STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +35,7 @@ MODEL_FILES = (
     "modules.json", SETTINGS_FILE, "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "model.safetensors", "model-*-of-*.safetensors",
     "model.safetensors.index.json", "[0-9]_*/config.json", "[0-9]_*/model.safetensors",
-    AXES_FILE, HISTORY_FILE, CARD, "LICENSE*", "NOTICE*", "*.png", "*.svg",
+    AXES_FILE, CHECKSUMS_FILE, HISTORY_FILE, CARD, "LICENSE*", "NOTICE*", "*.png", "*.svg",
 )  # fmt: skip
 """Names of the files that make up a model, its card and its licence."""
 

@@ -27,7 +27,7 @@ from dewey_embed.files import write_json
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_model, write_tokenizer_files
-from dewey_embed.model.folder import atomic_model_folder
+from dewey_embed.model.folder import HISTORY_FILE, atomic_model_folder
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
 from dewey_embed.train.card import CARD, with_axes
@@ -35,7 +35,7 @@ from dewey_embed.train.corpus import Corpus
 from dewey_embed.train.recipe import CorpusRecipe, FilesSource
 from dewey_embed.train.reduce import principal_directions
 from dewey_embed.train.run import machine
-from dewey_embed.train.start import HISTORY_FILE, runs_of
+from dewey_embed.train.start import runs_of
 from dewey_embed.types import Floats
 
 NUM_CHUNKS = 4096

@@ -21,7 +21,7 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from dewey_embed.files import append_line, locked, sealed, sweep_drafts, write_j
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_model, write_tokenizer_files
-from dewey_embed.model.folder import atomic_model_folder
+from dewey_embed.model.folder import HISTORY_FILE, atomic_model_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import CARD, card, with_axes
@@ -49,7 +49,7 @@ from dewey_embed.train.recipe_file import read_object, recipe_diff
 from dewey_embed.train.reduce import Reduction
 from dewey_embed.train.schedule import Progress
 from dewey_embed.train.sharding import named_loss_of_others, processes
-from dewey_embed.train.start import HISTORY_FILE, runs_of, start_folder, start_tokenizer, with_run
+from dewey_embed.train.start import runs_of, start_folder, start_tokenizer, with_run
 from dewey_embed.train.student import build_student
 from dewey_embed.train.targets import Targets, TargetsFolder, targets_complete
 from dewey_embed.train.teach import REDUCTION, OnlineTeacher, teach
@@ -83,9 +83,10 @@ class RunFolder:
 
         """
         with ExitStack() as stack:
-            if PartialState().is_main_process:
+            if os.environ.get("RANK", "0") == "0":
                 try:
                     self.path.mkdir(parents=True, exist_ok=True)
+                    stack.callback(remove_if_empty, self.path)  # of a run that could not begin
                     stack.enter_context(locked(self.path / ".lock", remove=True))
                 except BlockingIOError:
                     raise RunError(
@@ -134,6 +135,12 @@ class RunFolder:
                     f"{place}: is there already, from no run that is known here; "
                     "give another --output, or move it away"
                 )
+
+
+def remove_if_empty(folder: Path) -> None:
+    """Remove a folder in which there is nothing."""
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def train(

@@ -30,14 +30,12 @@ from dewey_embed.model.backbone import extend_context
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_model, write_tokenizer_files
-from dewey_embed.model.folder import atomic_model_folder, locate_model, refuse_damaged
+from dewey_embed.model.folder import HISTORY_FILE, atomic_model_folder, locate_model, refuse_damaged
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
 from dewey_embed.text.tokenizer import Tokenizer, lossless_word_pieces, marking_titles
 from dewey_embed.train.recipe import BaseRecipe, Recipe, WarmStartRecipe, fingerprint
 from dewey_embed.train.recipe_file import read_object
-
-HISTORY_FILE = "dewey_training.json"
 
 KEPT = ("command", "steps", "tokens", "train_hours", "machine")
 """What a history keeps of the result of a run."""
