@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: install demo test test-all lint fix docs quickstart fuzz audit dist bench results measure train train-gpu train-context clean
+.PHONY: install demo test test-all faults lint fix docs quickstart fuzz audit dist bench results measure train train-gpu train-context clean
 
 install: $(READY)
 
@@ -26,6 +26,10 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest
+
+# Commands under faults of the disk, the process and the clock: half an hour on two cores.
+faults: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --runs 200 --seed 1 --page docs/reliability.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

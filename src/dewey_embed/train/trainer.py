@@ -69,6 +69,10 @@ def mark_complete(checkpoint: Path, *, elapsed_s: float) -> None:
     mark_of(checkpoint).unlink(missing_ok=True)
 
 
+UNWRITTEN = ("PytorchStreamWriter", "inline_container", "basic_ios")
+"""What PyTorch's errors say that are about a file that could not be written."""
+
+
 @contextmanager
 def saving(checkpoint: Path) -> Iterator[None]:
     """Name a checkpoint that cannot be written, and remove what there is of it.
@@ -80,6 +84,8 @@ def saving(checkpoint: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and not any(each in str(error) for each in UNWRITTEN):
+            raise  # of the device, or of another process
         if mark_of(checkpoint).exists():
             shutil.rmtree(checkpoint, ignore_errors=True)
             with suppress(OSError):
