@@ -27,9 +27,9 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest
 
-# Commands under faults of the disk, the process and the clock: half an hour on two cores.
+# Commands under faults of the disk, the process and the clock: an hour on two cores.
 faults: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --runs 200 --seed 1 --page docs/reliability.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.faults --runs 200 --every-file --seed 1 --page docs/reliability.md
 
 lint: $(READY)
 	$(BIN)/ruff check .

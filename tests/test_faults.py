@@ -7,15 +7,16 @@ import sys
 
 import pytest
 
-QUICK = ("--commands", "index", "encode", "--runs", "12", "--seed", "7")
+QUICK = ("--commands", "index", "encode", "--runs", "6", "--seed", "7")
+FULL = ("--runs", "200", "--every-file", "--seed", "1")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="faults are made by a library of Linux")
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the library is built by g++")
 @pytest.mark.parametrize(
     "words",
-    [QUICK, pytest.param(("--runs", "200", "--seed", "1"), marks=[pytest.mark.slow])],
-    ids=["a dozen", "two hundred"],
+    [QUICK, pytest.param(FULL, marks=[pytest.mark.slow])],
+    ids=["six", "all"],
 )
 @pytest.mark.timeout(7200)
 def test_every_invariant_holds_after_every_fault(words, repository):

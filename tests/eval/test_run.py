@@ -120,6 +120,27 @@ def test_a_damaged_result_is_measured_again(folder, tmp_path, which, content):
     strictly(path)
 
 
+@pytest.mark.parametrize("which", ["task.json", "queries/task.json", "queries/task.crc"])
+def test_one_digit_that_is_another_is_found_and_measured_again(folder, tmp_path, which):
+    measured(Letters(), folder, tmp_path)
+    path = tmp_path / "results" / "tests__letters" / "1" / which
+    written = path.read_text()
+    last = max(at for at, letter in enumerate(written) if letter.isdecimal())
+    path.write_text(written[:last] + str((int(written[last]) + 1) % 10) + written[last + 1 :])
+    assert (
+        list(run([evaluated(Letters())], [beir_task(folder)], tmp_path, finished_only=True)) == []
+    )
+    measured(Letters(), folder, tmp_path)
+    [again] = run([evaluated(Letters())], [beir_task(folder)], tmp_path, finished_only=True)
+    assert isinstance(again, TaskScores)
+
+
+def test_results_that_an_earlier_version_wrote_without_checksums_are_read(folder, tmp_path):
+    measured(Letters(), folder, tmp_path)
+    next(tmp_path.rglob("task.crc")).unlink()
+    assert list(run([evaluated(Letters())], [beir_task(folder)], tmp_path, finished_only=True))
+
+
 def test_a_result_that_may_not_be_read_is_not_measured_again(folder, tmp_path, nobody):
     measured(Letters(), folder, tmp_path)
     task, shut = beir_task(folder), tmp_path / "results"

@@ -1,7 +1,7 @@
 """Run commands under random faults, and write the table of what held.
 
-`python -m tests.faults --runs 200 --seed 1` writes docs/reliability.md; `--only 137` repeats one
-run and shows what it found.
+`make faults` writes the table of docs/reliability.md; `--only 137` beside the same options repeats
+one of their runs and shows what it found.
 """
 
 import argparse
@@ -15,6 +15,9 @@ def main() -> int:
     """The number of runs in which an invariant did not hold, 1 at most."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--runs", type=int, default=200, help="how many runs")
+    parser.add_argument(
+        "--every-file", action="store_true", help="then damage each kind of file that they leave"
+    )
     parser.add_argument("--seed", type=int, default=1, help="a number for other faults")
     parser.add_argument("--only", type=int, nargs="+", help="the numbers of the runs to repeat")
     parser.add_argument("--commands", nargs="+", help="only these commands: index, eval, …")

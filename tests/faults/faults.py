@@ -23,6 +23,7 @@ from tests.faults.shim import Plan
 
 CAPABILITY_VERSION = 0x20080522
 DAY = 86_400
+PAGE = 4096
 CLOCKS = (3600, DAY, 400 * DAY, 3300 * DAY)
 """Seconds by which a clock is wrong."""
 
@@ -116,7 +117,8 @@ class Signal(Fault):
         return self._struck(case, ended, f"at call {at} of {'/'.join(kinds)}", happened)
 
     def _by_clock(self, case: Case) -> Struck:
-        seconds = case.choose.uniform(0.05, 1) * case.unbroken.seconds
+        # The run whose seconds these are was the first, which read its libraries from the disk.
+        seconds = case.choose.uniform(0.05, 0.7) * case.unbroken.seconds
         process = case.operation.start(case.home)
         alarm = Alarm(process, self.number, seconds)
         try:
@@ -191,9 +193,9 @@ class FullDisk(Fault):
         aside = out.with_name("aside")
         out.rename(aside)
         out.mkdir()
-        kept = sum(path.stat().st_size + 4096 for path in files_of(aside)) + 65_536
-        grown = sum(path.stat().st_size + 4096 for path in files_of(case.unbroken.folder / "out"))
-        self.size = kept + int(case.choose.uniform(0, 1) * max(0, grown - kept))
+        kept = bytes_in(aside)
+        grown = max(kept + 2 * PAGE, bytes_in(case.unbroken.folder / "out"))
+        self.size = case.choose.randrange(kept, grown, PAGE)
         mount(out, self.size)
         try:
             shutil.copytree(aside, out, dirs_exist_ok=True)
@@ -209,6 +211,11 @@ class FullDisk(Fault):
 
     def lift(self, case: Case) -> None:
         mount(case.home / "out", 2**31, "remount,")
+
+
+def bytes_in(folder: Path) -> int:
+    """What the files below a folder take on a disk."""
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in files_of(folder)) + PAGE
 
 
 def mount(folder: Path, size: int, again: str = "") -> None:
@@ -271,7 +278,7 @@ class Clock(Fault):
         jump = case.choose.choice((0, case.a_call(("clock",))))
         plan = case.plan(clock=offset, jump=jump)
         ended = case.operation.run(case.home, plan.armed())
-        what = f"{offset / DAY:+,.0f} days from call {jump}"
+        what = f"{offset / DAY:+,.2f} days from call {jump}"
         return Struck([ended], (0,), what, bool(plan.report()["happened"]))
 
     def _between_runs(self, case: Case, offset: int) -> Struck:
@@ -281,7 +288,7 @@ class Clock(Fault):
         ended = case.operation.run(case.home, plan.armed())
         for path in (case.home / "out").rglob("*"):
             os.utime(path, (path.stat().st_mtime + offset,) * 2)
-        what = f"{offset / DAY:+,.0f} days after a kill at call {at}"
+        what = f"{offset / DAY:+,.2f} days after a kill at call {at}"
         return Struck([ended], (0, -9), what, bool(plan.report()["happened"]))
 
 
@@ -324,27 +331,30 @@ class Damage(Fault):
     """Damage to a file that a finished run, or a killed one, left."""
 
     name: str
-    kinds: tuple[str, ...]
+    ways: tuple[str, ...]
+    kind: str | None = None
+    """The kind of the file; None for any."""
 
     def strike(self, case: Case) -> Struck:
         shutil.rmtree(case.home)
         shutil.copytree(case.unbroken.folder, case.home)
-        places: dict[str, list[Path]] = {}
-        roots = [case.home / "out", case.home / "model"]
-        for path in (path for root in roots if root.exists() for path in files_of(root)):
-            if path.stat().st_size:
-                places.setdefault(kind_of(path, case.home), []).append(path)
-        path = case.choose.choice(places[case.choose.choice(sorted(places))])
-        kind = case.choose.choice(self.kinds)
-        self.intact = path, path.read_bytes()
-        DAMAGES[kind](path, case.choose)
-        what = f"{kind} {path.relative_to(case.home)}"
+        files = files_by_kind(case.home)
+        path = case.choose.choice(files[self.kind or case.choose.choice(sorted(files))])
+        way = case.choose.choice(self.ways)
+        DAMAGES[way](path, case.choose)
+        what = f"{way} {path.relative_to(case.home)}"
         return Struck([], (), what, damaged=(path,))
 
 
-def kind_of(path: Path, home: Path) -> str:
-    """The kind of a file: its place with numbers and digests left out."""
-    return re.sub(r"[0-9a-f]{8,}|\d+", "#", str(path.relative_to(home)))
+def files_by_kind(home: Path) -> dict[str, list[Path]]:
+    """Files that hold something, by their places with numbers and digests left out."""
+    found: dict[str, list[Path]] = {}
+    roots = [root for root in (home / "out", home / "model") if root.exists()]
+    for path in (path for root in roots for path in files_of(root)):
+        if path.stat().st_size:
+            kind = re.sub(r"[0-9a-f]{8,}|\d+", "#", str(path.relative_to(home)))
+            found.setdefault(kind, []).append(path)
+    return found
 
 
 def flip(path: Path, choose: random.Random) -> None:

@@ -7,12 +7,22 @@ import re
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dewey_embed.errors import DeweyError
-from tests.faults.faults import FAULTS, Case, Damage, Fault, FullDisk, Struck, Unbroken, can_mount
+from tests.faults.faults import (
+    FAULTS,
+    Case,
+    Damage,
+    Fault,
+    FullDisk,
+    Struck,
+    Unbroken,
+    can_mount,
+    files_by_kind,
+)
 from tests.faults.operations import OPERATIONS, Ended, Operation, Shared, files_of
 from tests.faults.shim import Plan
 
@@ -59,18 +69,32 @@ class Laboratory:
         if not can_mount(folder):
             faults = [each for each in faults if not isinstance(each, FullDisk)]
             self.skipped[FullDisk.name] = "this user may not mount a file system"
-        self.pairs = [
+        self._faults = faults
+        self._operations = [each for each in OPERATIONS if not commands or each.name in commands]
+
+    def plan(self, runs: int) -> list[tuple[type[Operation], Fault]]:
+        """So many pairs of a command and a fault: all pairs in a random order, and once more."""
+        pairs = [
             (operation, fault)
-            for operation in OPERATIONS
-            if commands is None or operation.name in commands
-            for fault in faults
+            for operation in self._operations
+            for fault in self._faults
             if fault.strikes(operation(self.shared))
         ]
-        random.Random(seed).shuffle(self.pairs)
+        random.Random(self.seed).shuffle(pairs)
+        return [pairs[number % len(pairs)] for number in range(runs)]
 
-    def run(self, number: int) -> Outcome:
-        """The run of a number."""
-        kind, fault = self.pairs[number % len(self.pairs)]
+    def every_file(self) -> list[tuple[type[Operation], Fault]]:
+        """Each kind of damage to each kind of file that a command leaves."""
+        return [
+            (operation, replace(fault, name=f"{fault.name}, each kind of file", kind=kind))
+            for operation in self._operations
+            for kind in files_by_kind(self.unbroken(operation).folder)
+            for fault in self._faults
+            if isinstance(fault, Damage)
+        ]
+
+    def run(self, number: int, kind: type[Operation], fault: Fault) -> Outcome:
+        """The run of a number, which sets how the fault meets the command."""
         operation = kind(self.shared)
         choose = random.Random(f"{self.seed} {number}")
         unbroken = self.unbroken(kind)

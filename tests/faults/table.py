@@ -21,10 +21,12 @@ BEGIN, END = "<!-- faults -->", "<!-- /faults -->"
 def run_all(folder: Path, given: argparse.Namespace) -> int:
     """Run all numbers, print each, and write the page: 1 if an invariant did not hold, else 0."""
     laboratory = Laboratory(folder, given.seed, given.commands, given.faults)
-    numbers = given.only or range(given.runs)
+    pairs = laboratory.plan(given.runs)
+    pairs += laboratory.every_file() if given.every_file else []
+    numbers = given.only or range(len(pairs))
     outcomes = []
     for done, number in enumerate(numbers, start=1):
-        outcome = laboratory.run(number)
+        outcome = laboratory.run(number, *pairs[number])
         outcomes.append(outcome)
         sys.stdout.write(f"[{done}/{len(numbers)}] {outcome.line()} ({outcome.seconds:.1f} s)\n")
         for failure in outcome.failures:
@@ -54,7 +56,8 @@ def table(outcomes: Sequence[Outcome], seed: int, skipped: dict[str, str]) -> st
             cells[each.fault, command].append(not each.failures)
             cells["all", command].append(not each.failures)
     rows = [["fault", *commands, "all"], ["---"] * (len(commands) + 2)]
-    for fault in (*(fault.name for fault in FAULTS), "all"):
+    faults = dict.fromkeys([*(each.name for each in FAULTS), *(each.fault for each in outcomes)])
+    for fault in (*faults, "all"):
         found = [cells[fault, command] for command in (*commands, "all")]
         rows.append([fault, *(f"{sum(each)}/{len(each)}" if each else "" for each in found)])
     held = sum(not each.failures for each in outcomes)

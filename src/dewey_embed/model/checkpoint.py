@@ -72,6 +72,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             foreign; the message names the file and its fault.
 
     """
+    refuse_damaged(folder)  # before a damaged file is read, and called by another name
     # A Sentence Transformers folder may keep its Transformer's config in a folder of its own.
     nested = is_there(folder / MODULES_FILE) and not is_there(folder / SETTINGS_FILE)
     config = read_json(folder / "config.json", missing_ok=nested)
@@ -157,7 +158,6 @@ def _require_fitting(weights: Weights, name: str, expected: Tensor) -> None:
 
 def _read_ours(folder: Path, config: Json) -> Checkpoint:
     """A folder that Dewey wrote: `export` numbers the modules, from the Transformer on."""
-    refuse_damaged(folder)
     path = folder / SETTINGS_FILE
     settings = read_json(path)
     settings.pop("format", None)
