@@ -202,6 +202,17 @@ class TestShards:
                 continue
             assert all((a == b).all() for a, b in zip(read, wanted, strict=True))
 
+    def test_a_shard_is_held_in_its_size_and_checked_by_its_bytes(self, folder):
+        shard = folder.write("train", 0, 1, [random_targets(0)])
+        path = folder.path / shard.file
+        data = path.read_bytes()
+        path.write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+        assert (folder.held(), folder.held(checked=True)) == ([shard], [])
+        path.write_bytes(data[:-1])
+        assert folder.held() == []
+        path.write_bytes(data)
+        assert folder.held(checked=True) == [shard]
+
     def test_a_shard_that_was_removed_is_no_longer_complete(self, folder):
         shard = folder.write("train", 0, 1, [random_targets(0)])
         folder.finish({"train": 1}, {})

@@ -95,7 +95,7 @@ def teach(
             start_folder(read, run.start, progress=state.is_main_process)
         written = write(
             read, run.start, run.targets, rank=state.process_index,
-            num_ranks=state.num_processes, progress=state.is_main_process,
+            num_ranks=state.num_processes, checked=True, progress=state.is_main_process,
         )  # fmt: skip
         state.wait_for_everyone()
     if not state.is_main_process:

@@ -18,12 +18,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from dewey_embed.encoder import Dewey
 from dewey_embed.errors import CheckpointError, ConfigError
 from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS
 from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.files import sha256
-from dewey_embed.types import SearchMode
+from dewey_embed.types import Floats, SearchMode
 
 if TYPE_CHECKING:
     from mteb.models.model_meta import ModelMeta
@@ -285,9 +287,13 @@ def _open_sentence_transformer(
             texts = [text for batch in inputs for text in batch["text"]]
             side = getattr(options.get("prompt_type"), "value", "text")
             file = vectors and vectors / task_metadata.name / f"{side}.sqlite"
-            embed = partial(super().encode, task_metadata=task_metadata, **options)
-            kept = VectorCache(file, lambda group: embed(_batches(group)), name=name)
-            return kept.embed(texts, label=task_metadata.name)
+            encode = super().encode
+
+            def embed(group: Sequence[str]) -> Floats:
+                rows = encode(_batches(group), task_metadata=task_metadata, **options)
+                return np.asarray(rows, np.float32)
+
+            return VectorCache(file, embed, name=name).embed(texts, label=task_metadata.name)
 
     wrapper = Cached(loaded)
     meta = wrapper.mteb_model_meta

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from dewey_embed.config import Settings
 from dewey_embed.errors import TargetsError
 from dewey_embed.files import atomic_file, crc32, locked, sealed, unsealed, write_json
+from dewey_embed.progress import progress_bar
 from dewey_embed.train.context import Question
 from dewey_embed.train.recipe_file import recipe_diff
 from dewey_embed.train.samples import Draw, Sample
@@ -78,32 +79,34 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{file}: holds a JSON {type(manifest).__name__}, not an object; {RESTORE}"
         )
     if manifest.get("format") == FORMAT:
-        if (manifest := unsealed(manifest)) is None:
+        if (kept := unsealed(manifest)) is None:
             raise TargetsError(f"{file}: is damaged (another checksum); {RESTORE}")
+        manifest = kept
         try:
             _Manifest.model_validate(manifest)
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(str(part) for part in fault["loc"])
             raise TargetsError(f"{file}: {place}: {fault['msg']}; {RESTORE}") from None
-    return manifest
+    values: dict[str, Any] = manifest
+    return values
 
 
 def targets_complete(path: Path) -> bool:
-    """Whether a folder holds every shard of its recipe's corpus.
+    """Whether a folder holds every shard of its recipe's corpus, in its size.
 
     Raises:
         TargetsError: its manifest is damaged, or cannot be looked at.
 
     """
-    if not is_there(path / MANIFEST):
+    if size_of(path / MANIFEST) is None:
         return False
     manifest = read_manifest(path)
     if manifest.get("format") != FORMAT or "num_shards" not in manifest:
         return False
     shards = listed(manifest)
     complete = sum(manifest["num_shards"].values()) == len(shards)
-    return complete and all(is_there(path / shard.file) for shard in shards)
+    return complete and all(size_of(path / shard.file) == shard.num_bytes for shard in shards)
 
 
 def listed(manifest: dict[str, Any]) -> list[Shard]:
@@ -140,20 +143,19 @@ def refuse_orphans(path: Path) -> None:
         )
 
 
-def is_there(path: Path) -> bool:
-    """Whether there is such a file.
+def size_of(path: Path) -> int | None:
+    """The bytes of a file; None where there is none.
 
     Raises:
         TargetsError: it cannot be looked at, which does not mean that it is missing.
 
     """
     try:
-        path.stat()
+        return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except OSError as error:
         raise TargetsError(f"{path}: cannot be looked at ({error.strerror})") from None
-    return True
 
 
 def same_recipe(
@@ -268,9 +270,29 @@ class TargetsFolder:
         """Whether every shard of the corpus has been written, and is there."""
         return targets_complete(self.path)
 
-    def holds(self, shard: Shard) -> bool:
-        """Whether the file of a listed shard is there; one that was removed is written again."""
-        return is_there(self.path / shard.file)
+    def holds(self, shard: Shard, *, checked: bool = False) -> bool:
+        """Whether the file of a listed shard is there in its size; `checked`, as it was written.
+
+        Raises:
+            TargetsError: it cannot be looked at.
+
+        """
+        path = self.path / shard.file
+        if size_of(path) != shard.num_bytes:
+            return False
+        try:
+            return not checked or shard.crc in (None, crc32(path))
+        except OSError as error:
+            raise TargetsError(f"{path}: cannot be read ({error.strerror}); {AGAIN}") from None
+
+    def held(self, *, checked: bool = False, progress: bool = False) -> list[Shard]:
+        """The finished shards that it `holds`, in order."""
+        shards, found = self.shards, []
+        with progress_bar("targets looked at", len(shards), "shards", show=progress) as advance:
+            for shard in shards:
+                found += [shard] if self.holds(shard, checked=checked) else []
+                advance(1)
+        return found
 
     def write(
         self,
@@ -355,7 +377,7 @@ class TargetsFolder:
         """The manifest, for one process at a time to change; written complete or not at all."""
         with locked(self.path / ".lock", wait=True):
             path = self.path / MANIFEST
-            manifest = read_manifest(self.path) if is_there(path) else {}
+            manifest = {} if size_of(path) is None else read_manifest(self.path)
             before = json.dumps(manifest)
             yield manifest
             if json.dumps(manifest) != before:

@@ -52,12 +52,14 @@ def teach(
     device: str | None = None,
     rank: int = 0,
     num_ranks: int = 1,
+    checked: bool = False,
     progress: bool = False,
 ) -> TargetsFolder:
     """The targets of a recipe, finished as far as this process has a part in them.
 
     `start` is the student's folder, whose tokenizer measures crops and chunks. Process `rank` of
-    `num_ranks` writes every `num_ranks`-th shard.
+    `num_ranks` writes every `num_ranks`-th shard. `checked`, finished shards are read, and damaged
+    ones written again; otherwise whoever reads them names the damage.
 
     Raises:
         TargetsError: `folder` holds targets of another recipe, or of more texts.
@@ -71,7 +73,8 @@ def teach(
         about["teacher_axes"] = hashlib.sha256(axes.tobytes()).hexdigest()[:16]
     total = recipe.corpus.max_texts
     targets = TargetsFolder(folder, fingerprint=fingerprint(about), about=about, max_texts=total)
-    if targets.is_complete:
+    held = targets.held(checked=checked, progress=checked and progress)
+    if targets.is_complete and held == targets.shards:
         return targets
     tokenizer = start_tokenizer(start)
     teacher = None if recipe.targets.on_the_fly else open_teacher(recipe.teacher, device=device)
@@ -91,7 +94,7 @@ def teach(
         targets.write(split, number, len(texts), rows, dict(why))
 
     # a shard that was the last, before the corpus grew, may have too few texts
-    done = {(one.part, one.number, one.num_texts) for one in targets.shards if targets.holds(one)}
+    done = {(one.part, one.number, one.num_texts) for one in held}
     counts: Counter[Split] = Counter()
     corpus = Corpus(recipe.corpus)
     bar = progress_bar("targets", total, "texts", show=progress)
@@ -100,15 +103,22 @@ def teach(
             for resplit in range(1 + recipe.split.resplits if split == "train" else 1):
                 number = counts[split]
                 counts[split] += 1
-                if turn % num_ranks == rank and (split, number, len(texts)) not in done:
-                    if split == "held_out":  # first: a killed run looks only for the other one
-                        write("short", number, texts, SHORT)
-                    write(split, number, texts, recipe.split, resplit)
+                if turn % num_ranks != rank:
+                    continue
+                for part, cuts in cuts_of(split, recipe):
+                    if (part, number, len(texts)) not in done:
+                        write(part, number, texts, cuts, resplit)
             advance(len(texts))
     counts["short"] = counts["held_out"]
     untitled = dict(corpus.untitled) if recipe.context else None
     targets.finish(dict(counts), dict(corpus.left_out), untitled)
     return targets
+
+
+def cuts_of(split: Split, recipe: Recipe) -> list[tuple[Split, SplitRecipe]]:
+    """The shards that are made of one group of texts, each with how its samples are cut."""
+    short: list[tuple[Split, SplitRecipe]] = [("short", SHORT)] if split == "held_out" else []
+    return [*short, (split, recipe.split)]
 
 
 def shards(
