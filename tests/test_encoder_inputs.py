@@ -173,14 +173,14 @@ def test_reprs_are_short(model):
     assert len(repr(hit)) < 2000
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_a_model_that_overflows_names_the_text_instead_of_returning_nan(tmp_path, dtype):
+def test_a_model_that_overflows_names_the_text_instead_of_returning_nan(tmp_path):
     make_folder(tmp_path / "model", 13)
-    model = Dewey.load(tmp_path / "model", dtype=dtype)
+    model = Dewey.load(tmp_path / "model", dtype="bfloat16")
     with torch.no_grad():
         model.model.backbone.layers[0].mlp.Wo.weight.fill_(torch.finfo(model.dtype).max)
+    message = r"text 0: its vectors are not finite: in bfloat16, backbone\.layers\.0\.mlp\.Wo"
     for encode in (model.encode, model.encode_query, model.encode_document):
-        with pytest.raises(InputError, match=f"text 0: .*NaN or infinite.*{dtype}"):
+        with pytest.raises(InputError, match=message):
             encode(["ships"])
 
 

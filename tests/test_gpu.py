@@ -47,6 +47,34 @@ def test_documents_are_encoded_as_on_the_cpu(tiny, tmp_path, max_tokens) -> None
         assert ours.vector @ expected.vector > 0.995
 
 
+def test_documents_in_float32_are_encoded_as_on_the_cpu(tiny, tmp_path) -> None:
+    """Within the limit that docs/reliability.md states."""
+    start = start_folder(read_recipe(tiny.recipe), tmp_path / "start")
+    there, here = (
+        Dewey.load(start, device=device, dtype="float32").encode_document(TEXTS, chunk_tokens=64)
+        for device in ("cuda", "cpu")
+    )
+    for ours, expected in zip(there, here, strict=True):
+        np.testing.assert_allclose(ours.vector, expected.vector, atol=1e-4)
+        np.testing.assert_allclose(ours.chunks, expected.chunks, atol=1e-4)
+
+
+def test_float16_that_overflows_is_read_again_in_bfloat16(tiny, tmp_path) -> None:
+    start = start_folder(read_recipe(tiny.recipe), tmp_path / "start")
+    there, here = (
+        Dewey.load(start, device=device, dtype=dtype)
+        for device, dtype in (("cuda", "float16"), ("cpu", "float32"))
+    )
+    for model in (there, here):  # a hidden unit that surely overflows, and is worth nothing
+        mlp = model.model.backbone.layers[0].mlp
+        mlp.Wi.weight.data[-1] = 60_000.0
+        mlp.Wo.weight.data[:, -1] = 0.0
+    with pytest.warns(UserWarning, match="overflow float16 are read again in bfloat16"):
+        found = there.encode_document(TEXTS, chunk_tokens=64)
+    for ours, expected in zip(found, here.encode_document(TEXTS, chunk_tokens=64), strict=True):
+        assert ours.vector @ expected.vector > 0.99
+
+
 def test_a_batch_that_memory_does_not_hold_is_read_in_halves(tiny, tmp_path) -> None:
     start = start_folder(read_recipe(tiny.recipe), tmp_path / "start")
     model = Dewey.load(start, device="cuda", dtype="float32")

@@ -26,7 +26,7 @@ from dewey_embed.chunking import (
     titles_of,
 )
 from dewey_embed.config import CHUNK_TOKENS, DeweyConfig, EncodeOptions
-from dewey_embed.errors import ConfigError, InputError
+from dewey_embed.errors import CheckpointError, ConfigError, InputError
 from dewey_embed.files import cached_sha256
 from dewey_embed.model.checkpoint import build_model
 from dewey_embed.model.device import Dtype, sizes_of
@@ -53,6 +53,9 @@ from dewey_embed.types import (
     Splitter,
     WindowCuts,
 )
+
+PROBE = "moths eat wool"
+"""A text whose vectors every model can make."""
 
 
 class ReadingOptions(TypedDict, total=False):
@@ -296,11 +299,45 @@ class Dewey:
             ConfigError: an option has an impossible value.
 
         """
-        embedded = self._embed(
+        embedded = self._sound(
             texts.requests, texts.skip,
             batch_tokens=batch_tokens, progress=progress, keep_states=keep_states,
         )  # fmt: skip
         return texts.documents(embedded)
+
+    def encode_sound(
+        self, texts: PreparedTexts, *, progress: bool | Advance = False
+    ) -> list[DocumentVectors | str]:
+        """What `encode_prepared` gives, with the reason in place of vectors that are not sound.
+
+        So that such a text costs its own vectors, and not those of others.
+
+        >>> model = Dewey.load()
+        >>> model.encode_sound(model.prepare(["The tenant pays the rent."]))
+        [DocumentVectors(1 chunk, width 384, 6 tokens, overflow=None)]
+
+        Raises:
+            CheckpointError: those of a short text of plain words are not sound, either.
+
+        """
+        embedded = self._embed(texts.requests, texts.skip, batch_tokens=None, progress=progress)
+        if any(each.fault is not None for each in embedded):
+            self._require_sound_probe()
+        with np.errstate(invalid="ignore"):  # of those that are not finite, at a precision
+            documents = texts.documents(embedded)
+        return [
+            own if each.fault is None else each.fault
+            for own, each in zip(documents, embedded, strict=True)
+        ]
+
+    def _require_sound_probe(self) -> None:
+        """Refuse to go on where the model gives no text sound vectors."""
+        probe = self.prepare([PROBE])
+        [embedded] = self._embed(probe.requests, probe.skip, batch_tokens=None, progress=False)
+        if embedded.fault is not None:
+            raise CheckpointError(
+                f"{self.name}, even for the text {PROBE!r}: {embedded.fault}; {self._remedy}"
+            )
 
     def _prepared(
         self,
@@ -395,7 +432,7 @@ class Dewey:
         prompt = self._prompt(prompt_name, prompt)
         fitted = fit_texts(self.tokenizer, self.config, many, prompt=prompt, overflow=overflow)
         requests = [document_request(each) for each in fitted]
-        embedded = self._embed(
+        embedded = self._sound(
             requests, self._skip(prompt), batch_tokens=batch_tokens, progress=progress
         )
         rows = np.array([each.vector for each in embedded], np.float32)
@@ -599,6 +636,32 @@ class Dewey:
         path = self._tokenizer_file.with_name("tokenizer_config.json")
         return named_tokens(read_json(path, missing_ok=True))
 
+    def _sound(
+        self,
+        requests: Sequence[Request],
+        skip: int,
+        *,
+        batch_tokens: int | None,
+        progress: bool | Advance,
+        keep_states: bool = False,
+    ) -> list[Embedded]:
+        """The requests' vectors, all of them sound."""
+        embedded = self._embed(
+            requests, skip, batch_tokens=batch_tokens, progress=progress, keep_states=keep_states
+        )
+        faults = [position for position, each in enumerate(embedded) if each.fault is not None]
+        if faults:
+            first, others = faults[0], len(faults) - 1
+            share = f" (and {others:,} more of {len(embedded):,})" if others else ""
+            raise InputError(f"text {first}{share}: {embedded[first].fault}; {self._remedy}")
+        return embedded
+
+    @property
+    def _remedy(self) -> str:
+        """What to do where vectors are not sound."""
+        again = "fetch the model's files again"
+        return again if self.dtype is torch.float32 else f'load it with dtype="float32", or {again}'
+
     def _embed(
         self,
         requests: Sequence[Request],
@@ -608,27 +671,19 @@ class Dewey:
         progress: bool | Advance,
         keep_states: bool = False,
     ) -> list[Embedded]:
-        """The requests' vectors, checked to be finite."""
+        """The requests' vectors."""
         if batch_tokens is not None and (not isinstance(batch_tokens, int) or batch_tokens < 1):
             raise ConfigError(f"batch_tokens is {batch_tokens!r}, need a whole number from 1 on")
         if not requests:
             return []
         total = sum(request.num_read for request in requests)
         with progress_bar("encoding", total, "tokens", show=progress is True) as bar:
-            embedded = self._run(
+            return self._run(
                 requests, skip,
                 batch_tokens=batch_tokens or sizes_of(self.device).batch_tokens,
                 keep_states=keep_states,
                 on_tokens=progress if callable(progress) else bar,
             )  # fmt: skip
-        for position, vectors in enumerate(embedded):
-            if not (np.isfinite(vectors.vector).all() and np.isfinite(vectors.chunks).all()):
-                raise InputError(
-                    f"text {position}: its vectors hold values that are NaN or infinite; the "
-                    f"model overflows in {str(self.dtype).removeprefix('torch.')}: load it with "
-                    'dtype="float32", or fetch its files again'
-                )
-        return embedded
 
     def _run(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,6 +185,13 @@ class Unreadable:
     skipped: bool = False
     document_id: str | None = None
     kind: str = ""
+
+    @classmethod
+    def of(cls, document: Document, reason: str) -> Self:
+        """A document that was read, and cannot be used for a reason that is its own."""
+        source = document.source or document.id
+        name = "" if document.id == source else f"id {document.id!r}: "
+        return cls(source=source, reason=name + reason, root=document.root, document_id=document.id)
 
     def __str__(self) -> str:
         line = "" if self.line is None else f", line {self.line}"

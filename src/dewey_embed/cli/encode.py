@@ -118,7 +118,7 @@ def _here(
     dewey = Dewey.load(model)
     path = str(output) if str(output) == "-" else os.path.abspath(output)
     summary = Summary(path, dewey.embedding_dim, dewey.name)
-    encoded = _encoded(summary, items, dewey, {**encoding, "progress": progress})
+    encoded = _encoded(summary, items, dewey, encoding, progress)
     write_vectors(output, encoded, **wanted)
     return summary
 
@@ -183,16 +183,24 @@ def _encoded(
     items: Iterator[Document | Unreadable],
     dewey: Dewey,
     encode_options: dict[str, Any],
+    progress: bool,
 ) -> Iterator[tuple[Document, DocumentVectors]]:
     """The documents with their vectors, counted in `summary`.
 
     Raises:
-        ReadError: none could be read.
+        CheckpointError: the model gives no finite vectors.
+        ReadError: none could be read, or none has finite vectors.
 
     """
+    from dewey_embed.types import Unreadable
+
     for group in _groups(items, summary):
-        encoded = dewey.encode_document([document.text for document in group], **encode_options)
+        prepared = dewey.prepare([document.text for document in group], **encode_options)
+        encoded = dewey.encode_sound(prepared, progress=progress)
         for document, vectors in zip(group, encoded, strict=True):
+            if isinstance(vectors, str):
+                summary.faults.append(Unreadable.of(document, vectors))
+                continue
             _say_if_longer(document, vectors, dewey.max_tokens)
             summary.num_documents += 1
             summary.num_chunks += len(vectors.spans)

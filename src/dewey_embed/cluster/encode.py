@@ -82,7 +82,11 @@ class EncodeReport:
 
 @dataclass(slots=True)
 class _Work:
-    """A group on its way: from its reader to an encoder, and from there to the driver."""
+    """A group on its way: from its reader to an encoder, and from there to the driver.
+
+    `earlier` (N) are the contents that the output holds of its documents; they are stale once the
+    documents are written.
+    """
 
     documents: list[Document]
     faults: list[Unreadable]
@@ -93,6 +97,7 @@ class _Work:
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
+    earlier: list[set[bytes]] = field(default_factory=list)
     num_chunks: int = 0
     long: list[tuple[str, str, int, int]] = field(default_factory=list)
     error: DeweyError | None = None
@@ -194,14 +199,15 @@ class _Reader:
             digest = self._place.digest(document)
             own = bytes.fromhex(digest)
             others = held.contents_of(storable_text(document.id))
-            if len(others) > 1 or others - {own}:
-                work.present.add(own)
-                work.stale |= others - {own}
             if own in others:
                 work.num_held += 1
+                if len(others) > 1:
+                    work.present.add(own)
+                    work.stale |= others - {own}
             else:
                 work.documents.append(document)
                 work.contents.append(own)
+                work.earlier.append(others)
         return work
 
 
@@ -251,7 +257,17 @@ class _Encoder:
     def _encode(self, work: _Work) -> None:
         encoded = self._place.encode(self._model, work.documents)
         work.written = encoded.written
-        for document, vectors in zip(work.documents, encoded.vectors, strict=True):
+        contents, work.contents = work.contents, []
+        for document, own, earlier, vectors in zip(
+            work.documents, contents, work.earlier, encoded.vectors, strict=True
+        ):
+            if isinstance(vectors, str):  # its earlier version stays
+                work.faults.append(Unreadable.of(document, vectors))
+                continue
+            work.contents.append(own)
+            if earlier:
+                work.present.add(own)
+                work.stale |= earlier
             work.num_chunks += len(vectors.spans)
             if vectors.overflow is not None:
                 facts = (vectors.overflow, vectors.num_tokens, vectors.used_tokens)

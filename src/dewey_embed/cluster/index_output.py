@@ -133,14 +133,18 @@ class IndexOutput(Output):
                 places=(Place(document.root, document.source),),
             )
             for document, each in zip(documents, encoded, strict=True)
+            if not isinstance(each, str)
         ]
+        vectors = [each if isinstance(each, str) else each.vectors for each in encoded]
+        if not records:
+            return EncodedGroup([], vectors)
         width = self.settings.embedding_dim
         chunks = chunks_table(records, chunks_schema(width))
         written = {
             "chunks": self._chunks.write(chunks) if chunks.num_rows else [],
             "documents": self._documents.write(documents_table(records, documents_schema(width))),
         }
-        return EncodedGroup([json.dumps(written)], [each.vectors for each in encoded])
+        return EncodedGroup([json.dumps(written)], vectors)
 
     def commit(self, written: Sequence[str]) -> None:
         """Append the groups' chunks, then their documents, which are what counts."""

@@ -85,10 +85,13 @@ class Making:
 
 
 class EncodedGroup(NamedTuple):
-    """What `commit` needs to know of a group that was written, and its vectors."""
+    """What `commit` needs to know of a group that was written, and its vectors.
+
+    A document whose vectors are not finite has the reason in their place, and is not written.
+    """
 
     written: list[str]
-    vectors: list[DocumentVectors]
+    vectors: list[DocumentVectors | str]
 
 
 class Output(ABC):
@@ -186,15 +189,17 @@ class RowsOutput(Output):
     def encode(self, model: Dewey, documents: Sequence[Document]) -> EncodedGroup:
         """Encode a group as `dewey encode` does, and write its rows."""
         texts = [document.text for document in documents]
-        encoded = model.encode_document(texts, **self.making.encoding)
+        encoded = model.encode_sound(model.prepare(texts, **self.making.encoding))
         rows = [
             {**row, "hash": self.digest(document)}
             for document, vectors in zip(documents, encoded, strict=True)
+            if not isinstance(vectors, str)
             for row in rows_of(
                 document, vectors, chunks=self.making.chunks, texts=self.making.texts
             )
         ]
-        return EncodedGroup(self.write(rows_table(rows, self.schema)), encoded)
+        written = self.write(rows_table(rows, self.schema)) if rows else []
+        return EncodedGroup(written, encoded)
 
     def _require_same(self, written: pa.Schema) -> None:
         """Refuse an output of other settings."""

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from dewey_embed.index.tables import Details, Place, content_hash
-from dewey_embed.types import Document
+from dewey_embed.types import Document, Unreadable
 
 GROUP_CHARS = 400_000
 """A group holds at most so many characters, or one document: what a killed run may lose."""
@@ -55,7 +55,7 @@ class Refreshed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A document whose id is taken, and why it is not indexed."""
+    """A document that is not indexed, and why: its id is taken, or it has no finite vectors."""
 
     document: Document
     reason: str
@@ -67,7 +67,8 @@ class Changes:
 
     `held` is what the index holds by id, while it is written to. `reads_titles` says that a text is
     read under its title, and changes with it. `refreshed` lists documents of
-    which only details changed, which need no pass; `refused` those whose id is another's.
+    which only details changed, which need no pass; `refused` those whose id is another's,
+    or that have no finite vectors.
     """
 
     held: Mapping[str, Held]
@@ -100,6 +101,13 @@ class Changes:
             size += len(changed.document.text)
         if group:
             yield group
+
+    def refuse(self, document: Document, reason: str) -> None:
+        """Note that a new or changed document stays out, or as it was: it has no vectors."""
+        for noted in (self.added, self.changed):
+            if document.id in noted:
+                noted.remove(document.id)
+        self.refused.append(Refused(document, Unreadable.of(document, reason).reason))
 
     def _missing(self, documents: Iterable[Document]) -> Iterator[Changed]:
         """Documents whose text the index does not hold, each id once."""

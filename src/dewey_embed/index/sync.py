@@ -68,8 +68,8 @@ class IndexEncoder:
         documents: Sequence[Document],
         earlier_of: Callable[[int], Mapping[str, Earlier]],
         progress: Advance,
-    ) -> list[Encoded]:
-        """The documents' vectors, their passages, and their titles' vectors.
+    ) -> list[Encoded | str]:
+        """The documents' vectors, their passages, and their titles' vectors, or why there are none.
 
         Where passages are whole sentences, each sentence has a vector; else each passage has one.
         Windows that a document had in its earlier version are not read; `earlier_of` gives these by
@@ -97,23 +97,39 @@ class IndexEncoder:
                 keys = window_keys(model.config, requests[row], prepared.skip)
                 kept[row] = kept_of(requests[row], keys, earlier[document.id])
                 requests[row] = kept[row].request
-        vectors = model.encode_prepared(replace(prepared, requests=requests), progress=progress)
-        for row, own in kept.items():
-            vectors[row] = own.completed(vectors[row])
-        passages = [
-            passages_of(document, each, sizes[0]) if by_sentence else np.arange(len(each.spans))
-            for document, each in zip(documents, vectors, strict=True)
-        ]
-        num_kept = [kept[row].num_tokens if row in kept else 0 for row in range(len(documents))]
-        return list(map(Encoded, vectors, passages, self.encode_titles(documents), num_kept))
+        vectors = model.encode_sound(replace(prepared, requests=requests), progress=progress)
+        encoded: list[Encoded | str] = []
+        for row, (document, own, title) in enumerate(
+            zip(documents, vectors, self.encode_titles(documents), strict=True)
+        ):
+            if isinstance(own, str) or isinstance(title, str):
+                encoded.append(own if isinstance(own, str) else f"of its title, {title}")
+                continue
+            complete = kept[row].completed(own) if row in kept else own
+            passages = (
+                passages_of(document, complete, sizes[0])
+                if by_sentence
+                else np.arange(len(complete.spans))
+            )
+            num_kept = kept[row].num_tokens if row in kept else 0
+            encoded.append(Encoded(complete, passages, title, num_kept))
+        return encoded
 
-    def encode_titles(self, documents: Sequence[Document]) -> list[Floats | None]:
-        """Vectors (D,) of titles; `None` for a document without one."""
+    def encode_titles(self, documents: Sequence[Document]) -> list[Floats | str | None]:
+        """Vectors (D,) of titles; `None` for a document without one, and why where there are none.
+
+        Raises:
+            CheckpointError: the model gives no finite vectors.
+
+        """
         titles = [title_text(document) for document in documents]
         texts = [title for title in titles if title]
-        vectors = self._load_model().encode_document(texts) if texts else []
-        remaining = iter(vectors)
-        return [next(remaining).vector if title else None for title in titles]
+        if not texts:
+            return [None] * len(titles)
+        model = self._load_model()
+        vectors = iter(model.encode_sound(model.prepare(texts)))
+        found = (next(vectors) if title else None for title in titles)
+        return [each.vector if isinstance(each, DocumentVectors) else each for each in found]
 
 
 def passages_of(document: Document, vectors: DocumentVectors, size: int) -> Rows:
@@ -232,12 +248,12 @@ def update(
     unread: dict[str, dict[str, int]] = {}
     counts: Counter[str | None] = Counter()
     for group in changes.groups(_documents(items, faults, unread, meter, cache), group_chars):
-        counts += _encode_group(writer, encoder, group, meter)
+        counts += _encode_group(writer, encoder, changes, group, meter)
         meter.committed()
     meter.committed()
     unreadable = [fault for fault in faults if not fault.skipped]
     gone = _take_leave(writer, changes, inputs, unreadable, prune=prune)
-    _refresh(writer, changes.refreshed, encoder)
+    _refresh(writer, changes, encoder)
     writer.finish()
     cache.finish(changes.seen, {refused.document.source for refused in changes.refused})
     unreadable += [
@@ -264,15 +280,25 @@ def update(
 
 
 def _encode_group(
-    writer: Writer, encoder: IndexEncoder, group: Group, meter: Meter
+    writer: Writer, encoder: IndexEncoder, changes: Changes, group: Group, meter: Meter
 ) -> Counter[str | None]:
-    """Encode and write a group; return numbers of documents by overflow, and of tokens."""
+    """Encode and write a group; return numbers of documents by overflow, and of tokens.
+
+    Those without finite vectors are refused, and stay as the index holds them.
+    """
     documents = [each.document for each in group]
     is_held = [each.id in writer.held for each in documents]
     earlier_of = partial(writer.earlier, {each.id for each in documents})
-    encoded = encoder.encode(documents, earlier_of, meter.encoding(group))
-    writer.write(
-        [
+    counts: Counter[str | None] = Counter()
+    records = []
+    for each, held, encoded in zip(
+        group, is_held, encoder.encode(documents, earlier_of, meter.encoding(group)), strict=True
+    ):
+        if isinstance(encoded, str):
+            changes.refuse(each.document, encoded)
+            continue
+        vectors, passages, title, num_kept = encoded
+        records.append(
             Record(
                 document=each.document,
                 hash=each.hash,
@@ -281,20 +307,30 @@ def _encode_group(
                 title_vector=title,
                 places=each.places,
             )
-            for each, (vectors, passages, title, _) in zip(group, encoded, strict=True)
-        ]
-    )
-    counts: Counter[str | None] = Counter(each.vectors.overflow for each in encoded)
-    for each in itertools.compress(encoded, is_held):
-        counts["changed tokens"] += each.vectors.used_tokens
-        counts["kept tokens"] += each.num_kept
+        )
+        counts[vectors.overflow] += 1
+        if held:
+            counts["changed tokens"] += vectors.used_tokens
+            counts["kept tokens"] += num_kept
+    writer.write(records)
     return counts
 
 
-def _refresh(writer: Writer, refreshed: Sequence[Refreshed], encoder: IndexEncoder) -> None:
+def _refresh(writer: Writer, changes: Changes, encoder: IndexEncoder) -> None:
     """Write details that changed, with the vectors of titles that did."""
-    renamed = iter(encoder.encode_titles([each.renamed for each in refreshed if each.renamed]))
-    writer.refresh(refreshed, [next(renamed) if each.renamed else None for each in refreshed])
+    titles = iter(
+        encoder.encode_titles([each.renamed for each in changes.refreshed if each.renamed])
+    )
+    refreshed: list[Refreshed] = []
+    vectors: list[Floats | None] = []
+    for each in changes.refreshed:
+        vector = next(titles) if each.renamed else None
+        if each.renamed and isinstance(vector, str):
+            changes.refuse(each.renamed, f"of its title, {vector}")
+        elif not isinstance(vector, str):
+            refreshed.append(each)
+            vectors.append(vector)
+    writer.refresh(refreshed, vectors)
 
 
 def total_bytes(inputs: Sequence[str | Path]) -> int | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import nn
 
 from dewey_embed.errors import ConfigError
 
@@ -89,6 +90,24 @@ def find_dtype(name: Dtype, device: torch.device) -> torch.dtype:
     if name not in DTYPES:
         raise ConfigError(f"dtype {name!r} is unknown; accepted: auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def require_room(module: nn.Module, dtype: torch.dtype) -> None:
+    """Refuse weights that float16 does not hold, if that is the dtype.
+
+    Raises:
+        ConfigError: there are such weights; names the tensor.
+
+    """
+    if dtype != torch.float16:  # all others reach as far as float32
+        return
+    limit = torch.finfo(dtype).max
+    for name, weight in module.named_parameters():
+        if (largest := float(weight.detach().abs().max())) > limit:
+            raise ConfigError(
+                f"dtype float16: tensor {name!r} holds {largest:,.6g}, and float16 ends at "
+                f'{limit:,.0f}; load the model with dtype="bfloat16" or "float32"'
+            )
 
 
 def default_dtype(device: torch.device) -> torch.dtype:

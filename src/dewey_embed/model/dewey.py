@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from dewey_embed.config import Activation, Dense, DeweyConfig
 from dewey_embed.model.backbone import Backbone
-from dewey_embed.model.device import Dtype, find_device, find_dtype, limit_threads, use_threads
+from dewey_embed.model.device import (
+    Dtype,
+    find_device,
+    find_dtype,
+    limit_threads,
+    require_room,
+    use_threads,
+)
 from dewey_embed.model.engine import hidden_states
 from dewey_embed.model.int8 import to_int8
 from dewey_embed.model.packing import Packed
@@ -98,7 +105,8 @@ def placed(
     On a CPU it also limits this process to as many threads as it has cores.
 
     Raises:
-        ConfigError: the dtype is unknown, or the device is unknown or not there.
+        ConfigError: the dtype is unknown or does not hold the weights, or the device is unknown or
+            not there.
 
     """
     place = find_device(device)
@@ -106,6 +114,7 @@ def placed(
     if place.type == "cpu":
         limit_threads()
         use_threads()
+    require_room(model, number)
     for part in (model.backbone, model.steps):
         part.to(device=place, dtype=number)
     if (head := model.head) is not None:

@@ -13,8 +13,8 @@ import hashlib
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from dewey_embed.model.control import PassControl
 from dewey_embed.model.device import sizes_of, use_threads
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.engine import prepare
+from dewey_embed.model.finite import first_fault, wider
 from dewey_embed.model.packing import fill_batches, pack
 from dewey_embed.model.pooling import RunningSums
 from dewey_embed.model.windows import assign_pieces, owned_ranges, place_windows, plan_windows
@@ -107,7 +108,8 @@ class Embedded:
 
     `norms` (C,) are the lengths of the chunks' vectors before they were scaled to unit length.
     `vectors` (V, D) are those of a kind of single vector that has several. `windows` are there
-    where the request keeps them.
+    where the request keeps them. `fault` says what is wrong with them, where they are not finite or
+    the text's own is zero.
     """
 
     vector: Floats
@@ -116,6 +118,7 @@ class Embedded:
     vectors: Floats | None
     windows: WindowStates | None
     states: KeptStates | None
+    fault: str | None = None
 
 
 @torch.inference_mode()
@@ -134,14 +137,67 @@ def embed(
 
     Where documents' vectors are pooled from more than their texts, the first `skip` ids that the
     model reads are left out of them. `on_tokens` gets the number of the texts' tokens in each batch
-    when it is done. A batch that does not fit into a GPU's memory is tried again in halves.
-    Another thread may pause or stop the passes by their `control`.
+    when it is done. A batch that does not fit into a GPU's memory is tried again in halves. Texts
+    without sound vectors are read again alone, for a mate's values may have got into them. Another
+    thread may pause or stop the passes by their `control`.
 
     Raises:
         PassStoppedError: the control stopped them.
         TextTooLongError: a single sequence does not fit into the GPU's memory.
 
     """
+    run = partial(
+        _passes, single_vector=single_vector, batch_tokens=batch_tokens, skip=skip,
+        keep_states=keep_states, control=control,
+    )  # fmt: skip
+    return [
+        each if _is_sound(each, request) else _alone(run, model, request)
+        for each, request in zip(run(model, requests, on_tokens), requests, strict=True)
+    ]
+
+
+def _is_sound(embedded: Embedded, request: Request) -> bool:
+    """Whether vectors are finite, and that of a text with tokens is not zero."""
+    vector, chunks = embedded.vector, embedded.chunks
+    is_finite = np.isfinite(vector).all() and np.isfinite(chunks).all()
+    return bool(is_finite and (vector.any() or not len(request.tokens)))
+
+
+def _alone(run: Callable[..., list[Embedded]], model: DeweyModel, request: Request) -> Embedded:
+    """What a text gives alone; where float16 overflows, in a dtype that reaches further."""
+    [own] = run(model, [request])
+    if _is_sound(own, request):
+        return own
+    if next(model.parameters()).dtype == torch.float16:
+        model = wider(model, partial(_fault, model, request))
+        [own] = run(model, [request])
+    return own if _is_sound(own, request) else replace(own, fault=_fault(model, request))
+
+
+def _fault(model: DeweyModel, request: Request) -> str:
+    """Why the model gives a text no sound vectors."""
+    head, tail = _around(model.config, request.tokens)
+    sequences = []
+    for low, high in request.windows:
+        ids = np.concatenate((head, request.tokens.ids[low:high], tail))
+        places = np.full(len(ids), -1)
+        places[len(head) : len(head) + high - low] = request.tokens.offsets[low:high, 0]
+        sequences.append((ids, places))
+    return first_fault(model, sequences)
+
+
+def _passes(
+    model: DeweyModel,
+    requests: Sequence[Request],
+    on_tokens: Callable[[int], None] = lambda _: None,
+    *,
+    single_vector: str,
+    batch_tokens: int,
+    skip: int,
+    keep_states: bool,
+    control: PassControl | None,
+) -> list[Embedded]:
+    """What each text gives, together with its batch mates."""
     use_threads()
     device = next(model.parameters()).device
     sums = _Sums(model, requests, skip, SINGLE_VECTORS[single_vector])

@@ -16,11 +16,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from dewey_embed.encoder import Dewey, PreparedTexts
+from dewey_embed.encoder import PROBE, Dewey, PreparedTexts
 from dewey_embed.model.control import PassControl, PassStoppedError
 from dewey_embed.model.device import sizes_of
 from dewey_embed.model.engine import build_kernels
@@ -33,7 +33,6 @@ from dewey_embed.types import DocumentVectors
 
 log = logging.getLogger(__name__)
 
-PROBE = "moths eat wool"
 PROBE_TOLERANCE = 1e-3
 """1 − cosine of the probe's vector with what it was at the start."""
 
@@ -141,7 +140,8 @@ class EncodeQueue:
         `on_tokens` gets numbers of tokens, in another thread, as they are done.
 
         Raises:
-            ApiError: too much waits already, or what the model gave cannot be trusted.
+            ApiError: too much waits already, or what the model gave cannot be trusted, or is not
+                sound.
 
         """
         if not texts.requests:
@@ -151,6 +151,11 @@ class EncodeQueue:
             embedded = await asyncio.wrap_future(job.future)
         finally:
             self._cancel(job)
+        for index, each in enumerate(embedded):
+            if each.fault is not None:
+                message = f"text {index}: {each.fault}"
+                log.error("%s", message)
+                raise ApiError(500, message, kind="server_error")
         return await asyncio.to_thread(texts.documents, embedded)
 
     def embed(
@@ -300,7 +305,7 @@ class EncodeQueue:
         )  # fmt: skip
         if max(map(_size, requests)) > self._batch_tokens or lane is self.lanes[-1]:
             self._require_same_probe()
-        self._require_sound(requests, embedded)
+        embedded = _looked_at(requests, embedded)
         seconds = time.perf_counter() - begun
         with self._changed:
             tokens = sum(map(_size, requests))
@@ -344,25 +349,26 @@ class EncodeQueue:
             self.fault = f"after a long text a short one has another vector (by {difference:.2g})"
             raise ApiError(500, f"{self.fault}; restart the server", kind="server_error")
 
-    def _require_sound(self, requests: Sequence[Request], embedded: Sequence[Embedded]) -> None:
-        """Look for vectors that no model would give.
 
-        Raises:
-            ApiError: a vector is not finite or zero, or different texts have the same one.
+def _looked_at(requests: Sequence[Request], embedded: Sequence[Embedded]) -> list[Embedded]:
+    """The vectors, those without a length with a fault.
 
-        """
-        owners: dict[bytes, bytes] = {}
-        for request, vectors in zip(requests, embedded, strict=True):
-            length = float(np.linalg.norm(vectors.vector))
-            if not (np.isfinite(length) and length > 0 and np.isfinite(vectors.chunks).all()):
-                fault = f"a vector has length {length}"
-            elif (ids := request.tokens.ids.tobytes()) != owners.setdefault(
-                vectors.vector.tobytes(), ids
-            ):
-                fault = "two different texts have the same vector, bit for bit"
-            else:
-                continue
+    Raises:
+        ApiError: different texts have the same vector, which no model would give.
+
+    """
+    owners: dict[bytes, bytes] = {}
+    seen = []
+    for request, vectors in zip(requests, embedded, strict=True):
+        each, length = vectors, float(np.linalg.norm(vectors.vector))
+        if each.fault is None and not 0 < length < np.inf:
+            each = replace(each, fault=f"its vector has length {length:.3g}")
+        ids, vector = request.tokens.ids.tobytes(), each.vector.tobytes()
+        if each.fault is None and ids != owners.setdefault(vector, ids):
+            fault = "two different texts have the same vector, bit for bit"
             raise ApiError(500, f"{fault}; nothing is answered", kind="server_error")
+        seen.append(each)
+    return seen
 
 
 class QueuedModel(Dewey):
