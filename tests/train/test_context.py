@@ -65,14 +65,17 @@ class TestTitles:
     @pytest.mark.parametrize(
         ("text", "reason"),
         [
-            ("The tenant pays the rent.\nIt is due in May.", "no title"),
-            ("", "no title"),
-            ("The tenant pays the rent on the first day of May.\n\nIt is due.", "no title"),
-            ("---\n\nThe tenant pays the rent.", "no title"),
-            ("Two lines\nof words\n\nThe tenant pays the rent.", "no title"),
+            ("The tenant pays the rent.\nIt is due in May.", "texts without a title"),
+            ("", "texts without a title"),
+            (
+                "The tenant pays the rent on the first day of May.\n\nIt is due.",
+                "texts without a title",
+            ),
+            ("---\n\nThe tenant pays the rent.", "texts without a title"),
+            ("Two lines\nof words\n\nThe tenant pays the rent.", "texts without a title"),
             ("lease_2024-final (2).pdf".replace(" (2)", "") + "\n\nThe tenant pays.", "file name"),
-            ("word " * 60 + "\n\nThe tenant pays the rent.", "title too long"),
-            ("Lease\n\n- - -", "nothing below the title"),
+            ("word " * 60 + "\n\nThe tenant pays the rent.", "texts whose title is too long"),
+            ("Lease\n\n- - -", "texts with nothing below the title"),
         ],
     )
     def test_what_is_no_title_is_counted_by_its_reason(self, text, reason):
@@ -112,7 +115,7 @@ class TestHeadings:
     def test_a_title_longer_than_its_chunk_is_not_told_and_counted(self):
         why = Counter()
         assert Surroundings(TEXT, ["Freiburg"]).of_chunk(0, 7, why) == ""
-        assert why == {"title longer than its chunk": 1}
+        assert why == {"chunks shorter than their title": 1}
 
 
 class TestMasking:
@@ -136,13 +139,13 @@ class TestMasking:
         why = Counter()
         text = "Rent is due. The rent is high. Rent is paid. All pay rent."
         assert masked(text, "Rent", random(), why) == text
-        assert why == {"title is in every sentence": 1}
+        assert why == {"crops with the title in every sentence": 1}
 
     def test_a_text_of_nothing_but_its_title_stays_and_is_counted(self):
         for seed in range(20):
             why = Counter()
             found = masked("Rent!", "Rent", np.random.default_rng(seed), why)
-            assert found.strip("!") or why == {"empty after masking": 1}
+            assert found.strip("!") or why == {"crops that masking would empty": 1}
             if why:
                 return
         pytest.fail("no seed leaves a mention out")
@@ -189,7 +192,7 @@ class TestSamples:
         why = Counter()
         [sample] = cut("Tides\n\nTides rise.\n" + RIVER * 2, why, tops={"lead": 1.0})
         assert sample.text.startswith("Tides\n\n")
-        assert why["no lead sentence"] == 1
+        assert why["texts without a lead sentence"] == 1
 
     def test_a_context_has_no_more_tokens_than_the_recipe_says(self):
         [sample] = cut(max_tokens=3)
@@ -258,7 +261,7 @@ class TestQuestions:
         why = Counter()
         found = questions(Surroundings("...", ["Rent"]), [(0, 3)], 2, random(), why)
         assert found == []
-        assert why == {"question without a passage": 1}
+        assert why == {"questions without a passage": 1}
 
 
 @pytest.fixture(scope="module")
@@ -385,7 +388,7 @@ def test_a_shard_keeps_contexts_and_questions_and_says_what_had_none(tiny, tmp_p
     kept = {one.id: replace(one, source="here") for one in samples if one.contexts}
     assert kept == expected
     assert sum(len(sample.questions) for sample in kept.values()) > 6
-    assert folder.no_context["no title"] == 1
+    assert folder.no_context["texts without a title"] == 1
 
 
 def test_a_start_with_a_title_mark_reads_it_wherever_its_tokenizer_does(tmp_path):
@@ -412,7 +415,7 @@ def test_texts_of_sources_without_titles_are_counted_where_contexts_are_wanted(t
     recipe = read_recipe(tiny.recipe, changes)
     start = start_folder(recipe, tmp_path / "start")
     folder = teach(recipe, start, tmp_path / "targets")
-    assert folder.no_context == {"source without titles": 1}
+    assert folder.no_context == {"texts of a source without titles": 1}
     assert sum(shard.num_contextual for shard in folder.shards) == 0
     plain = recipe.model_copy(update={"context": None})
     assert teach(plain, start, tmp_path / "plain").no_context == {}
@@ -432,4 +435,4 @@ def test_a_title_of_a_column_stands_above_its_text_and_in_the_targets(tiny, tmp_
     assert tops == {row["name"] for row in rows}
     for sample in samples:
         assert {each.partition(".")[0] for each in sample.contexts} <= {sample.text[:6], ""}
-    assert folder.no_context.keys() <= {"question without a passage"}
+    assert folder.no_context.keys() <= {"questions without a passage"}

@@ -197,16 +197,17 @@ class TestTitles:
         )
         assert titles_of(stream) == {texts[3]: "Tides of the sea"}
         assert stream.untitled == {
-            "no title": 3, "title is a file name": 1, "title too long": 1,
-            "source without titles": 2,
+            "texts without a title": 3, "texts whose title is a file name": 1,
+            "texts whose title is too long": 1, "texts of a source without titles": 2,
         }  # fmt: skip
 
-    def test_a_row_without_a_title_has_that_of_its_text(self, tmp_path):
+    def test_a_row_without_a_title_has_none_though_its_text_begins_with_a_heading(self, tmp_path):
         text = "Tides\n\nThe tide comes in, the tide goes out."
         rows = [{"title": title, "text": f"{text} {title}"} for title in ("", None, "The moon")]
         (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         stream = corpus(files(tmp_path / "a.jsonl", titles="column:title"))
-        assert sorted(titles_of(stream).values()) == ["The moon", "Tides", "Tides"]
+        assert sorted(titles_of(stream).values()) == ["The moon"]
+        assert stream.untitled == {"texts without a title": 2}
 
     def test_a_text_that_begins_with_its_title_has_it_once(self, tmp_path):
         text = "Tides\n\nThe tide comes in, the tide goes out."

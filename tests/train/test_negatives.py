@@ -163,11 +163,13 @@ def test_rows_of_pairs_without_a_question_or_a_passage_are_named(model, tmp_path
     rows = [{"question": "", "passage": "x"}, {"question": "y"}, {"question": 3, "passage": " "},
             {"question": "bees?", "passage": "The miller keeps bees."},
             {"question": "corn?", "passage": "The mill grinds corn all day."},
-            {"question": "oak?", "passage": "An oak \ud800 stands."}]  # fmt: skip
+            {"question": "oak?", "passage": "An oak \ud800 stands."},
+            {"question": "elm?", "passage": ["An elm", "stands."]}]  # fmt: skip
     pool = read_pairs(written(tmp_path / "pairs.jsonl", rows))
     assert pool.left_out == {
         "without a question": ["row 1"], "without a passage": ["row 2", "row 3"],
         "with half of a surrogate pair, which is not Unicode text": ["row 6"],
+        "whose passage is a list, not a text": ["row 7"],
     }  # fmt: skip
     assert len(mine(model, pool, negatives=1, margin=1.0).rows) == 2
     nothing = read_pairs(written(tmp_path / "none.jsonl", rows[:3]))

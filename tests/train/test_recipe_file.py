@@ -100,7 +100,7 @@ class TestReading:
         )  # fmt: skip
 
     def test_no_such_file(self, tmp_path):
-        with pytest.raises(ConfigError, match=r"absent\.toml: no such recipe; .*recipes/"):
+        with pytest.raises(ConfigError, match=r"absent\.toml: no such file; give a recipe"):
             read_recipe(tmp_path / "absent.toml")
 
     @pytest.mark.parametrize("content", [b"[model\n", b"a = = 1\n", b"\n\xff", b"a = 1\na = 2\n"])
@@ -355,3 +355,15 @@ def test_a_key_that_is_dotted_or_quoted_is_named_with_its_line(tmp_path, line):
     number = 2 if "=" in line else RECIPE.count("\n") + 2
     with pytest.raises(ConfigError, match=f": line {number}: tra: unknown key"):
         read_recipe(path)
+
+
+def test_a_list_with_one_faulty_item_has_one_fault(tmp_path):
+    path = tmp_path / "recipe.toml"
+    second = 'path = "second.jsonl"\nweight = 2.0\n'
+    one = RECIPE.replace(f'[[corpus.sources]]\nkind = "files"\n{second}', "")
+    path.write_text(one.replace('"first.jsonl"', '"first.jsonl"\ntitles = "title"'))
+    with pytest.raises(ConfigError) as error:
+        read_recipe(path)
+    assert "column:NAME" in str(error.value)
+    assert "; " not in str(error.value).partition("column:NAME")[2]
+    assert "at least" not in str(error.value)

@@ -88,6 +88,12 @@ def test_a_finished_run_started_again_trains_nothing_more(finished, tiny) -> Non
     assert (again["steps"], again["tokens"]) == (took["steps"], took["tokens"])
 
 
+def licensed(recipe):
+    """The recipe, each source under a licence."""
+    sources = [{**source, "licence": "CC0"} for source in recipe["corpus"]["sources"]]
+    return {**recipe, "corpus": {**recipe["corpus"], "sources": sources}}
+
+
 def test_the_card_says_what_a_model_was_made_of(finished, tiny) -> None:
     folder, figures = finished
     text = (folder.model / "README.md").read_text()
@@ -101,7 +107,10 @@ def test_the_card_says_what_a_model_was_made_of(finished, tiny) -> None:
         assert int(number) == figures[f"{kind}_chunks"] > 0
         assert value == f"{figures[f'chunk_cosine_{kind}']:.3f}"
     result = json.loads(folder.result.read_text())
-    result["recipe"]["corpus"]["sources"][0]["matching"] = "tide"
+    assert "\nlicense:" not in text
+    source = result["recipe"]["corpus"]["sources"][0]
+    assert "\nlicense: apache-2.0\n" in card({**result, "recipe": licensed(result["recipe"])})
+    source["matching"] = "tide"
     assert f"| {tiny.corpus.name}, what matches | 1.0 | not stated |" in card(result)
 
 

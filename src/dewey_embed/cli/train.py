@@ -117,10 +117,11 @@ def _say_what_was_written(written: TargetsFolder, recipe: Recipe) -> None:
         for part in ("train", "held_out")
     )
     num_texts = trained // (1 + recipe.split.resplits) + held_out
+    num_chunks = sum(shard.num_chunks for shard in shards)
     console.echo(
         f"{written.path}: {num_texts:,} texts, "
         f"{sum(s.num_samples for s in shards):,} samples, "
-        f"{sum(s.num_chunks for s in shards):,} chunks, "
+        f"{num_chunks:,} chunks, "
         f"{sum(s.num_bytes for s in shards) / 1e6:,.1f} MB"
     )
     if written.left_out:
@@ -128,8 +129,8 @@ def _say_what_was_written(written: TargetsFolder, recipe: Recipe) -> None:
     if recipe.context is not None:
         contextual = sum(shard.num_contextual for shard in shards)
         console.echo(
-            f"chunks that know their document: {contextual:,}; "
-            f"no context: {_reasons(written.no_context) or 'none'}"
+            f"chunks that know their document: {contextual:,} of {num_chunks:,}; "
+            f"plain, or not masked: {_reasons(written.no_context) or 'none'}"
         )
 
 

@@ -40,9 +40,10 @@ DATA_HEADING = ("## Data", "| source | weight | licence |", "|---|---|---|")
 def card(result: Mapping[str, Any]) -> str:
     """Markdown with the hub's front matter, for `result` as `finish` in run.py makes it."""
     recipe, figures, machine = result["recipe"], renamed(result["figures"]), result["machine"]
-    teacher, base = recipe["teacher"], recipe["base"]
+    teacher, base, sources = recipe["teacher"], recipe["base"], recipe["corpus"]["sources"]
     lines = [
-        *_beginning(LICENCE),
+        # Who trained on texts of an unknown licence has to say what the model's is.
+        *_beginning(LICENCE if all(source["licence"] for source in sources) else None),
         "## Training",
         f"- Command: `{result['command']}`",
         *([f"- Goes on from: {base['checkpoint']}"] if base else []),
@@ -56,7 +57,7 @@ def card(result: Mapping[str, Any]) -> str:
         *DATA_HEADING,
         *(
             f"| {_name(source)} | {source['weight']} | {source['licence'] or 'not stated'} |"
-            for source in recipe["corpus"]["sources"]
+            for source in sources
         ),
         "",
         "## On held-out texts",

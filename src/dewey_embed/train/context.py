@@ -96,13 +96,13 @@ def _parts(title: str, body: str, why: Why) -> Titled | None:
     """A title and what stands below it, if it is one; else None, counted in `why`."""
     title, body = title.strip(), body.strip()
     if not _WORD.search(title):
-        why["no title"] += 1
+        why["texts without a title"] += 1
     elif _FILE_NAME.fullmatch(title):
-        why["title is a file name"] += 1
+        why["texts whose title is a file name"] += 1
     elif len(title) > MOST_TITLE_CHARACTERS:
-        why["title too long"] += 1
+        why["texts whose title is too long"] += 1
     elif not _WORD.search(body):
-        why["nothing below the title"] += 1
+        why["texts with nothing below the title"] += 1
     else:
         lead = sentences(body[: 2 * LONGEST_LEAD])[0]
         return Titled(title, body, lead if SHORTEST_LEAD <= len(lead) <= LONGEST_LEAD else "")
@@ -128,12 +128,12 @@ def masked(text: str, title: str, random: Generator, why: Why) -> str:
     own = sentences(text)
     naming = sum(mentions.search(sentence) is not None for sentence in own)
     if len(own) > 2 and naming >= NAMED_EVERYWHERE * len(own):
-        why["title is in every sentence"] += 1
+        why["crops with the title in every sentence"] += 1
         return text
     stand_in = STAND_INS[int(random.integers(len(STAND_INS)))]
     without = mentions.sub(stand_in, text)
     if not _WORD.search(without):
-        why["empty after masking"] += 1
+        why["crops that masking would empty"] += 1
         return text
     return without
 
@@ -170,7 +170,7 @@ class Surroundings:
         """The context of the chunk from `start` to `end`; none where a title is longer than it."""
         title, *more = self.about
         if len(title) > end - start:
-            why["title longer than its chunk"] += 1
+            why["chunks shorter than their title"] += 1
             return ""
         number = bisect_right([begin for begin, _, _ in self.headings], start - 1)
         above = [self.headings[number - 1][2]] if number else []
@@ -219,7 +219,7 @@ def questions(
             for match in re.finditer(r"(?<!\w)[^\n.,;:()!?]{15,90}(?!\w)", around.text[start:end])
         ]
         if not clauses:
-            why["question without a passage"] += 1
+            why["questions without a passage"] += 1
             continue
         clause = clauses[int(random.integers(len(clauses)))]
         form = ("{title}: {clause}", "{clause}, {title}")[int(random.integers(2))]

@@ -94,12 +94,11 @@ class Corpus:
     def _titled(self, text: str, row: Mapping[str, Any]) -> Titled | None:
         """The text by its parts, where it has a title."""
         if row["titles"] is None:
-            self.untitled["source without titles"] += 1
+            self.untitled["texts of a source without titles"] += 1
             return None
         if row["titles"] == FIRST_LINE:
             return titled(text, self.untitled)
-        title = (row["title"] or "").strip()
-        return under_title(title, text, self.untitled) if title else titled(text, self.untitled)
+        return under_title(row["title"] or "", text, self.untitled)
 
 
 def check_sources(recipe: CorpusRecipe) -> None:

@@ -49,7 +49,7 @@ def read_pairs(
     for number, row in enumerate(rows, 1):
         name = f"row {number}"
         question, passage, document = (_text(row, column) for column in columns.values())
-        if fault := _fault(question, passage, document):
+        if fault := _mistyped(row, columns) or _fault(question, passage, document):
             left_out.setdefault(fault, []).append(name)
             continue
         document = document or passage
@@ -67,6 +67,15 @@ def read_pairs(
         questions=[Question(names[text], text, tuple(own)) for text, own in positives.items()],
         left_out=left_out,
     )
+
+
+def _mistyped(row: Row, columns: Mapping[str, str | None]) -> str:
+    """Which column of a row holds something other than a text or a number; empty for none."""
+    for kind, column in columns.items():
+        value = row.get(column) if column else None
+        if isinstance(value, bool) or not isinstance(value, str | int | None):
+            return f"whose {kind} is a {type(value).__name__}, not a text"
+    return ""
 
 
 def _fault(question: str, passage: str, document: str) -> str:
@@ -103,7 +112,8 @@ def _rows(path: Path) -> Iterator[Row]:
         if isinstance(error, ReadError):
             raise
         raise ReadError(
-            f"{path}: cannot be read ({error}); give a file of JSON lines, a .parquet file, or a "
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}); give a file of "
+            "JSON lines, a .parquet file, or a "
             "folder of passages"
         ) from None
 

@@ -31,13 +31,17 @@ def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     try:
         text, values = read_toml(path)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe; recipes lie in recipes/") from None
+        raise ConfigError(f"{path}: no such file; give a recipe in TOML") from None
     for override in overrides:
         _apply(values, override)
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        faults = "; ".join(_fault(item, text, overrides) for item in error.errors())
+        # A list whose items are faulty also counts as too short.
+        items = error.errors()
+        outer = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
+        own = [item for item in items if item["loc"] not in outer]
+        faults = "; ".join(_fault(item, text, overrides) for item in own)
         raise ConfigError(f"{path}: {faults}") from None
 
 

@@ -154,7 +154,7 @@ def _contextual(
     room = max(8, crop_tokens - recipe.max_tokens)
     kind = _draw(random, recipe.tops)
     if kind != "title" and not (parts.lead and (kind != "lead" or names(parts.lead, parts.title))):
-        why["no lead sentence"] += 1
+        why["texts without a lead sentence"] += 1
         kind = "title"
     crops = _crops(parts.body, tokenizer, random, room, most=recipe.crops_per_text)
     samples = []

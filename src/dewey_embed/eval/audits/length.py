@@ -221,7 +221,9 @@ def _in_mode(
     """A document with its chunks of one size, its one vector, and the several of the mode."""
     kind = SINGLE_VECTORS.get(mode)
     stretches, _ = document.at(sizes.index(STRETCHES))
-    several = kind and kind.several and kind.several(stretches, document.vector)
+    several = None
+    if kind is not None and kind.several is not None:
+        several = kind.several(stretches, document.vector)
     chunks, spans = document.at(sizes.index(size))
     return replace(document, chunks=chunks, spans=spans, vectors=several)
 
