@@ -347,12 +347,12 @@ class Damage(Fault):
 
 
 def files_by_kind(home: Path) -> dict[str, list[Path]]:
-    """Files that hold something, by their places with numbers and digests left out."""
+    """Files that hold something, by name and folder with numbers and digests left out."""
     found: dict[str, list[Path]] = {}
     roots = [root for root in (home / "out", home / "model") if root.exists()]
     for path in (path for root in roots for path in files_of(root)):
         if path.stat().st_size:
-            kind = re.sub(r"[0-9a-f]{8,}|\d+", "#", str(path.relative_to(home)))
+            kind = re.sub(r"[0-9a-f]{4,}|\d+", "#", "/".join(path.relative_to(home).parts[-2:]))
             found.setdefault(kind, []).append(path)
     return found
 
