@@ -290,8 +290,8 @@ class Teach(Operation):
             "start": {str(f.relative_to(start)): f.read_bytes() for f in files_of(start)},
         }
 
-    def shards(self, home: Path) -> dict[str, Any]:
-        """The samples of all shards that are listed and there."""
+    def shards(self, home: Path, *, lost_ok: bool = False) -> dict[str, Any]:
+        """The samples of all shards that are listed, or of those that are there besides."""
         folder = self.run_folder(home) / "targets"
         manifest = read_manifest(folder)
         opened = TargetsFolder(folder, fingerprint=manifest["recipe"], about=manifest["about"],
@@ -302,13 +302,13 @@ class Teach(Operation):
                 for one in opened.read(each)
             ]
             for each in opened.shards
-            if opened.holds(each)
+            if not lost_ok or opened.holds(each)
         }
 
     def units(self, home: Path) -> dict[str, Any]:
         if not (self.run_folder(home) / "targets" / MANIFEST).exists():
             return {}
-        return self.shards(home)
+        return self.shards(home, lost_ok=True)
 
     def faulty_units(self, units: Mapping[str, Any], expected: Any) -> list[str]:
         return [name for name, rows in units.items() if expected["shards"].get(name) != rows]

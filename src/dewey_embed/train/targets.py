@@ -316,7 +316,9 @@ class TargetsFolder:
         )  # fmt: skip
         with self._manifest() as manifest:
             others = [e for e in manifest["shards"] if (e["part"], e["number"]) != (split, number)]
-            manifest["shards"] = [*others, asdict(shard)]
+            manifest["shards"] = sorted(
+                [*others, asdict(shard)], key=lambda each: (each["part"], each["number"])
+            )
         return shard
 
     @property
