@@ -129,7 +129,8 @@ def test_a_killed_worker_changes_nothing(cluster, corpus, expected, tmp_path):
     output = tmp_path / "many.lance"
     killer = Killer(output)
     killer.start()
-    workers = Workers(num=2)
+    # They take all processors of the cluster: what reads the sources needs none.
+    workers = Workers(num=2, cpus=2)
     report = encode_on_ray([str(corpus)], str(output), workers=workers, options=OPTIONS)
     killer.join()
     assert killer.killed is not None

@@ -353,7 +353,9 @@ class _Run:
         context.enable_progress_bars = False
         num, cpus, gpus = self._workers.num or 1, self._workers.cpus, self._workers.gpus
         reader = _Reader(self._place, ray.put((pieces, self._held)), self._options)
-        groups = ray.data.range(len(pieces), override_num_blocks=len(pieces)).flat_map(
+        # Items, not a range: tasks make that, and wait for ever where workers have all CPUs.
+        numbers = [{"id": number} for number in range(len(pieces))]
+        groups = ray.data.from_items(numbers, override_num_blocks=len(pieces)).flat_map(
             reader.__call__,
             compute=TaskPoolStrategy(size=min(len(pieces), max(2, num // 2))),
             num_cpus=0,
