@@ -350,6 +350,7 @@ def test_an_index_asked_with_another_model_names_both(index, tmp_path):
     tensors = load_file(weights)
     name = next(iter(tensors))
     save_file({**tensors, name: -tensors[name]}, weights)
+    (tmp_path / "other" / "dewey_checksums.json").unlink()  # of the weights before
     for arguments in (("search", index, "x"), ("index", tmp_path, "--index", index)):
         result = dewey(*arguments, "--model", tmp_path / "other")
         assert result.returncode == 1

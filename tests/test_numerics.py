@@ -59,6 +59,7 @@ def saved(folder, change):
     weights = load_file(folder / "model.safetensors")
     change(weights)
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    (folder / "dewey_checksums.json").unlink()  # of the weights before
     return folder
 
 

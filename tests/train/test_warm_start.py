@@ -84,5 +84,5 @@ def test_a_wrong_recipe_is_refused_by_name_and_key(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message) as caught:
         read_recipe(path)
     assert str(path) in str(caught.value)
-    with pytest.raises(ConfigError, match="no such recipe"):
+    with pytest.raises(ConfigError, match="no such file"):
         read_recipe(tmp_path / "none.toml")
