@@ -18,10 +18,9 @@ import httpx2 as httpx
 import numpy as np
 
 from dewey_embed.errors import DeweyError
-from dewey_embed.files import crc32
 from dewey_embed.index.index import Index as OpenIndex
 from dewey_embed.train.targets import MANIFEST, TargetsFolder, read_manifest
-from dewey_embed.train.trainer import COMPLETE_FILE
+from dewey_embed.train.trainer import COMPLETE_FILE, intact
 from tests.commands import Dewey
 from tests.test_index_kill import contents as index_contents
 
@@ -341,11 +340,8 @@ class Train(Teach):
         run = self.run_folder(home)
         found: dict[str, Any] = {}
         for path in (run / "checkpoints").glob(f"checkpoint-*/{COMPLETE_FILE}"):
-            listed = json.loads(path.read_text())["files"]
-            now = {
-                name: [f.stat().st_size, crc32(f)] for name in listed for f in [path.parent / name]
-            }
-            found[path.parent.name] = now == listed
+            intact(path.parent)  # raises an error that names the file, if they are not
+            found[path.parent.name] = True
         if (run / "model" / "dewey.json").exists():
             found["model"] = model_contents(run / "model")
         return found
