@@ -12,6 +12,7 @@ import time
 import numpy as np
 import psutil
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -240,6 +241,49 @@ def test_an_output_knows_what_it_holds_and_removes_it(kind, tmp_path):
     assert sorted(contents_in(output.name)) == ["0" * 32] * 2 + ["1" * 32] * 2
     output.remove(["0" * 32])
     assert contents_in(output.name) == ["1" * 32] * 2
+
+
+@pytest.mark.parametrize("suffix", [".lance", ".index"])
+def test_an_id_of_two_contents(cluster, suffix, tmp_path):
+    """Rows hold both, whichever came first; an index holds one, always the same, and names it."""
+    lines = [{"id": "a", "text": text} for text in ("moths eat wool", "ships carry timber")]
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    one.write_text(json.dumps(lines[0]))
+    two.write_text("\n".join(map(json.dumps, lines)))
+    output, found = str(tmp_path / f"out{suffix}"), []
+    for source in (one, two, two):
+        report = encode_on_ray([str(source)], output, workers=Workers(num=1), options=OPTIONS)
+        if suffix == ".lance":
+            texts = rows_in(output).filter(pa.compute.field("chunk").is_null())["text"]
+            found.append(sorted(texts.to_pylist()))
+            assert not report.faults
+        else:
+            with Index.open(output) as index:
+                assert (len(index), index.num_chunks) == (1, 1)
+                found.append([index.document("a").text])
+            assert [each.document_id for each in report.faults] == ["a"] * (source == two)
+    assert found[1] == found[2]
+    assert len(found[1]) == 1 + (suffix == ".lance")
+
+
+class Deadly(ROWS[".lance"]):
+    """An output where whoever encodes dies."""
+
+    def encode(self, model, documents):
+        os._exit(9)
+
+
+@pytest.mark.slow
+def test_documents_that_kill_every_worker_end_the_run(cluster, corpus, tmp_path, monkeypatch):
+    import ray.cloudpickle
+
+    monkeypatch.setitem(ROWS, ".lance", Deadly)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    try:
+        with pytest.raises(ClusterError, match="the cluster lost its work"):
+            encode_on_ray([str(corpus)], str(tmp_path / "v.lance"), workers=Workers(num=1))
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 def test_foreign_folders_and_names_are_refused(tmp_path):

@@ -307,3 +307,23 @@ def test_in_bfloat16_what_is_kept_is_within_its_bound():
     # Of these 5e-5 is the price of int8 bytes, which an index pays for all of its chunks.
     assert 1 - cosines.min() < BOUND_BFLOAT16 + 5e-5
     assert 1 - float(kept.vectors.vector @ full.vectors.vector) < BOUND_BFLOAT16
+
+
+def test_versions_that_a_killed_run_on_a_cluster_left_together_are_one_again(
+    model, versions, tmp_path
+):
+    old, new = versions
+    one, two = (Index.open(tmp_path / name, model, window=WINDOW) for name in ("o", "t"))
+    one.add(old)
+    two.add(new)
+    for name in ("chunks", "documents"):
+        theirs = getattr(two._store.snapshot(), name).search().to_arrow()
+        own = getattr(one._store.snapshot(), name)
+        column = "hash" if name == "documents" else "document_hash"
+        held = set(own.search().to_arrow()[column].to_pylist())
+        own.add(theirs.filter(pa.array([each not in held for each in theirs[column].to_pylist()])))
+    index = Index.open(tmp_path / "o", model)
+    assert index.add(new).num_unchanged == 2
+    assert len(index) == 2
+    assert index.document("a").text == new[0].text
+    assert index.num_chunks == two.num_chunks

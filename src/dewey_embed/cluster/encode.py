@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dewey_embed.cluster.index_output import open_index
-from dewey_embed.cluster.outputs import Held, Making, Output, open_rows
+from dewey_embed.cluster.outputs import DIGEST_BYTES, Held, Making, Output, open_rows
 from dewey_embed.cluster.session import LOCAL, Workers, connected
 from dewey_embed.cluster.sources import (
     Group,
@@ -42,6 +42,9 @@ GROUP_CHARS = 400_000
 COMMIT_S = 10.0
 """Seconds between two commits: what a killed run loses beside the groups in work."""
 
+
+TASK_RETRIES = 3
+"""A group whose worker dies is tried so often again; one that kills every worker ends the run."""
 
 DEFAULT_READING = ReadOptions()
 DEFAULT_MAKING = Making()
@@ -85,14 +88,15 @@ class _Work:
     """A group on its way: from its reader to an encoder, and from there to the driver.
 
     `earlier` (N) are the contents that the output holds of its documents; they are stale once the
-    documents are written.
+    documents are written, but for those that another document of the sources still has: `present`
+    are the digests of contents that stay, one after the other.
     """
 
     documents: list[Document]
     faults: list[Unreadable]
     num_bytes: int
     num_held: int = 0
-    present: set[bytes] = field(default_factory=set)
+    present: bytes = b""
     stale: set[bytes] = field(default_factory=set)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
@@ -201,9 +205,8 @@ class _Reader:
             others = held.contents_of(storable_text(document.id))
             if own in others:
                 work.num_held += 1
-                if len(others) > 1:
-                    work.present.add(own)
-                    work.stale |= others - {own}
+                work.present += own
+                work.stale |= others - {own}
             else:
                 work.documents.append(document)
                 work.contents.append(own)
@@ -266,7 +269,7 @@ class _Encoder:
                 continue
             work.contents.append(own)
             if earlier:
-                work.present.add(own)
+                work.present += own
                 work.stale |= earlier
             work.num_chunks += len(vectors.spans)
             if vectors.overflow is not None:
@@ -315,7 +318,7 @@ class _Run:
     def encode(self, pieces: Sequence[Piece], report: EncodeReport, bar: Progress) -> None:
         """Encode the pieces, and commit what was written every few seconds."""
         waiting: list[str] = []
-        present: set[bytes] = set()
+        present = bytearray()  # of a hundred million documents: a set of them is too large
         stale: set[bytes] = set()
         new: list[bytes] = []
         committed = -COMMIT_S  # the first group at once
@@ -325,7 +328,7 @@ class _Run:
                     raise work.error
                 _count(report, work, bar)
                 waiting += work.written
-                present |= work.present
+                present += work.present
                 stale |= work.stale
                 new += work.contents
                 if waiting and time.monotonic() - committed > COMMIT_S:
@@ -334,10 +337,15 @@ class _Run:
         finally:
             if waiting:  # also when it was stopped
                 self._place.commit(waiting)
-        gone = sorted(each.hex() for each in stale - present)
+        for start in range(0, len(present) if stale else 0, DIGEST_BYTES):
+            stale.discard(bytes(present[start : start + DIGEST_BYTES]))
+        gone = sorted(each.hex() for each in stale)
         self._place.remove(gone)
         self._place.remove_repeats(self._held.repeated(new))
         report.num_removed = len(gone)
+        twins = self._place.remove_twins()
+        report.faults += twins
+        report.num_documents -= len(twins)
 
     def _works(self, pieces: Sequence[Piece]) -> Iterator[_Work]:
         """Groups as they are done, in no order."""
@@ -367,6 +375,7 @@ class _Run:
             compute=ActorPoolStrategy(size=num, max_tasks_in_flight_per_actor=2),
             num_cpus=cpus,
             num_gpus=gpus,
+            ray_remote_args_fn=lambda: {"max_task_retries": TASK_RETRIES},
         )
         try:
             for row in works.iter_rows():

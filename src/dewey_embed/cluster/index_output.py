@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dewey_embed.cluster.lance_table import LanceTable
-from dewey_embed.cluster.outputs import EncodedGroup, Held, Making, Output
+from dewey_embed.cluster.outputs import EncodedGroup, Held, Making, Output, digest_of
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import write_text
 from dewey_embed.index.settings import FILE_NAME, INDEX_OPTIONS, IndexSettings, changed_options
@@ -29,6 +30,7 @@ from dewey_embed.index.tables import (
     storable,
 )
 from dewey_embed.storage import folder_named, is_address, looking, open_place
+from dewey_embed.types import Unreadable
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
@@ -164,6 +166,32 @@ class IndexOutput(Output):
         for content in contents:
             self._chunks.delete_repeats("document_hash", content, "ordinal = 0")
             self._documents.delete_repeats("hash", content, "TRUE")
+
+    def remove_twins(self) -> list[Unreadable]:
+        """Documents whose id another one has, too: the one of the smallest hash is kept.
+
+        Which is read first depends on the workers, and must not decide.
+        """
+        found = sorted(set(self._twins()))
+        twins = [each for before, each in pairwise(found) if before[0] == each[0]]
+        self.remove([digest for _, digest in twins])
+        return [
+            Unreadable(
+                source=name,
+                reason=f"id {name!r} is that of another document with another content, which was "
+                "kept; name the field that holds an id of its own (--id-field)",
+                document_id=name,
+            )
+            for name, _ in twins
+        ]
+
+    def _twins(self) -> list[tuple[str, str]]:
+        """The ids that several contents have, with the digests of each."""
+        held = Held.of(self._pairs())
+        repeated = set(held.ids[1:][held.ids[1:] == held.ids[:-1]].tolist())
+        if not repeated:
+            return []
+        return [each for each in self._pairs() if digest_of(each[0]).rstrip(b"\0") in repeated]
 
     def finish(self) -> None:
         """Write small fragments into larger ones, and a folder's checksums."""

@@ -30,10 +30,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dewey_embed.encoder import Dewey
-    from dewey_embed.types import Document, DocumentVectors
+    from dewey_embed.types import Document, DocumentVectors, Unreadable
 
 SETTINGS_KEY = b"dewey"
 """The key of the settings in the metadata of a schema."""
+
+
+DIGEST_BYTES = 16
+"""Of the digest of a content, here."""
 
 
 class Held(NamedTuple):
@@ -135,6 +139,10 @@ class Output(ABC):
     @abstractmethod
     def remove_repeats(self, contents: Sequence[str]) -> None:
         """Keep the rows of documents once that were written twice, by the digests of contents."""
+
+    def remove_twins(self) -> list[Unreadable]:
+        """What was removed because an id may have one content only, and another one was kept."""
+        return []
 
     def finish(self) -> None:  # noqa: B027 - most need nothing
         """Tidy up at the end of a run."""

@@ -60,6 +60,8 @@ def connected(address: str, workers: Workers) -> Iterator[Workers]:
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
+    # Retries of a pool's tasks have no other way in yet.
+    warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
     with needs("cluster", "encoding on Ray"):
         import lance_ray  # noqa: F401 - workers need it
         import ray

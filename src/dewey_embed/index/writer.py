@@ -72,6 +72,7 @@ class Writer:
         self._commits = 0
         self._recorded_s = time.monotonic()
         self.held: dict[str, Held] = {}
+        replaced: list[str] = []  # older versions that a killed run on a cluster left
         columns = ["id", "hash", "title", "source", "metadata", "places"]
         for batch in documents.search().select(columns).to_batches(SCAN_ROWS):
             for name, digest, title, source, metadata, places in zip(
@@ -79,7 +80,10 @@ class Writer:
             ):
                 found = tuple(Place(*each) for each in json.loads(places))
                 details = Details(title=title, source=source, metadata=metadata, places=found)
+                if name in self.held and self.held[name].hash != digest:
+                    replaced.append(self.held[name].hash)
                 self.held[name] = Held(digest, details)
+        _delete(documents, "hash", replaced)
         self._sweep()
 
     def earlier(self, ids: Collection[str], num_states: int) -> dict[str, Earlier]:
