@@ -17,7 +17,7 @@ from dewey_embed.config import MIN_TOKENS, DeweyConfig, EncodeOptions
 from dewey_embed.errors import ConfigError, InputError, TextTooLongError
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.inference import KeptStates, Request
-from dewey_embed.printable import short_repr
+from dewey_embed.printable import first_few, short_repr
 from dewey_embed.quantization import truncate
 from dewey_embed.text.splitter import spans_from_characters, split
 from dewey_embed.text.tokenizer import TitleIds, Tokenizer
@@ -255,10 +255,8 @@ def _positions(positions: Sequence[int]) -> str:
     >>> _positions([0]), _positions([0, 2, 5, 9])
     ('position 0', 'positions 0, 2, 5 and 1 more')
     """
-    first = ", ".join(map(str, positions[:MOST_NAMED]))
-    more = len(positions) - MOST_NAMED
-    named = f"position{'s' if len(positions) > 1 else ''} {first}"
-    return named if more <= 0 else f"{named} and {more:,} more"
+    named = first_few([str(each) for each in positions], MOST_NAMED)
+    return f"position{'s' if len(positions) > 1 else ''} {named}"
 
 
 def _fit(

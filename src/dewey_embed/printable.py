@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Sequence
 from unicodedata import category
 
 _ACTS = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -39,6 +40,16 @@ def one_line(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """A number with its noun: `1 document`, `2 documents`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def first_few(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first names, and how many more there are.
+
+    >>> first_few(["a", "b", "c"], 3), first_few(["a", "b", "c", "d"], 3)
+    ('a, b, c', 'a, b, c and 1 more')
+    """
+    first, more = separator.join(names[:most]), len(names) - most
+    return first if more <= 0 else f"{first} and {more:,} more"
 
 
 def short_repr(value: object) -> str:

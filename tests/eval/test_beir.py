@@ -90,7 +90,7 @@ class TestWhatCostsItself:
             ("q0\tgone\t1", r"qrels\.tsv: 1 line .*not in corpus\.jsonl: 'gone' \(line 5\)"),
             ("gone\td0\t1", r"qrels\.tsv: 1 line .*not in queries\.jsonl: 'gone' \(line 5\)"),
             ("q0\t07\t1", r"not in corpus\.jsonl: '07'"),
-            ("\n".join(f"q0\tgone{n}\t1" for n in range(9)), r"9 lines .*'gone2'.*, and 6 more"),
+            ("\n".join(f"q0\tgone{n}\t1" for n in range(9)), r"9 lines .*'gone2'.* and 6 more"),
         ],
     )
     def test_a_line_about_an_unknown_id_is_left_out_and_named(self, folder, line, message):

@@ -12,6 +12,7 @@ import typer
 from dewey_embed.cli import console, options
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import write_text
+from dewey_embed.printable import first_few
 
 MOST_NAMED = 5
 
@@ -124,6 +125,4 @@ def mine(
 def _name(left_out: Mapping[str, Sequence[str]]) -> None:
     """Say on standard error how many questions are in no row, and why."""
     for reason, names in left_out.items():
-        more = f" and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else ""
-        named = f"{', '.join(names[:MOST_NAMED])}{more}"
-        console.say(f"left out: {len(names):,} {reason}: {named}")
+        console.say(f"left out: {len(names):,} {reason}: {first_few(names, MOST_NAMED)}")

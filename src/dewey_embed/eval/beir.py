@@ -26,6 +26,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from dewey_embed.errors import TaskError
+from dewey_embed.printable import first_few
 
 JUDGED = (
     'queries.jsonl with lines {"_id": "q1", "text": "..."}, and qrels.tsv with lines of query id, '
@@ -364,9 +365,7 @@ def is_file(path: Path) -> bool:
 
 def _list(lines: Mapping[str, int]) -> str:
     """The first few of some ids, each with its line, and how many more there are."""
-    first = ", ".join(f"{name!r} (line {line})" for name, line in list(lines.items())[:MAX_NAMED])
-    more = len(lines) - MAX_NAMED
-    return first if more <= 0 else f"{first}, and {more:,} more"
+    return first_few([f"{name!r} (line {line})" for name, line in lines.items()], MAX_NAMED)
 
 
 def _count(number: int, noun: str) -> str:

@@ -2,7 +2,7 @@
 
 A first look compares a query with the codes in the lists whose centres are nearest, by FAISS's
 fast scan: a hundredth of the time of a comparison in float32. What it finds are candidates;
-scoring them is `neighbours.py`'s.
+scoring them is `vectors.py`'s.
 """
 
 from __future__ import annotations

@@ -16,11 +16,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from typing import IO, Any
 
 from dewey_embed.errors import ReadError
-from dewey_embed.printable import short_repr
+from dewey_embed.printable import first_few, short_repr
 from dewey_embed.text.inputs import Content, ReadOptions, RecordFields, rejoined
 from dewey_embed.titles import title_line
 from dewey_embed.types import MetadataValue, Unreadable
@@ -219,12 +218,9 @@ def _text(record: Mapping[str, Any], fields: RecordFields) -> str:
 def _string(record: Mapping[str, Any], name: str) -> str:
     """A text field's text."""
     if name not in record:
-        names = [*map(short_repr, islice(record, MOST_NAMED))]
-        more = len(record) - len(names)
-        names += [f"and {more:,} more"] if more else []
+        names = first_few([short_repr(each) for each in record], MOST_NAMED)
         raise ReadError(
-            f"no field {name!r}; it has {', '.join(names) or 'none'}: "
-            "choose the text fields among them"
+            f"no field {name!r}; it has {names or 'none'}: choose the text fields among them"
         )
     if not isinstance(record[name], str):
         raise ReadError(f"field {name!r} is {type(record[name]).__name__}, not a string")

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from dewey_embed.errors import ReadError
 from dewey_embed.extras import needs
+from dewey_embed.printable import first_few
 from dewey_embed.train.context import Titled, Why, titled, under_title
 from dewey_embed.train.corpus_files import (
     AS_STRING,
+    MOST_NAMED,
     cause,
     chosen_columns,
     find_files,
-    named,
     read_files,
 )
 from dewey_embed.train.recipe import FIRST_LINE, CorpusRecipe, FilesSource, HubSource
@@ -156,7 +157,9 @@ def _files(source: FilesSource, seed: int, left_out: Counter[str]) -> IterableDa
     for kind, found in (("unreadable file", faults), ("unreadable line", bad_lines)):
         if found:
             left_out[kind] += len(found)
-            message = f"{source.path}: left out {len(found):,}: {named(found)}"
+            message = (
+                f"{source.path}: left out {len(found):,}: {first_few(found, MOST_NAMED, '; ')}"
+            )
             warnings.warn(message, UserWarning, stacklevel=2)
     columns = {name: name for name in source.columns}
     stream = table.shuffle(seed=seed).to_iterable_dataset()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import ReadError
+from dewey_embed.printable import first_few
 from dewey_embed.text.folders import is_clutter, walk
 from dewey_embed.text.reader import EXTENSIONS, read_documents
 from dewey_embed.train.recipe import DATA, FIRST_LINE, FilesSource
@@ -118,7 +119,9 @@ def read_files(source: FilesSource) -> Texts:
         faults += lost
     if not parts:
         raise ReadError(
-            faults[0] if len(faults) == 1 else f"{source.path}: none can be read: {named(faults)}"
+            faults[0]
+            if len(faults) == 1
+            else f"{source.path}: none can be read: {first_few(faults, MOST_NAMED, '; ')}"
         )
     if bad_lines:  # sound lines of a damaged file are plain texts, whatever they were
         parts = [_as_texts(part) for part in parts]
@@ -132,13 +135,6 @@ def read_files(source: FilesSource) -> Texts:
             f"{source.path}: texts in one kind of file and conversations in another; "
             "make each kind a source of its own"
         ) from None
-
-
-def named(faults: Sequence[str]) -> str:
-    """The first few faults, and how many more there are."""
-    first = "; ".join(faults[:MOST_NAMED])
-    more = len(faults) - MOST_NAMED
-    return first if more <= 0 else f"{first}; and {more:,} more"
 
 
 def cause(error: Exception) -> str:

@@ -22,6 +22,7 @@ from dewey_embed.model.folder import (
     SETTINGS_FILE,
     in_run,
 )
+from dewey_embed.printable import first_few
 from dewey_embed.train.card import CARD
 from dewey_embed.train.start import STAMP
 
@@ -75,9 +76,8 @@ def files_to_push(folder: Path) -> list[SentFile]:
     ]
     others = [each.name for each in files if not _is_of_a_model(each.name)]
     if others:
-        more = f" and {len(others) - MOST_NAMED:,} more" if len(others) > MOST_NAMED else ""
         raise HubError(
-            f"{folder}: holds {', '.join(others[:MOST_NAMED])}{more}, which no model needs; move "
+            f"{folder}: holds {first_few(others, MOST_NAMED)}, which no model needs; move "
             "what training left there elsewhere, so that it is not published"
         )
     _require_licence(folder / CARD)

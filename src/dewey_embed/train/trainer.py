@@ -15,7 +15,7 @@ import re
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from dewey_embed.errors import RunError
 from dewey_embed.files import crc32, flush, sealed, write_json
 from dewey_embed.model.device import usable_cores
+from dewey_embed.printable import first_few
 from dewey_embed.train.batches import AddTargets, Collator, SampleSet, ShardShuffle
 from dewey_embed.train.recipe import Recipe, TrainingRecipe
 from dewey_embed.train.recipe_file import read_object
@@ -46,6 +47,7 @@ from dewey_embed.train.sharding import (
     load_weights,
 )
 from dewey_embed.train.student import Student
+from dewey_embed.train.targets import Targets
 
 COMPLETE_FILE = "whole.json"
 """Written last into a checkpoint: without it, a kill came in between."""
@@ -197,6 +199,12 @@ BEST_METRIC = "alignment"
 """Mean of the held-out chunk and CLS cosines: what decides which checkpoint is the best."""
 
 LOG_STEPS = 10
+MOST_NAMED = 5
+
+
+def _with_names(collate: Collator, samples: Sequence[Targets]) -> dict[str, Any]:
+    """A batch, and the `names` of its samples."""
+    return {**collate(samples), "names": [one.sample.id for one in samples]}
 
 
 class Measure(Protocol):
@@ -228,6 +236,7 @@ class AlignmentTrainer(Trainer):
         self.add_targets = add_targets
         self._student, self._folder = student, folder
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._read: list[tuple[int, list[str]]] = []
         super().__init__(
             model=student,
             args=arguments(recipe.training, folder, progress.max_steps, show=show),
@@ -278,7 +287,7 @@ class AlignmentTrainer(Trainer):
         loader = DataLoader(
             samples,
             batch_sampler=batches,
-            collate_fn=self.data_collator,
+            collate_fn=partial(_with_names, self.data_collator),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
         )
@@ -320,6 +329,7 @@ class AlignmentTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch; its terms are kept for the log."""
+        self._read.append((self.state.global_step + 1, inputs.pop("names")))
         terms = model(**(self.add_targets(inputs) if self.add_targets is not None else inputs))
         for name, value in terms.items():
             self._terms[name].append(value.detach())
@@ -338,6 +348,7 @@ class AlignmentTrainer(Trainer):
                 if name != "loss":
                     logs[f"loss/{name}"] = torch.stack(values).mean().item()
             self._terms.clear()
+            self._read.clear()
         super().log(logs, start_time)
 
     def evaluate(
@@ -372,9 +383,11 @@ class AlignmentTrainer(Trainer):
         if broken.any():
             last = last_complete_checkpoint(self._folder)
             kept = f"the checkpoint of step {step_of(last[0])} is kept" if last else "none is saved"
+            step, names = self._read[int(broken.int().argmax())]
             raise RunError(
                 f"step {self.state.global_step}: the loss was {losses[broken][0].item()} in "
-                f"{int(broken.sum())} of the last {len(losses)} steps; {kept}. Lower "
+                f"{int(broken.sum())} of the last {len(losses)} batches, first in step {step}, "
+                f"which read {first_few(names, MOST_NAMED)}; {kept}. Lower "
                 "training.learning_rate or raise training.warmup_steps, and where the teacher "
                 "answers in half precision run it in bfloat16 or float32"
             )
