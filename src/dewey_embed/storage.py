@@ -15,7 +15,7 @@ from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dewey_embed.errors import ConfigError, StorageError
+from dewey_embed.errors import ConfigError, DeweyError, StorageError
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -194,6 +194,14 @@ def looking(name: str) -> Iterator[None]:
             "credentials"
             if is_address(name)
             else f"{name} cannot be read or written: {_reason(error)}"
+        ) from error
+    except DeweyError:
+        raise
+    except ValueError as error:  # Arrow's and Lance's, of bytes that are not theirs
+        reason = str(error).strip().split("\n", 1)[0][:300]
+        raise StorageError(
+            f"{name} is damaged or was not written completely: {reason}; remove it, or give "
+            "another path"
         ) from error
 
 

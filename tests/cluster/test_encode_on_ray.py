@@ -22,7 +22,7 @@ from dewey_embed.cli.app import app
 from dewey_embed.cluster.encode import ClusterOptions, encode_on_ray
 from dewey_embed.cluster.outputs import ROWS, SETTINGS_KEY, Making, open_rows
 from dewey_embed.cluster.session import Workers
-from dewey_embed.errors import ClusterError, ConfigError, ReadError
+from dewey_embed.errors import ClusterError, ConfigError, ReadError, StorageError
 from dewey_embed.storage import open_place
 from dewey_embed.text.reader import read_documents
 
@@ -284,6 +284,20 @@ def test_documents_that_kill_every_worker_end_the_run(cluster, corpus, tmp_path,
             encode_on_ray([str(corpus)], str(tmp_path / "v.lance"), workers=Workers(num=1))
     finally:
         ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"), [(".lance", "data/*"), (".lance", "_versions/*"), (".parquet", "*")]
+)
+def test_a_torn_file_of_an_output_is_damage_by_name(kind, files, tmp_path):
+    output = rows_output(tmp_path / f"v{kind}", {})
+    output.begin()
+    table = pa.Table.from_pylist([{"document_id": "a", "hash": "0" * 32}], schema=output.schema)
+    output.commit(output.write(table))
+    for file in (tmp_path / f"v{kind}").glob(files):
+        file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(StorageError, match="is damaged or was not written completely"):
+        output.begin()
 
 
 def test_foreign_folders_and_names_are_refused(tmp_path):
