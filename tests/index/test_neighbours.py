@@ -147,6 +147,27 @@ def test_lists_that_are_not_whole_are_refused(clustered, tmp_path):
         read_neighbours(vectors, tmp_path / "v.faiss")
 
 
+def test_the_more_vectors_are_alike_the_more_are_scored(tmp_path, monkeypatch):
+    """Copies crowd around each vector: a fixed number of candidates would miss the nearest."""
+    rng = np.random.default_rng(11)
+    originals = unit(rng, 30, 64)
+    vectors = np.repeat(originals, 700, axis=0)
+    vectors = vectors + 0.02 * rng.standard_normal(vectors.shape).astype(np.float32)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    build_ivf(vectors, tmp_path / "chunks.faiss")
+    neighbours = read_neighbours(vectors, tmp_path / "chunks.faiss")
+    found = {}
+    for share in (0, 1 / 20):
+        monkeypatch.setattr("dewey_embed.index.vectors._CANDIDATES_SHARE", share)
+        hits = 0
+        for query in originals:
+            rows, _ = neighbours.nearest(query, 10)
+            hits += len(set(rows) & set(brute_force(vectors, query, 10)[0]))
+        found[share] = hits / 300
+    assert found[0] < 0.5
+    assert found[1 / 20] > 0.98
+
+
 def test_building_says_how_far_it_is(clustered, tmp_path):
     vectors, _, _ = clustered
     done = []
