@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.fuzz.engine import Progress, fuzz, read_progress
+from tests.fuzz.engine import INTERRUPTED_STATUS, Progress, fuzz, read_progress
 from tests.fuzz.results import Result, add_result, read_results
 from tests.fuzz.targets import TARGETS
 
@@ -52,21 +53,26 @@ def main() -> int:
         if left <= 0:
             continue
         seed = given.seed or 1000 * ((earlier.runs if earlier else 0) + 1)
-        result = run(name, given.work / name, left, given.seconds, seed)
+        result, interrupted = run(name, given.work / name, left, given.seconds, seed)
         add_result(name, result)
         sys.stdout.write(f"{name}: {result}\n")
         sys.stdout.flush()
         faults += result.faults
+        if interrupted:
+            break
     return 1 if faults else 0
 
 
-def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> Result:
-    """What came of a target's cases; a process that a case ended is followed by another."""
+def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tuple[Result, bool]:
+    """What came of a target's cases, and whether it was interrupted.
+
+    A process that a case ended is followed by another.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for each in folder.iterdir():
         if each.name != "found":
             shutil.rmtree(each) if each.is_dir() else each.unlink()
-    total, hangs, crashes = Progress(), 0, 0
+    total, hangs, crashes, interrupted = Progress(), 0, 0, False
     start = time.monotonic()
     for attempt in range(MAX_RESTARTS):
         left = int(seconds - (time.monotonic() - start))
@@ -75,13 +81,15 @@ def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> Result:
         status, done = _process(name, folder, cases - total.cases, left, seed + attempt)
         slowest = max((total.slowest_s, total.slowest_bytes), (done.slowest_s, done.slowest_bytes))
         total = Progress(total.cases + done.cases, total.broken + done.broken, *slowest)
+        if interrupted := status == INTERRUPTED_STATUS:
+            break
         if status == HANG_STATUS:
             hangs += 1
         elif status:
             crashes += 1
             if not done.cases:
                 raise SystemExit(f"{name} did not begin; see {folder}/log")
-    return Result(
+    result = Result(
         runs=1,
         cases=total.cases,
         seconds=round(time.monotonic() - start),
@@ -91,6 +99,7 @@ def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> Result:
         slowest_ms=round(total.slowest_s * 1000, 1),
         slowest_bytes=total.slowest_bytes,
     )
+    return result, interrupted
 
 
 def _process(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tuple[int, Progress]:
@@ -101,10 +110,13 @@ def _process(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tu
     in_memory = IN_MEMORY if IN_MEMORY.is_dir() else None
     with open(folder / "log", "ab") as log, TemporaryDirectory(dir=in_memory) as scratch:
         environment = {**os.environ, "TMPDIR": scratch, "TOKENIZERS_PARALLELISM": "false"}
-        ended = subprocess.run(
-            [*command, *options], cwd=ROOT, stdout=log, stderr=log, check=False, env=environment
+        process = subprocess.Popen(
+            [*command, *options], cwd=ROOT, stdout=log, stderr=log, env=environment
         )
-    return ended.returncode, read_progress(folder)
+        with suppress(KeyboardInterrupt):  # it was interrupted, too, and ends
+            process.wait()
+        status = process.wait()
+    return status, read_progress(folder)
 
 
 if __name__ == "__main__":

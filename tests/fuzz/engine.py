@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
+import signal
 import struct
 import sys
 import time
@@ -17,6 +19,8 @@ from typing import NamedTuple
 
 _RECORD = struct.Struct("<QQdQ")
 HANG_S = 10
+INTERRUPTED_STATUS = 72
+"""With which a process ends that is interrupted; what it tried until then counts."""
 MAX_MB = 3072
 """The most memory of the process in megabytes, past which a case counts as a crash."""
 
@@ -93,5 +97,6 @@ def fuzz(name: str, folder: Path, corpus: Path, *, cases: int, seed: int, second
         *(f"-seed={seed}", f"-timeout={HANG_S}", f"-rss_limit_mb={MAX_MB}", "-len_control=20"),
         *(f"-max_len={target.max_bytes}", f"-artifact_prefix={folder}/native-"),
     ]
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED_STATUS))
     atheris.Setup(arguments, _Recorder(check, folder))
     atheris.Fuzz()
