@@ -48,6 +48,41 @@ def test_an_error_is_one_line_and_an_exit_code(error, code, said, capsys):
     assert capsys.readouterr().err == f"dewey: {said}\n"
 
 
+ONE_OF_TWO = """
+import sys, time
+from dewey_embed.cli import console
+from dewey_embed.errors import InputError
+console.LATER_S = float(sys.argv[1])
+def fail():
+    print("it fails", flush=True)
+    raise KeyboardInterrupt if sys.argv[2] == "Ctrl-C" else InputError("no such recipe")
+raise SystemExit(console.run(fail))
+"""
+
+
+@pytest.mark.parametrize(
+    ("rank", "later_s", "error", "ended", "said"),
+    [
+        ("0", "60", "any", False, "dewey: error: no such recipe\n"),
+        ("1", "0.1", "any", False, "dewey: error: no such recipe\n"),
+        ("1", "60", "any", True, ""),  # as the first said it, and the launcher ends the others
+        ("1", "60", "Ctrl-C", False, ""),
+    ],
+)
+def test_of_several_processes_with_one_error_the_first_says_it(rank, later_s, error, ended, said):
+    run = subprocess.Popen(
+        [sys.executable, "-c", ONE_OF_TWO, later_s, error], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "RANK": rank, "WORLD_SIZE": "2"},
+    )  # fmt: skip
+    assert run.stdout.readline() == "it fails\n"
+    if ended:
+        time.sleep(0.5)
+        run.terminate()
+    assert run.communicate(timeout=30)[1] == said
+    assert run.returncode == (-signal.SIGTERM if ended else 130 if error == "Ctrl-C" else 1)
+
+
 @pytest.mark.parametrize("error", [KeyError("x"), ZeroDivisionError(), RecursionError("deep")])
 def test_a_bug_says_that_it_is_one_and_where_it_was(error, capsys, monkeypatch):
     assert console.run(raising(error)) == 1

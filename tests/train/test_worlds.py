@@ -2,10 +2,13 @@
 
 import itertools
 import json
+import os
 import re
+from unittest.mock import patch
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -18,6 +21,8 @@ from dewey_embed.train.sharding import SharedBatches, load_weights
 from dewey_embed.train.start import start_tokenizer
 from dewey_embed.train.student import build_student
 from dewey_embed.train.teach import teach
+from dewey_embed.train.trainer import AlignmentTrainer
+from tests.train.groups import RANKS, run_in_two
 from tests.train.worlds import Run, broken_off, perform, perform_in_two
 
 LIMIT = 1e-6
@@ -154,6 +159,37 @@ def test_two_processes_go_on_where_one_stopped_by_fsdp(alone, tmp_path) -> None:
     run = broken_off(alone["stable_adamw"], MIDDLE, tmp_path / "run", "fsdp")
     perform_in_two([run])
     assert_same(run, alone["stable_adamw"])
+
+
+def test_a_loss_that_breaks_in_one_process_stops_both_with_the_same_words(alone, tmp_path) -> None:
+    changes = (*alone["muon"].changes, "training.save_steps=3")
+    run_in_two(_break_in_the_second, Run(alone["muon"].recipe, changes, tmp_path / "run",
+                                         alone["muon"].targets, "ddp"), tmp_path)  # fmt: skip
+    first, second = ((tmp_path / str(rank)).read_text() for rank in RANKS)
+    assert first == second
+    words = r"step 3: the loss was nan in 2 of the last 3 batches, first in step 2, .* read (.*);"
+    names = re.match(words, first)[1].split(", ")
+    assert len(names) == 3  # of five samples those of the second process
+    assert not list(tmp_path.glob("run/checkpoints/*/*.safetensors"))
+
+
+def _break_in_the_second(rank, run, folder):
+    """Train with a loss of NaN in the second process in step 2; writes the error's words."""
+    compute = AlignmentTrainer.compute_loss
+
+    def broken(trainer, *arguments, **named):
+        loss = compute(trainer, *arguments, **named)
+        if rank == 1 and trainer.state.global_step == 1:
+            trainer._terms["loss"][-1] *= float("nan")
+            return loss * float("nan")
+        return loss
+
+    group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    with patch.dict(os.environ, group), patch.object(AlignmentTrainer, "compute_loss", broken):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with pytest.raises(RunError) as error:
+            perform(run)
+    (folder / str(rank)).write_text(str(error.value))
 
 
 @pytest.mark.slow

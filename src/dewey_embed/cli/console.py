@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -214,13 +215,33 @@ def _ended(error: BaseException) -> int:
     if os.environ.get("DEWEY_TRACEBACK") not in (None, "", "0"):
         complain("".join(traceback.format_exception(error)).rstrip())
     message, code = _described(error)
-    if message:
+    if message and _has_the_word(error):
         say(message)
     try:
         finish_streams()
     except (OSError, ValueError, ReaderGoneError):
         silence_stdout()
     return code
+
+
+LATER_S = 10.0
+"""Seconds after the first of several processes in which the others say what is wrong."""
+
+
+def _has_the_word(error: BaseException) -> bool:
+    """Whether this process is to say its error: of several that a launcher started, one is enough.
+
+    Ctrl-C comes to all of them. Most errors do so, too, and the launcher ends those that wait when
+    the first has said its own; what is wrong with another alone is said after the wait. SIGTERM may
+    come because the first was killed and has said nothing.
+    """
+    first = os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
+    if first or isinstance(error, TerminatedError):
+        return True
+    if isinstance(error, KeyboardInterrupt):
+        return False
+    time.sleep(LATER_S)
+    return True
 
 
 def _described(error: BaseException) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -276,8 +277,9 @@ class AlignmentTrainer(Trainer):
         Not the Trainer's own: it shares no batch of a size that is not a multiple of the number of
         processes, and several that resume in a later epoch read the first one's order.
         """
-        samples, args = self.train_dataset, self.args
+        samples, collate, args = self.train_dataset, self.data_collator, self.args
         assert isinstance(samples, SampleSet)
+        assert isinstance(collate, Collator)
         batches = SharedBatches(
             ShardShuffle(samples, self.recipe.seed),
             self.recipe.batch_samples,
@@ -287,7 +289,7 @@ class AlignmentTrainer(Trainer):
         loader = DataLoader(
             samples,
             batch_sampler=batches,
-            collate_fn=partial(_with_names, self.data_collator),
+            collate_fn=partial(_with_names, collate),
             num_workers=args.dataloader_num_workers,
             pin_memory=args.dataloader_pin_memory,
         )
@@ -378,19 +380,26 @@ class AlignmentTrainer(Trainer):
 
     def _refuse_broken_loss(self) -> None:
         """Stop at NaN or infinity: whatever was trained by it must not become a checkpoint."""
-        losses = torch.stack(self._terms["loss"]) if self._terms["loss"] else torch.zeros(1)
-        broken = ~losses.isfinite()
+        own = torch.stack(self._terms["loss"]) if self._terms["loss"] else torch.zeros(1)
+        losses = self.accelerator.gather(own.to(self.accelerator.device)[None])
+        broken = ~losses.isfinite()  # by process and step: all of them stop, and say the same
         if broken.any():
-            last = last_complete_checkpoint(self._folder)
-            kept = f"the checkpoint of step {step_of(last[0])} is kept" if last else "none is saved"
-            step, names = self._read[int(broken.int().argmax())]
-            raise RunError(
-                f"step {self.state.global_step}: the loss was {losses[broken][0].item()} in "
-                f"{int(broken.sum())} of the last {len(losses)} batches, first in step {step}, "
-                f"which read {first_few(names, MOST_NAMED)}; {kept}. Lower "
-                "training.learning_rate or raise training.warmup_steps, and where the teacher "
-                "answers in half precision run it in bfloat16 or float32"
-            )
+            raise RunError(self._broken_loss(losses, broken))
+
+    def _broken_loss(self, losses: Tensor, broken: Tensor) -> str:
+        """What to say of losses that are not finite; every process calls it."""
+        first = int(broken.any(0).int().argmax())
+        read: list[list[tuple[int, list[str]]]] = gather_object([self._read])
+        names = [name for process in broken[:, first].nonzero() for name in read[process][first][1]]
+        last = last_complete_checkpoint(self._folder)
+        kept = f"the checkpoint of step {step_of(last[0])} is kept" if last else "none is saved"
+        return (
+            f"step {self.state.global_step}: the loss was {losses[broken][0].item()} in "
+            f"{int(broken.any(0).sum())} of the last {losses.shape[1]} batches, first in step "
+            f"{self._read[first][0]}, which read {first_few(names, MOST_NAMED)}; {kept}. Lower "
+            "training.learning_rate or raise training.warmup_steps, and where the teacher "
+            "answers in half precision run it in bfloat16 or float32"
+        )
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
         """Count the tokens trained on; theirs asks the device, which has then nothing to do."""
