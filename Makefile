@@ -76,8 +76,9 @@ bench: $(READY)
 	$(BIN)/python benchmarks/encode.py --rounds 2
 	$(BIN)/python benchmarks/performance.py
 
-# docs/results.md and report.html, from the result files under benchmarks/results.
+# docs/results.md, report.html and docs/scale.md, from the result files under benchmarks/results.
 results: $(READY)
+	$(BIN)/python benchmarks/scale.py
 	$(BIN)/dewey report benchmarks/results -o docs/results.md -o report.html --plots docs/results
 
 # Every figure of the embedded default in docs/results.md: three hours on two cores, for weights whose

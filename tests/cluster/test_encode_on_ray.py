@@ -300,6 +300,19 @@ def test_a_torn_file_of_an_output_is_damage_by_name(kind, files, tmp_path):
         output.begin()
 
 
+def test_a_changed_byte_in_a_parquet_file_of_an_output_is_damage_by_name(tmp_path):
+    output = rows_output(tmp_path / "v.parquet", {})
+    output.begin()
+    rows = [{"document_id": f"document-{n}", "hash": f"{n:032x}"} for n in range(50)]
+    output.commit(output.write(pa.Table.from_pylist(rows, schema=output.schema)))
+    [file] = (tmp_path / "v.parquet").glob("*")
+    data = bytearray(file.read_bytes())
+    data[data.index(b"document-")] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StorageError, match=file.name):
+        output.begin()
+
+
 def test_foreign_folders_and_names_are_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"written as \.lance, \.parquet or \.index"):
         open_rows(str(tmp_path / "v.npz"), None, Making())

@@ -119,7 +119,9 @@ def write_parquet(draft: Path, documents: Documents, chunks: bool) -> None:
         for rows in documents:
             schema = rows_schema(len(rows[0]["vector"]), texts="text" in rows[0])
             if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(file, schema))
+                writer = stack.enter_context(
+                    pq.ParquetWriter(file, schema, write_page_checksum=True)
+                )
             writer.write_table(rows_table(rows, schema))
 
 

@@ -320,7 +320,7 @@ class ParquetOutput(RowsOutput):
         paths = self._files()
         if not paths:
             return None
-        with looking(self.name):
+        with looking(self._named(paths[0])):
             return pq.read_schema(paths[0], filesystem=place.system)
 
     def create(self) -> None:
@@ -350,9 +350,16 @@ class ParquetOutput(RowsOutput):
         import pyarrow.parquet as pq
 
         system = open_place(self.name).system
-        with looking(self.name), pq.ParquetFile(path, filesystem=system) as file:
+        with (
+            looking(self._named(path)),
+            pq.ParquetFile(path, filesystem=system, page_checksum_verification=True) as file,
+        ):
             self._require_same(file.schema_arrow)
             return file.read(columns)
+
+    def _named(self, path: str) -> str:
+        """A file of the output, as users write it."""
+        return f"{self.name}/{PurePosixPath(path).name}"
 
     def write(self, table: pa.Table) -> list[str]:
         """Write a group's file."""
@@ -370,10 +377,10 @@ class ParquetOutput(RowsOutput):
         with looking(self.name):
             if not is_address(self.name):
                 with atomic_file(Path(place.path), sync=True) as draft:
-                    pq.write_table(table, draft)
+                    pq.write_table(table, draft, write_page_checksum=True)
             else:  # an object appears when its stream is closed, so all of it is sent at once
                 buffer = pa.BufferOutputStream()
-                pq.write_table(table, buffer)
+                pq.write_table(table, buffer, write_page_checksum=True)
                 with place.system.open_output_stream(place.path) as stream:
                     stream.write(buffer.getvalue())
 

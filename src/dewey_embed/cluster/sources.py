@@ -358,7 +358,7 @@ def _read_parquet(piece: Piece, options: ReadOptions) -> Iterator[Item]:
     def contents() -> Iterator[Content | Unreadable]:
         try:
             with opened(file) as stream:
-                table = pq.ParquetFile(stream)
+                table = pq.ParquetFile(stream, page_checksum_verification=True)
                 batches = table.iter_batches(
                     READ_ROWS,
                     row_groups=list(range(piece.start, piece.stop)),
