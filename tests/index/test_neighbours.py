@@ -157,15 +157,15 @@ def test_the_more_vectors_are_alike_the_more_are_scored(tmp_path, monkeypatch):
     build_ivf(vectors, tmp_path / "chunks.faiss")
     neighbours = read_neighbours(vectors, tmp_path / "chunks.faiss")
     found = {}
-    for share in (0, 1 / 20):
-        monkeypatch.setattr("dewey_embed.index.vectors._CANDIDATES_SHARE", share)
+    for growth in (0, 50):
+        monkeypatch.setattr("dewey_embed.index.vectors._CANDIDATES_GROWTH", growth)
         hits = 0
         for query in originals:
             rows, _ = neighbours.nearest(query, 10)
             hits += len(set(rows) & set(brute_force(vectors, query, 10)[0]))
-        found[share] = hits / 300
+        found[growth] = hits / 300
     assert found[0] < 0.5
-    assert found[1 / 20] > 0.98
+    assert found[50] > 0.98
 
 
 def test_building_says_how_far_it_is(clustered, tmp_path):

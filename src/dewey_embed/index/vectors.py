@@ -30,11 +30,11 @@ _ROUGHLY = 5e-5
 more than were wanted are scored exactly, for equal scores to be cut by our order."""
 
 _CANDIDATES = 100
-_CANDIDATES_SHARE = 1 / 10_000
+_CANDIDATES_GROWTH = 1 / 10
 _CANDIDATES_PER_ROW = 2
-"""Rows of an inverted file that are scored: so many or that share, and so many for each one wanted.
-Of ten million rows a hundred lose one in eight of the nearest, for their codes are alike; a
-thousand lose one in 250 (benchmarks/search.py)."""
+"""Rows of an inverted file that are scored: so many or the root of that share of all, and so many
+for each one wanted. The more rows, the more codes are alike: of ten million a hundred lose one in
+eight of the ten nearest, a thousand one in 250 (benchmarks/search.py)."""
 
 
 class Neighbours:
@@ -71,7 +71,7 @@ class Neighbours:
             return top_k(self.rough_scores(query, allowed), num + _SPARE)
         if allowed is not None and allowed.sum() <= EXACT_LIMIT:
             return np.flatnonzero(allowed)
-        least = max(_CANDIDATES, round(_CANDIDATES_SHARE * len(self)))
+        least = max(_CANDIDATES, round((_CANDIDATES_GROWTH * len(self)) ** 0.5))
         more = least + _CANDIDATES_PER_ROW * num
         return self.inverted.candidates(query, more, allowed)
 
