@@ -23,6 +23,7 @@ from dewey_embed.cluster.encode import ClusterOptions, encode_on_ray
 from dewey_embed.cluster.outputs import ROWS, SETTINGS_KEY, Making, open_rows
 from dewey_embed.cluster.session import Workers
 from dewey_embed.errors import ClusterError, ConfigError, ReadError, StorageError
+from dewey_embed.files import locked
 from dewey_embed.storage import open_place
 from dewey_embed.text.reader import read_documents
 
@@ -311,6 +312,14 @@ def test_a_changed_byte_in_a_parquet_file_of_an_output_is_damage_by_name(tmp_pat
     file.write_bytes(data)
     with pytest.raises(StorageError, match=file.name):
         output.begin()
+
+
+@pytest.mark.parametrize("kind", [".lance", ".parquet", ".index"])
+def test_of_two_runs_on_one_output_the_second_is_refused(kind, corpus, tmp_path):
+    output = tmp_path / f"v{kind}"
+    with locked(tmp_path / f".v{kind}.lock"), pytest.raises(ClusterError, match="another run is"):
+        encode_on_ray([str(corpus)], str(output), workers=Workers(num=1))
+    assert not output.exists()
 
 
 def test_foreign_folders_and_names_are_refused(tmp_path):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from dewey_embed.cluster.index_output import open_index
@@ -27,6 +28,7 @@ from dewey_embed.cluster.sources import (
     read_groups,
 )
 from dewey_embed.errors import ClusterError, ConfigError, DeweyError, ReadError
+from dewey_embed.files import locked
 from dewey_embed.progress import Progress, progress_bar
 from dewey_embed.rows import storable_text
 from dewey_embed.storage import is_address
@@ -122,7 +124,8 @@ def encode_on_ray(
     Raises:
         ReadError: no document could be read.
         ConfigError: the output was written with other settings.
-        ClusterError: the cluster cannot be reached, or has too little room.
+        ClusterError: the cluster cannot be reached, or has too little room, or another run of this
+            machine writes to the output.
         StorageError: a place cannot be read or written.
 
     """
@@ -136,7 +139,7 @@ def encode_on_ray(
     sources = list_sources(inputs)
     report.faults += [each for each in sources if isinstance(each, Unreadable)]
     files = [each for each in sources if isinstance(each, SourceFile)]
-    with connected(address, workers) as fitted:
+    with _alone(place.name), connected(address, workers) as fitted:
         held = place.begin()
         run = _Run(place, held, spec, fitted, options)
         pieces = run.pieces(files, report)
@@ -147,6 +150,33 @@ def encode_on_ray(
     if not report.num_documents + report.num_held:
         raise NothingReadError(report)
     return report
+
+
+@contextmanager
+def _alone(output: str) -> Iterator[None]:
+    """Be the only run of this machine that writes to an output on a disk.
+
+    Two would write the same documents, and sweep each other's chunks. A disk that takes no lock
+    gives none.
+
+    Raises:
+        ClusterError: another run writes to it.
+
+    """
+    path = Path(output)
+    with ExitStack() as stack:
+        if not is_address(output):
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                lock = path.with_name(f".{path.name}.lock")
+                stack.enter_context(locked(lock, remove=True))
+            except BlockingIOError:
+                raise ClusterError(
+                    f"{output}: another run is writing to it; wait until it is done, or stop it"
+                ) from None
+            except (OSError, NotImplementedError):  # read-only, or a network's
+                pass
+        yield
 
 
 class NothingReadError(ReadError):
