@@ -683,12 +683,18 @@ def load_model(given: Dewey | str | Path | None, made: IndexSettings | None, pat
     elif made is None:
         model = Dewey.load(given)
     else:
-        model = Dewey.load(
-            made.model if given is None else given,
-            single_vector=made.single_vector,
-            max_tokens=made.max_tokens,
-            truncate_dim=made.truncate_dim,
-        )
+        try:
+            model = Dewey.load(
+                made.model if given is None else given,
+                single_vector=made.single_vector,
+                max_tokens=made.max_tokens,
+                truncate_dim=made.truncate_dim,
+            )
+        except ConfigError:  # of another model, which is then what is wrong
+            if given is not None:
+                other = Dewey.load(given)
+                made.require_model(other.name, other.fingerprint, path)
+            raise
     if made is not None:
         made.require_model(model.name, model.fingerprint, path)
     return model
