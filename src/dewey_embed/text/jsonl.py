@@ -222,9 +222,11 @@ def _string(record: Mapping[str, Any], name: str) -> str:
         raise ReadError(
             f"no field {name!r}; it has {names or 'none'}: choose the text fields among them"
         )
-    if not isinstance(record[name], str):
-        raise ReadError(f"field {name!r} is {type(record[name]).__name__}, not a string")
-    return str(record[name])
+    value = record[name]
+    if not isinstance(value, str):
+        kind = "null" if value is None else type(value).__name__
+        raise ReadError(f"field {name!r} is {kind}, not a string")
+    return value
 
 
 def _record_id(record: Mapping[str, Any], fields: RecordFields) -> str:
