@@ -244,7 +244,7 @@ def test_an_output_knows_what_it_holds_and_removes_it(kind, tmp_path):
     assert contents_in(output.name) == ["1" * 32] * 2
 
 
-@pytest.mark.parametrize("suffix", [".lance", ".index"])
+@pytest.mark.parametrize("suffix", [pytest.param(".lance", marks=pytest.mark.slow), ".index"])
 def test_an_id_of_two_contents(cluster, suffix, tmp_path):
     """Rows hold both, whichever came first; an index holds one, always the same, and names it."""
     lines = [{"id": "a", "text": text} for text in ("moths eat wool", "ships carry timber")]

@@ -69,6 +69,7 @@ def test_a_meeting_that_did_not_come_about_is_tried_again(tmp_path: Path, capfd)
     assert "did not meet; they are started again" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_process_that_stands_still_is_killed_and_its_place_named() -> None:
     started = time.monotonic()
     with pytest.raises(pytest.fail.Exception, match=r"after they met(?s:.)*in stand_still"):
