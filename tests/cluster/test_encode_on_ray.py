@@ -4,10 +4,12 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import psutil
@@ -21,7 +23,7 @@ from dewey_embed import Document, Index
 from dewey_embed.cli.app import app
 from dewey_embed.cluster.encode import ClusterOptions, encode_on_ray
 from dewey_embed.cluster.outputs import ROWS, SETTINGS_KEY, Making, open_rows
-from dewey_embed.cluster.session import Workers
+from dewey_embed.cluster.session import Workers, connected
 from dewey_embed.errors import ClusterError, ConfigError, ReadError, StorageError
 from dewey_embed.files import locked
 from dewey_embed.storage import open_place
@@ -320,6 +322,77 @@ def test_of_two_runs_on_one_output_the_second_is_refused(kind, corpus, tmp_path)
     with locked(tmp_path / f".v{kind}.lock"), pytest.raises(ClusterError, match="another run is"):
         encode_on_ray([str(corpus)], str(output), workers=Workers(num=1))
     assert not output.exists()
+
+
+def test_an_output_whose_making_a_full_disk_stopped_is_made_anew(tmp_path):
+    for name in ("_versions", "_transactions"):
+        (tmp_path / "v.lance" / name).mkdir(parents=True)
+    assert len(rows_output(tmp_path / "v.lance", {}).begin().ids) == 0
+
+
+def test_a_folder_of_other_files_is_no_output(tmp_path):
+    (tmp_path / "v.parquet").mkdir()
+    (tmp_path / "v.parquet/note.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="none is Parquet"):
+        rows_output(tmp_path / "v.parquet", {}).begin()
+
+
+def test_a_head_that_takes_no_connection_is_named_at_once():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and never listens
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(ClusterError, match=address), connected(address, Workers()):
+            pass
+
+
+@pytest.mark.slow
+def test_a_head_that_asks_for_a_token_is_given_that_of_the_home(corpus, tmp_path):
+    """In processes of their own, for Ray reads variables when it is imported."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {**unset, "HOME": str(tmp_path)}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("0123456789abcdef" * 2)
+    head = ["ray", "start", "--head", f"--port={port}", "--num-cpus=1", "--block",
+            "--include-dashboard=false", "--disable-usage-stats"]  # fmt: skip
+    with subprocess.Popen(head, env=environment, stderr=subprocess.DEVNULL) as started:
+        try:
+            run = f"127.0.0.1:{port}"
+            words = ["encode", str(corpus), "--output", str(tmp_path / "v.lance"), "--ray", run]
+            deadline = time.monotonic() + 60
+            while True:
+                with suppress(OSError):
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                assert time.monotonic() < deadline
+                time.sleep(0.5)
+            done = subprocess.run(
+                [sys.executable, "-m", "dewey_embed.cli", *words], env=environment, timeout=120,
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert "line 51: not JSON" in done.stderr  # the rest was encoded
+            assert done.returncode == 3
+        finally:
+            started.terminate()
+
+
+@pytest.mark.slow
+def test_sigterm_is_one_line(corpus, tmp_path):
+    words = ["encode", str(corpus), "--output", str(tmp_path / "v.lance"), "--ray", "local"]
+    script = (
+        "import signal; from dewey_embed.cluster import session\n"
+        "from dewey_embed.cli import main\n"
+        "session._fitted = lambda *_: signal.raise_signal(signal.SIGTERM)\n"
+        f"import sys; sys.argv[1:] = {words!r}; main()"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    run = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (143, "dewey: stopped by SIGTERM\n")
 
 
 def test_foreign_folders_and_names_are_refused(tmp_path):

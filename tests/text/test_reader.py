@@ -155,6 +155,8 @@ def test_a_parser_that_breaks_is_a_reason_not_a_crash(tmp_path, monkeypatch):
 def test_inputs_none_of_which_exists_are_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ReadError, match=r"no such file or folder: .*gone.*, other\.md; check"):
         read_documents([tmp_path / "gone", "other.md"])
+    with pytest.raises(ReadError, match="only `dewey encode … --ray` reads addresses"):
+        check_inputs(["s3://bucket/docs"])
     with pytest.raises(ReadError, match="no such file"):
         check_inputs(["nul\0name"])
     check_inputs([tmp_path, "-"])

@@ -68,7 +68,10 @@ def check_output(path: Path, inputs: Sequence[str] = ()) -> None:
     if str(path) == "-":
         return
     if path.suffix.lower() not in WRITERS:
-        raise ConfigError(f"{path}: vectors are written as {', '.join(WRITERS)}; name one of these")
+        raise ConfigError(
+            f"{path}: vectors are written as {', '.join(WRITERS)}; name one of these"
+            " (as .lance and .index with --ray)"
+        )
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path}: is there and is no file; give another path")
     if path.exists() and any(_is_read(path, each) for each in inputs):

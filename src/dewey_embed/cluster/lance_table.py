@@ -36,8 +36,8 @@ class LanceTable:
             return lance.dataset(self.name, storage_options=self._options)
 
     def exists(self) -> bool:
-        """Whether there is a dataset."""
-        return open_place(self.name).below("_versions").exists()
+        """Whether there is a dataset: a disk that fills while one is made leaves empty folders."""
+        return bool(open_place(self.name).below("_versions").files())
 
     def create(self, schema: pa.Schema) -> None:
         """Write an empty dataset."""

@@ -306,7 +306,7 @@ class ParquetOutput(RowsOutput):
         """The schema of the files; `None` where there is none.
 
         Raises:
-            ConfigError: a file is there.
+            ConfigError: something else is there.
 
         """
         import pyarrow.parquet as pq
@@ -318,6 +318,8 @@ class ParquetOutput(RowsOutput):
                 "path"
             )
         paths = self._files()
+        if not paths and place.files():
+            raise ConfigError(f"{self.name}: holds files, and none is Parquet; give another path")
         if not paths:
             return None
         with looking(self._named(paths[0])):

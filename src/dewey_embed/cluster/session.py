@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dewey_embed.errors import ClusterError, ConfigError
@@ -27,6 +31,14 @@ QUIET = {
     "RAY_worker_niceness": "0",  # that of the command itself
 }
 """Variables that Ray reads when it is imported, and hands to the processes that it starts."""
+
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+"""Variables that hold the token of a cluster, or its file."""
+TOKEN_FILE = ".ray/auth_token"
+"""The file of the token in a home, where `ray start` looks and writes."""
+
+ANSWER_S = 10.0
+"""A cluster's head takes a connection within that time; Ray itself would ask for minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +68,11 @@ def connected(address: str, workers: Workers) -> Iterator[Workers]:
         raise ConfigError(
             f"{workers.num} workers of {workers.cpus} cores; give whole numbers from 1 on"
         )
+    _require_answer(address)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if any(map(os.environ.get, TOKENS)) or (Path.home() / TOKEN_FILE).exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; `ray.init` does not
     warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
     # Retries of a pool's tasks have no other way in yet.
@@ -80,6 +95,31 @@ def connected(address: str, workers: Workers) -> Iterator[Workers]:
                 ray.shutdown()
 
 
+def _require_answer(address: str) -> None:
+    """Refuse a `host:port` that takes no connection.
+
+    Raises:
+        ClusterError: naming it.
+
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return  # "auto", "local"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from None
+
+
+def _unreachable(address: str, error: Exception) -> ClusterError:
+    reason = str(error).strip().split("\n", 1)[0][:300]
+    return ClusterError(
+        f"the Ray cluster at {address!r} cannot be reached: {reason}; start one with "
+        "`ray start --head`, or leave the address out to use this machine; where it runs on "
+        "another machine, that one's token (`ray get-auth-token`) belongs into RAY_AUTH_TOKEN here"
+    )
+
+
 def _connect(address: str, workers: Workers) -> None:
     """Connect to a cluster, or start one here.
 
@@ -95,14 +135,21 @@ def _connect(address: str, workers: Workers) -> None:
         cpus = max(_cores(), (workers.num or 1) * workers.cpus)
         options |= {"num_cpus": cpus, "include_dashboard": False}
     try:
-        with _silence():
+        with _silence(), _own_endings():
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n", 1)[0][:300]
-        raise ClusterError(
-            f"the Ray cluster at {address!r} cannot be reached: {reason}; start one with "
-            "`ray start --head`, or leave the address out to use this machine"
-        ) from None
+        raise _unreachable(address, error) from None
+
+
+@contextmanager
+def _own_endings() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray sets others, one of which prints its own stack and dies."""
+    kept = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, kept)
 
 
 @contextmanager
@@ -131,7 +178,7 @@ def _fitted(workers: Workers, resources: dict[str, float], address: str) -> Work
     room = cpus // workers.cpus
     if each:
         room = min(room, int(gpus / each))
-    num = workers.num or room
+    num = workers.num or max(room, 1)
     if num > room or num < 1:
         raise ClusterError(
             f"the Ray cluster at {address!r} has {cpus:,} CPUs and {gpus:g} GPUs, room for "

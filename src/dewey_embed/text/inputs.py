@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.errors import ConfigError, ReadError
+from dewey_embed.storage import is_address
 
 if TYPE_CHECKING:  # the command line imports this module, but not NumPy
     from dewey_embed.types import Landmark, MetadataValue
@@ -174,6 +175,11 @@ def check_inputs(inputs: Sequence[str | Path]) -> None:
         if not isinstance(each, str | os.PathLike):
             raise TypeError(f"inputs[{position}] is {type(each).__name__}, not a path")
     if inputs and not any(str(each) == STDIN or is_there(each) for each in inputs):
+        if addresses := [str(each) for each in inputs if is_address(each)]:
+            raise ReadError(
+                f"{', '.join(addresses)}: an address, not a file of this machine; only "
+                "`dewey encode … --ray` reads addresses"
+            )
         raise ReadError(
             f"no such file or folder: {', '.join(map(str, inputs))}; check the spelling, "
             "or write - for standard input"
