@@ -5,11 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import threading
+from concurrent.futures import Future
 from typing import Any
 from urllib.parse import quote
 
+import anyio
+
 from tests.fuzz.cases import Check, Draw
+from tests.fuzz.engine import HANG_S
 from tests.fuzz.folders import scratch
+
+Answer = Future[tuple[int, bytes, str]]
+Requests = asyncio.Queue[tuple[tuple[str, str, str, bytes, bytes], Answer]]
+"""Each with the future that its answer, or what it raised, is put into."""
 
 SEARCH = {"query": "rent", "k": 2, "mode": "hybrid", "filter": {"year": {">=": 2}}, "by": "passage"}
 BODIES: dict[str, Any] = {
@@ -56,8 +65,9 @@ def http() -> Check:
     settings = ServeSettings(max_inputs=32, read_only=True)
     app = create_app(Server(model, {"leases": index}, settings))
     loop = asyncio.new_event_loop()
-    alive = loop.create_task(_alive(app))
-    loop.run_until_complete(asyncio.sleep(0.1))
+    requests: Requests = asyncio.Queue()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    served = asyncio.run_coroutine_threadsafe(_serve(app, requests), loop)
     routes = [
         (method, path)
         for path, methods in app.openapi()["paths"].items()
@@ -79,13 +89,14 @@ def http() -> Check:
         media = HEADERS[max(draw.number(31) - 28, 0)]
         kind = draw.number(3)
         body = draw.rest()
-        assert not alive.done()
+        assert not served.done()
         if kind:
             seed = random.Random(body)
             body = random_body(bodies.get(template, {"a": 1}), seed)
-        status, answer, media = loop.run_until_complete(
-            asyncio.wait_for(_asked(app, method.upper(), path, query, media, body), 10)
-        )
+        request = (method.upper(), path, query, media, body)
+        waiting: Answer = Future()
+        loop.call_soon_threadsafe(requests.put_nowait, (request, waiting))
+        status, answer, media = waiting.result()
         assert 200 <= status < 500, (method, path, body, answer[:300])
         if media.startswith("application/json"):
             json.loads(answer)
@@ -93,10 +104,16 @@ def http() -> Check:
     return check
 
 
-async def _alive(app) -> None:
-    """Keep what the application runs beside its requests."""
+async def _serve(app, requests: Requests) -> None:
+    """Answer requests within one task, so that threads made for one serve the next, too."""
     async with app.router.lifespan_context(app):
-        await asyncio.Event().wait()
+        while True:
+            request, waiting = await requests.get()
+            try:
+                with anyio.fail_after(HANG_S):
+                    waiting.set_result(await _asked(app, *request))
+            except Exception as error:
+                waiting.set_exception(error)
 
 
 async def _asked(app, method, path, query, media, body) -> tuple[int, bytes, str]:

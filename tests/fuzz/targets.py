@@ -10,10 +10,12 @@ TARGETS: dict[str, Target] = {
         "offsets are within the text, never decrease, and hold each token's own characters",
         texts.tokenizer,
         150,
+        max_bytes=1024,
     ),
     "splitters": Target(
         "spans cover all tokens within their sizes, none in another, no character cut",
         texts.splitters,
+        max_bytes=1024,
     ),
     "pooling": Target(
         "means over spans and windows are those of their tokens, one by one",
@@ -39,7 +41,10 @@ TARGETS: dict[str, Target] = {
         max_bytes=1024,
     ),
     "http": Target(
-        "a request to any endpoint is answered by 2xx or 4xx, and JSON is JSON", http.http, 60
+        "a request to any endpoint is answered by 2xx or 4xx, and JSON is JSON",
+        http.http,
+        60,
+        max_bytes=1024,
     ),
     "choose": Target("names and first bytes choose a format, or one reason", formats.choosing),
     **{

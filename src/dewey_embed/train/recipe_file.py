@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tomllib
@@ -146,7 +147,7 @@ def _fault(item: Any, text: str, overrides: Sequence[str]) -> str:
 
 def _accepted(steps: Sequence[str]) -> list[str]:
     """The keys that the section at `steps` takes."""
-    schema: Any = Recipe.model_json_schema()
+    schema = _schema()
     definitions = schema["$defs"]
     for step in steps:
         if "properties" in schema:
@@ -160,6 +161,12 @@ def _accepted(steps: Sequence[str]) -> list[str]:
                 schema = definitions[option["$ref"].rsplit("/", 1)[1]]
                 break
     return list(schema.get("properties", ()))
+
+
+@functools.cache
+def _schema() -> Any:
+    """The recipe's JSON schema; a file of many unknown keys asks for it once for each."""
+    return Recipe.model_json_schema()
 
 
 def _place(steps: Sequence[str], text: str, overrides: Sequence[str]) -> str:
