@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-QUICK = ("--commands", "index", "encode", "--runs", "6", "--seed", "7")
+QUICK = ("--commands", "index", "encode", "--runs", "4", "--seed", "7")
 FULL = ("--runs", "200", "--every-file", "--seed", "1")
 
 
@@ -16,7 +16,7 @@ FULL = ("--runs", "200", "--every-file", "--seed", "1")
 @pytest.mark.parametrize(
     "words",
     [QUICK, pytest.param(FULL, marks=[pytest.mark.slow])],
-    ids=["six", "all"],
+    ids=["four", "all"],
 )
 @pytest.mark.timeout(7200)
 def test_every_invariant_holds_after_every_fault(words, repository):

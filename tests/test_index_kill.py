@@ -24,7 +24,7 @@ from dewey_embed.index.store import HOLDER_NAME, Store
 from dewey_embed.index.writer import COMPACT_FRAGMENTS
 from tests.commands import Dewey
 
-KILLS = 10  # in each series
+KILLS = 6  # in each series
 GROUP_CHARS = 1200
 QUESTIONS = ("how do I make an object work in a with statement?", "operators", "what is a slice?")
 

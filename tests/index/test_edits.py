@@ -106,7 +106,7 @@ EDITS = {
 
 
 @pytest.mark.filterwarnings("ignore:1 of 1 texts hold no token")
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     st.integers(0, 2**32), st.integers(0, 60), st.lists(st.sampled_from(sorted(EDITS)), max_size=3)
 )

@@ -167,6 +167,7 @@ def test_a_run_resumed_before_or_after_deepening_ends_bit_for_bit(path, finished
     assert resumed["figures"] == whole["figures"]
 
 
+@pytest.mark.slow  # tests/train/test_worlds.py has two processes that train as one does
 def test_two_processes_deepen_as_one_does(path, finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished.start, run / "start")

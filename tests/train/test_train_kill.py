@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from dewey_embed.train.targets import TargetsFolder, read_manifest
 
-KILLS = 20
+KILLS = 8
 
 
 @pytest.fixture(scope="module")
