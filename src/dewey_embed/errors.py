@@ -92,3 +92,8 @@ class ResultsError(DeweyError):
 
 class MissingDependencyError(DeweyError, ImportError):
     """An optional package is needed; the message holds the command that installs it."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, at most 300 characters; its type's name if nothing."""
+    return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__

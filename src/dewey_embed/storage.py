@@ -15,7 +15,7 @@ from pathlib import Path, PosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
-from dewey_embed.errors import ConfigError, DeweyError, StorageError
+from dewey_embed.errors import ConfigError, DeweyError, StorageError, first_line
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -140,7 +140,7 @@ def open_place(name: str) -> Place:
     try:
         system, path = FileSystem.from_uri(name)
     except (ArrowException, ValueError, OSError) as error:
-        reason = str(error).split("\n", 1)[0]
+        reason = first_line(error)
         raise ConfigError(f"{name}: is no address that can be opened ({reason})") from None
     return Place(name, system, path)
 
@@ -198,7 +198,7 @@ def looking(name: str) -> Iterator[None]:
     except DeweyError:
         raise
     except ValueError as error:  # Arrow's and Lance's, of bytes that are not theirs
-        reason = str(error).strip().split("\n", 1)[0][:300]
+        reason = first_line(error)
         raise StorageError(
             f"{name} is damaged or was not written completely: {reason}; remove it, or give "
             "another path"
@@ -207,5 +207,4 @@ def looking(name: str) -> Iterator[None]:
 
 def _reason(error: OSError) -> str:
     """What went wrong, in one line."""
-    reason = error.strerror or str(error)
-    return reason.strip().split("\n", 1)[0][:300] or type(error).__name__
+    return error.strerror or first_line(error)

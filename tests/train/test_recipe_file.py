@@ -129,6 +129,13 @@ class TestMistakes:
             ),
             ("batch_samples", "batch_size", "training.batch_size", "batch_samples, epochs"),
             ("[split]", "[spilt]", "spilt", "corpus, split, context, teacher"),
+            (
+                "[split]",
+                "[my . \t'recipe' .\"s\\u0070lit\"]",
+                "my",
+                "corpus, split, context, teacher",
+            ),
+            ("seed = 1", "'a\u2028b' = 1\nsed\t= 1", "warm_start.a\u2028b", "teacher, seed"),
         ],
     )
     def test_an_unknown_key_is_named_with_its_line_and_the_known_ones(

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from dewey_embed.errors import first_line
+
 TIMEOUT_S = 4.0
 
 
@@ -23,7 +25,7 @@ def why_no_model(name: str) -> str | None:
     try:
         cached = isinstance(try_to_load_from_cache(name, "config.json"), str)
     except HFValidationError as error:
-        return str(error).split("\n", 1)[0]
+        return first_line(error)
     return _why_not(name, cached=cached)
 
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.errors import CheckpointError, ConfigError, first_line
 from dewey_embed.eval.chunk_vectors import CHUNK_CONTEXTS
 from dewey_embed.eval.vector_cache import VectorCache
 from dewey_embed.files import sha256
@@ -277,7 +277,7 @@ def _open_sentence_transformer(
     try:
         loaded = SentenceTransformer(str(folder.resolve()) if is_folder else name, device=device)
     except (OSError, ValueError) as error:
-        raise _no_sentence_transformer(name, str(error).strip().splitlines()[0]) from None
+        raise _no_sentence_transformer(name, first_line(error)) from None
 
     class Cached(SentenceTransformerEncoderWrapper):
         """mteb's wrapper over our cache, which lets no NaN and no damage through to a score."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import FiniteFloat, TypeAdapter
 
-from dewey_embed.errors import DeweyError, ResultsError, TaskError
+from dewey_embed.errors import DeweyError, ResultsError, TaskError, first_line
 from dewey_embed.eval.models import EvaluatedModel
 from dewey_embed.eval.result_page import Machine, ResultPage
 from dewey_embed.eval.scores import Failure, QueryScores, TaskScores, query_scores
@@ -227,7 +227,7 @@ def _measure(
         except DeweyError:
             raise
         except Exception as error:  # whatever a task, a model or the hub may raise
-            reason = str(error).strip().split("\n", 1)[0] or type(error).__name__
+            reason = first_line(error)
             raise TaskError(f"{task.metadata.name}: cannot be measured: {reason}") from error
         queries: dict[str, QueryScores] = {}
         if isinstance(task, AbsTaskRetrieval):

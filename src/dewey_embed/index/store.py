@@ -23,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dewey_embed.errors import DeweyError, IndexStoreError, StorageError
+from dewey_embed.errors import DeweyError, IndexStoreError, StorageError, first_line
 from dewey_embed.files import (
     boot_id,
     cache_folder,
@@ -503,7 +503,7 @@ def _unread(folder: Path, error: BaseException) -> UnreadError:
     if isinstance(error, PermissionError):
         reason, remedy = f"{error.filename}: {error.strerror}", "give yourself the right to read it"
     else:
-        reason = str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+        reason = first_line(error)
         remedy = REMEDY
     return UnreadError(f"index {folder} cannot be read: {reason}; {remedy}")
 

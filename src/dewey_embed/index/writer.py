@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dewey_embed.errors import DeweyError, IndexStoreError
+from dewey_embed.errors import DeweyError, IndexStoreError, first_line
 from dewey_embed.files import flush, flush_folder
 from dewey_embed.index.changes import Held, Refreshed
 from dewey_embed.index.checksums import LEDGER_NAME, Ledger
@@ -255,7 +255,7 @@ def writing(folder: Path) -> Iterator[None]:
     except DeweyError:
         raise
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = first_line(error)
         raise IndexStoreError(
             f"index {folder} cannot be written: {reason}; what was committed before is kept, and "
             "the same command goes on from there"

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def find_device(name: str | None) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = first_line(error).rstrip(".")
         raise ConfigError(
             f"device {name!r} cannot be used here ({reason}); "
             'leave it out for CUDA where there is one and the CPU elsewhere, or say device="cpu"'

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dewey_embed.config import describe
-from dewey_embed.errors import CheckpointError
+from dewey_embed.errors import CheckpointError, first_line
 from dewey_embed.files import (
     cached_sha256,
     flush,
@@ -104,7 +104,7 @@ def _from_hub(model_id: str) -> Path:
     try:
         return Path(snapshot_download(model_id, allow_patterns=HUB_FILES))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CheckpointError(
             f"{model_id}: neither a folder here, nor in the Hugging Face cache, nor reachable on "
             f"the hub ({reason}); without a network, copy the model's folder and give its path"

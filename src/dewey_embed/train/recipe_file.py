@@ -20,6 +20,10 @@ from dewey_embed.train.recipe import DATA, FilesSource, Recipe, renamed
 _KEY = re.compile(r"\b[a-z_]+\.[a-z_]+\b")
 """A key of a section, as messages name it."""
 
+_NAME = r"""(?:[\w\-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
+_DOTTED = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
+"""A dotted key of TOML, as a line begins with it."""
+
 
 def read_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a TOML file, with `section.key=value` overrides applied, as TOML values.
@@ -185,8 +189,8 @@ def _line(steps: Sequence[str], text: str) -> int | None:
     wanted = list(steps)
     section: list[str] = []
     found, entries = None, 0
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[(\[)?\s*([\w.\-\"]+)\s*\]", line):
+    for number, line in enumerate(text.split("\n"), 1):
+        if header := re.match(rf"\s*\[(\[)?\s*({_DOTTED})\s*\]", line):
             section = _names(header[2])
             if header[1]:
                 same = [str(entries)] if section == wanted[: len(section)] else []
@@ -196,7 +200,7 @@ def _line(steps: Sequence[str], text: str) -> int | None:
                 found = number
             elif wanted == section[: len(wanted)]:  # only what is below it is opened
                 found = found or number
-        elif key := re.match(r"\s*([\w.\-\"]+)\s*=", line):
+        elif key := re.match(rf"\s*({_DOTTED})\s*=", line):
             path = [*section, *_names(key[1])]
             if path == wanted[: len(path)]:
                 return number
@@ -206,8 +210,16 @@ def _line(steps: Sequence[str], text: str) -> int | None:
 
 
 def _names(key: str) -> list[str]:
-    """The names in a dotted key."""
-    return [name.strip('"') for name in key.split(".")]
+    """The names in a dotted key, which may be quoted and stand apart."""
+    try:
+        value: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:  # no key, though it looks like one
+        return []
+    names = []
+    while isinstance(value, dict):
+        [(name, value)] = value.items()
+        names.append(name)
+    return names
 
 
 def read_object(path: Path, *, keys: Sequence[str] = (), remedy: str) -> dict[str, Any]:

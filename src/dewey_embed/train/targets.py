@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from dewey_embed.config import Settings
-from dewey_embed.errors import TargetsError
+from dewey_embed.errors import TargetsError, first_line
 from dewey_embed.files import atomic_file, crc32, locked, sealed, unsealed, write_json
 from dewey_embed.progress import progress_bar
 from dewey_embed.train.context import Question
@@ -365,7 +365,7 @@ class TargetsFolder:
         except FileNotFoundError:
             raise TargetsError(f"{path}: is not there; run dewey teach again") from None
         except (OSError, pa.ArrowException, KeyError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = first_line(error)
             raise TargetsError(f"{path}: cannot be read ({reason}); {AGAIN}") from None
         if len(rows) != shard.num_samples:
             raise TargetsError(

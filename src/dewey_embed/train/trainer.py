@@ -32,7 +32,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from dewey_embed.errors import RunError
+from dewey_embed.errors import RunError, first_line
 from dewey_embed.files import crc32, flush, sealed, write_json
 from dewey_embed.model.device import usable_cores
 from dewey_embed.printable import first_few
@@ -93,7 +93,7 @@ def saving(checkpoint: Path) -> Iterator[None]:
             shutil.rmtree(checkpoint, ignore_errors=True)
             with suppress(OSError):
                 mark_of(checkpoint).unlink()
-        reason = str(error).strip().split("\n", 1)[0]
+        reason = first_line(error)
         raise RunError(
             f"{checkpoint}: cannot be written ({reason}); the checkpoint before is kept, and the "
             "same command goes on from there once the disk takes files again"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from dewey_embed.errors import ConfigError, TeacherError
+from dewey_embed.errors import ConfigError, TeacherError, first_line
 from dewey_embed.extras import needs
 from dewey_embed.model.device import default_dtype
 from dewey_embed.train.recipe import SentenceTransformersTeacher
@@ -43,7 +43,7 @@ class LocalTeacher:
         except (OSError, ValueError) as error:
             raise TeacherError(
                 f"{recipe.model}: cannot be loaded as a Sentence Transformers model "
-                f"({str(error).splitlines()[0]}); give a folder with modules.json, or a Hugging "
+                f"({first_line(error)}); give a folder with modules.json, or a Hugging "
                 "Face id and a network"
             ) from error
         limit = self._model.max_seq_length
