@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import re
 import shutil
 
 import numpy as np
@@ -299,6 +300,26 @@ def test_a_path_that_is_not_a_model_folder_is_refused(tmp_path):
     assert "no such folder" in refusal(file / "below")
     assert "no such folder" in refusal(tmp_path / "gone")
     assert "cannot be read" in refusal(tmp_path / ("long" * 100))
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        (None, "is an empty folder"),
+        ("recipe.json", "is a run that has no model/ yet; run `dewey train` again"),
+        ("start/start.json", "is a run that has no model/ yet"),
+        ("trainer_state.json", "is a checkpoint, .*give the run's folder"),
+        ("notes.txt", "holds no model: it has no config.json"),
+        ("ours/config.json", "give one of the folders in it that do: ours$"),
+        ("run/model/config.json", "give one of the folders in it that do: run$"),
+    ],
+)
+def test_a_folder_without_a_model_is_called_what_it_is(tmp_path, inside, said):
+    if inside is not None:
+        (tmp_path / inside).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / inside).write_text("{}")
+        (tmp_path / inside).with_name("dewey.json").write_text("{}") if "model" in inside else None
+    assert re.search(said, refusal(tmp_path))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else for a moment")

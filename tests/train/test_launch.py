@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 
+from dewey_embed.train.command import this_command
 from tests.commands import dewey
 from tests.train.groups import busy
 from tests.train.worlds import FSDP
@@ -32,6 +34,35 @@ def test_accelerate_starts_eight_processes_by_the_settings(name, expected) -> No
     assert {key: environment[key] for key in expected} == expected
     assert ("ACCELERATE_USE_FSDP" in environment) == bool(expected)
     assert environment["ACCELERATE_MIXED_PRECISION"] == "no"  # the recipe chooses
+
+
+@pytest.mark.parametrize("name", ["ddp8", "fsdp8"])
+def test_the_recorded_command_starts_the_same_processes(name, monkeypatch) -> None:
+    def started(words):
+        arguments, *_ = _validate_launch_command(launch_command_parser().parse_args(words))
+        return prepare_multi_gpu_env(arguments)
+
+    expected = started(["--config_file", str(SETTINGS / f"{name}.yaml"), "-m", "dewey_embed.cli"])
+    for variable, value in {**expected, "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8"}.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(sys, "argv", ["/bin/dewey", "train", "a recipe.toml"])
+    words = shlex.split(this_command())
+    assert words[:2] == ["accelerate", "launch"]
+    assert words[-4:] == ["--module", "dewey_embed.cli", "train", "a recipe.toml"]
+    assert "--num_processes 8" in " ".join(words)
+    assert started(words[2:]) == {**expected, "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "8"}
+
+
+def test_a_command_tells_its_launcher_and_settings_but_no_ports(monkeypatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/dewey", "train", "a.toml"])
+    assert this_command() == "dewey train a.toml"
+    monkeypatch.setenv("DEWEY_SET", "training.seed=1")
+    assert this_command() == "DEWEY_SET=training.seed=1 dewey train a.toml"
+    monkeypatch.delenv("DEWEY_SET")
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "RANK": "0",
+                        "MASTER_ADDR": "node-7", "MASTER_PORT": "29500"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert this_command() == "torchrun --nproc_per_node 2 -m dewey_embed.cli train a.toml"
 
 
 @pytest.mark.slow

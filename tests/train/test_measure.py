@@ -33,11 +33,11 @@ def test_figures_are_those_of_the_weights_that_will_be_written(measured) -> None
     model, measure = measured
     if default_dtype(torch.device("cpu")) != torch.bfloat16:
         pytest.skip("models are used in float32 on this processor")
-    figures = measure(model, last=True)
+    figures = measure(model, number=0, last=True)
     with torch.no_grad():
         for weight in model.model.parameters():
             weight.copy_(weight.bfloat16())
-    again = measure(model, last=True)
+    again = measure(model, number=0, last=True)
     assert figures == again
 
 
@@ -45,7 +45,7 @@ def test_the_student_stays_as_it_was(measured) -> None:
     model, measure = measured
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     state = torch.random.get_rng_state()
-    measure(model, last=True)
+    measure(model, number=0, last=True)
     assert torch.equal(torch.random.get_rng_state(), state)
     after = model.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
@@ -54,9 +54,8 @@ def test_the_student_stays_as_it_was(measured) -> None:
 
 def test_passkeys_are_looked_for_first_now_and_then_and_last(measured) -> None:
     model, measure = measured
-    measure.evaluations = 0
     found = [
-        "passkey/256" in measure(model, last=number == 6)
+        "passkey/256" in measure(model, number=number, last=number == 6)
         for number in range(measure.recipe.passkey_every + 3)
     ]
     assert found == [True, False, False, False, True, False, True]
@@ -68,7 +67,7 @@ def one_of_two(rank: int, recipe, start: Path, measure, results: str) -> None:
     for layer in student.model.backbone.layers:
         fully_shard(layer)
     fully_shard(student)
-    figures = measure(student, last=True)
+    figures = measure(student, number=0, last=True)
     if rank == 0:
         torch.save(figures, results)
 
@@ -81,7 +80,7 @@ def test_a_student_shared_out_over_processes_is_measured_as_a_whole_one(
     start = start_folder(recipe, tmp_path / "start")
     results = tmp_path / "figures.pt"
     run_in_two(one_of_two, recipe, start, measure, str(results))
-    together, alone = torch.load(results), measure(model, last=True)
+    together, alone = torch.load(results), measure(model, number=0, last=True)
     wanted = {name for name in alone if not name.startswith("passkey/")}
     assert together.keys() == wanted  # pass keys need the backbone alone, which nobody has
     for name in ("chunk_cosine", "cls_cosine", "tightness"):

@@ -136,17 +136,32 @@ def test_a_model_without_all_its_weights_is_refused(folder):
         files_to_push(folder)
 
 
-@pytest.mark.parametrize("kind", ["untrained", "interrupted", "empty"])
-def test_a_folder_that_is_not_finished_is_refused(folder, kind, tmp_path):
-    if kind == "untrained":
-        (folder / "start.json").write_text("{}")
-    elif kind == "interrupted":
-        (folder / ".dewey-saved").mkdir()
-    else:
-        folder = tmp_path
-    said = {"untrained": "push the model/ beside", "interrupted": "save the model there again"}
-    with pytest.raises(HubError, match=said.get(kind, "is not a model that Dewey has saved")):
-        files_to_push(tmp_path / "nowhere" if kind == "empty" else folder)
+def test_a_folder_that_is_not_finished_is_refused(folder):
+    (folder / "start.json").write_text("{}")
+    with pytest.raises(HubError, match="push the model/ beside"):
+        files_to_push(folder)
+    (folder / ".dewey-saved").mkdir()
+    with pytest.raises(HubError, match="save the model there again"):
+        files_to_push(folder)
+
+
+def test_what_holds_no_model_of_ours_is_called_what_it_is(folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    folder = folder.rename(tmp_path / "ours")
+    for given, said in (
+        (tmp_path / "nowhere", "nowhere: no such folder; give"),
+        (folder / "config.json", "is a file; give the folder"),
+        (tmp_path / "run", "is an empty folder; give"),
+        (tmp_path, "give one of the folders in it that do: ours$"),
+    ):
+        with pytest.raises(HubError, match=said):
+            files_to_push(given)
+    (tmp_path / "run" / "recipe.json").write_text("{}")
+    with pytest.raises(HubError, match="is a run that has no model/ yet"):
+        files_to_push(tmp_path / "run")
+    (folder / "dewey.json").unlink()
+    with pytest.raises(HubError, match="is not a model that Dewey has saved; save it"):
+        files_to_push(folder)
 
 
 def refused(capsys, *words):

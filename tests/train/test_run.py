@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file
+from transformers import TrainerState
 
 from dewey_embed import Dewey
 from dewey_embed.cli.train import nearness
@@ -18,10 +20,10 @@ from dewey_embed.model.folder import HISTORY_FILE
 from dewey_embed.train.batches import Collator, SampleSet, ShardShuffle
 from dewey_embed.train.card import card, with_axes
 from dewey_embed.train.recipe_file import read_recipe
-from dewey_embed.train.run import RunFolder, spread, train
+from dewey_embed.train.run import RunFolder, _Log, spread, train
 from dewey_embed.train.start import runs_of, start_tokenizer, with_run
 from dewey_embed.train.teach import teach
-from dewey_embed.train.trainer import last_complete_checkpoint
+from dewey_embed.train.trainer import SUMS_FILE, last_complete_checkpoint
 from tests.commands import dewey
 from tests.train.groups import launched
 
@@ -171,6 +173,38 @@ def test_muon_goes_on_from_a_checkpoint_bit_for_bit(finished, tiny, tmp_path: Pa
     assert all(bool((found[name] == expected[name]).all()) for name in expected)
     plain = load_file(finished[0].model / "model.safetensors")
     assert any(bool((plain[name] != expected[name]).any()) for name in expected)
+    told, wanted = (untimed(run.log) for run in (broken, whole))  # means of steps 1 to 10 and all
+    assert told == wanted
+    assert {"loss", "loss/cosine_chunks", "train_loss"} <= set().union(*wanted)
+
+
+def untimed(log):
+    """The lines of a run's log, but for what depends on the clock."""
+    clock = re.compile("train_(runtime|.*_per_second)")
+    return [
+        {name: value for name, value in json.loads(line).items() if not clock.fullmatch(name)}
+        for line in log.read_text().splitlines()
+    ]
+
+
+def test_what_was_logged_after_the_checkpoint_is_logged_once(finished, tmp_path: Path) -> None:
+    folder, _ = finished
+    log = tmp_path / "log.jsonl"
+    lines = [*folder.log.read_bytes().splitlines(keepends=True), b"\xff torn\n"]
+    log.write_bytes(b"".join(lines))
+    early = [line for line in lines if not line.startswith((b'{"step": 10', b'{"step": 12'))]
+    assert 1 < len(early) < len(lines)
+    for step, said in ((12, lines), (9, early)):
+        state = TrainerState(global_step=step, is_world_process_zero=True)
+        _Log(log, None).on_train_begin(None, state, None)
+        assert log.read_bytes().splitlines(keepends=True) == said
+
+
+def test_the_steps_of_a_window_count_for_all_its_terms(finished) -> None:
+    folder, _ = finished
+    sums = json.loads((folder.checkpoints / "checkpoint-9" / SUMS_FILE).read_text())
+    assert (sums["logged_step"], sums["summed_from"]) == (0, 0)
+    assert all(len(values) == 9 for values in sums["terms"].values())
 
 
 def test_the_run_of_another_recipe_is_refused_with_the_difference(finished, tiny) -> None:
@@ -278,7 +312,9 @@ def test_two_processes_train_what_one_does(tiny, finished, tmp_path: Path) -> No
     assert done.returncode == 0, done.stderr[-3000:]
     last = tmp_path / "run" / "checkpoints" / "checkpoint-12"
     assert (last / "rng_state_1.pth").exists()  # there were two
-    figures = json.loads((tmp_path / "run" / "result.json").read_text())["figures"]
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["command"] == shlex.join(["torchrun", "--nproc_per_node", "2", *run])
+    figures = result["figures"]
     assert figures["chunk_cosine"] == pytest.approx(expected["chunk_cosine"], abs=0.002)
 
 

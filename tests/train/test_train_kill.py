@@ -47,6 +47,24 @@ def test_broken_runs_end_with_the_weights_of_an_unbroken_one_bit_for_bit(killed)
         assert weights(root / str(series)) == expected, f"series {series}"
 
 
+def log(run: Path) -> list[dict[str, object]]:
+    """The lines of a run's log, but for what tells of time, and of its end, which may be killed."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    timed = ("train_runtime", "train_tokens_per_second")
+    return [
+        {name: value for name, value in line.items() if name not in timed}
+        for line in lines
+        if "train_loss" not in line
+    ]
+
+
+def test_broken_runs_log_what_an_unbroken_one_does(killed) -> None:
+    root, report = killed
+    expected = log(root / "whole")
+    for series in range(report["series"]):
+        assert log(root / str(series)) == expected, f"series {series}"
+
+
 def test_kills_fell_into_whole_runs_and_into_training_alone(killed) -> None:
     _, report = killed
     assert min(report["stages"].values()) > 0

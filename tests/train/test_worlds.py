@@ -153,6 +153,8 @@ def test_one_process_goes_on_where_two_stopped(alone, together, tmp_path, kind, 
     run = broken_off(together[kind, name], MIDDLE, tmp_path / "run", "one")
     perform(run)
     assert_same(run, alone[name])
+    for mean in ("loss", "loss/similarity_chunks", "train_loss"):  # of steps 31 to 40, and of all
+        assert logged(run, mean) == pytest.approx(logged(alone[name], mean), rel=1e-4)
 
 
 def test_two_processes_go_on_where_one_stopped_by_fsdp(alone, tmp_path) -> None:

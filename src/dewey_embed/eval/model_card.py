@@ -44,8 +44,9 @@ def read_card(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
+        missing = "there is no card" if path.parent.is_dir() else "there is no such folder"
         raise ResultsError(
-            f"{path}: there is no card; give the folder of a model that was trained, merged or "
+            f"{path}: {missing}; give the folder of a model that was trained, merged or "
             "fetched, or of the run that made it, or write one that begins with ---, "
             "license: apache-2.0 (or another) and ---"
         ) from None

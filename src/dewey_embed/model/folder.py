@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -31,6 +31,7 @@ from dewey_embed.files import (
     unsealed,
     write_json,
 )
+from dewey_embed.printable import first_few
 
 SETTINGS_FILE = "dewey.json"
 MODULES_FILE = "modules.json"
@@ -44,6 +45,11 @@ DRAFT = ".dewey-draft"
 
 BESIDE_A_MODEL = ("README", "LICENSE", ".")
 """Beginnings of the names that may lie in a folder that holds no model yet."""
+
+MARKS_OF_A_MODEL = {"config.json", MODULES_FILE, SETTINGS_FILE, CHECKSUMS_FILE, SAVED}
+"""What lies in a model's folder, one of them at least, also where others were lost."""
+
+MOST_NAMED = 3
 
 EMBEDDED = "mini"
 
@@ -72,6 +78,8 @@ def locate_model(model: str | Path | None) -> tuple[str, Path]:
         if not folder.is_dir():
             raise CheckpointError(f"{model}: is a file; give the folder that holds the model")
         folder = in_run(folder)
+        if why := why_no_model(folder):
+            raise CheckpointError(f"{model}: {why}")
         saved = folder / SAVED
         return str(model), saved if is_there(saved / SETTINGS_FILE) else folder
     if isinstance(model, Path) or model.startswith((".", "/", "~")) or model.count("/") != 1:
@@ -87,6 +95,41 @@ def in_run(folder: Path) -> Path:
     model = folder / "model"
     is_run = is_there(model / SETTINGS_FILE) and not is_there(folder / "config.json")
     return model if is_run else folder
+
+
+def why_no_model(folder: Path) -> str | None:
+    """What a path is that holds no model, and what to give instead; None where a model may lie.
+
+    Raises:
+        CheckpointError: the folder may not be read.
+
+    """
+    if not is_there(folder):
+        return "no such folder; give that of a model, or of the run that made it"
+    if not folder.is_dir():
+        return "is a file; give the folder that holds the model"
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read ({error})") from None
+    if {each.name for each in inside} & MARKS_OF_A_MODEL:
+        return None
+    return _what_it_is(folder, inside)
+
+
+def _what_it_is(folder: Path, inside: Sequence[Path]) -> str:
+    """What a folder is that is no model's, and what to give instead."""
+    names = {each.name for each in inside}
+    if not names:
+        return "is an empty folder; give that of a model, or of the run that made it"
+    if "trainer_state.json" in names:
+        return "is a checkpoint, from which a run goes on; give the run's folder, or its model/"
+    if "recipe.json" in names or is_there(folder / "start" / "start.json"):
+        return "is a run that has no model/ yet; run `dewey train` again until it ends"
+    if below := [each.name for each in inside if is_there(in_run(each) / "config.json")]:
+        within = first_few(below, MOST_NAMED)
+        return f"holds no model itself; give one of the folders in it that do: {within}"
+    return "holds no model: it has no config.json; give a model's folder, or that of its run"
 
 
 def expanded(path: Path) -> Path:

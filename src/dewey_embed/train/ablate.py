@@ -13,9 +13,7 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -29,6 +27,7 @@ from dewey_embed.extras import require
 from dewey_embed.files import atomic_file, write_json, write_text
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.train.batches import Collator, SampleSet
+from dewey_embed.train.command import this_command
 from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import (
     HeldOutMeasure,
@@ -283,7 +282,7 @@ def _write_results(path: Path, grid: Grid, results: Sequence[Result]) -> None:
     """Write the results, complete or not at all."""
     values = {
         "grid": grid.model_dump(mode="json"),
-        "command": shlex.join(["dewey", *sys.argv[1:]]),
+        "command": this_command(),
         "machine": machine(),
         "runs": [result.model_dump(mode="json") for result in results],
     }
@@ -308,7 +307,7 @@ def _write_table(path: Path, grid: Grid, results: Sequence[Result], num_texts: i
         for r in results
     ]
     lengths = [[r.name, *_cells(r, [prefix + span for prefix, span in spans])] for r in results]
-    setup, command = machine(), shlex.join(["dewey", *sys.argv[1:]])
+    setup, command = machine(), this_command()
     text = [
         f"# {grid.title}", "", grid.question, "",
         f"`{command}` on {setup['cores']} cores "

@@ -213,10 +213,12 @@ class HeldOutMeasure:
         self.held_out, self.short = held_out, short
         self.collator, self.tokenizer = collator, tokenizer
         self.recipe, self.add_targets, self.show = recipe, add_targets, show
-        self.evaluations = 0
 
-    def __call__(self, student: nn.Module, *, last: bool) -> dict[str, float]:
-        """All figures; `alignment`, the mean of the chunk and CLS cosines, is what counts."""
+    def __call__(self, student: nn.Module, *, number: int, last: bool) -> dict[str, float]:
+        """All figures, after `number` evaluations of the run.
+
+        `alignment`, the mean of the chunk and CLS cosines, is what counts.
+        """
         student = _as_used(student)
         held = self.compare(student, self.held_out)
         figures = alignment_figures(held) | tightness_figures(held) | rank_figures(held)
@@ -224,7 +226,7 @@ class HeldOutMeasure:
             figures["short_cls_cosine"] = alignment_figures(self.compare(student, self.short))[
                 "cls_cosine"
             ]
-        wanted = last or self.evaluations % self.recipe.passkey_every == 0
+        wanted = last or number % self.recipe.passkey_every == 0
         if wanted and isinstance(student, Student) and not _is_sharded(student):
             filler = [one.sample.text for one in self.held_out]
             for length in self.recipe.passkey_tokens:
@@ -232,7 +234,6 @@ class HeldOutMeasure:
                     with _precision(student):
                         accuracy = passkey_accuracy(student.model, self.tokenizer, filler, length)
                     figures[f"passkey/{length}"] = accuracy
-        self.evaluations += 1
         return figures
 
     @torch.no_grad()

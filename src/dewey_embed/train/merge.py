@@ -8,8 +8,6 @@ Source: Wortsman et al., "Model soups", arXiv 2203.05482: θ = Σᵢ wᵢ θᵢ 
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +25,7 @@ from dewey_embed.model.folder import HISTORY_FILE, atomic_model_folder, locate_m
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
 from dewey_embed.train.card import CARD, data_rows, licence_of, merged_card, with_axes
+from dewey_embed.train.command import this_command
 from dewey_embed.train.run import machine
 from dewey_embed.train.start import runs_of
 from dewey_embed.types import Floats
@@ -156,7 +155,7 @@ def _history(ingredients: Sequence[Ingredient]) -> list[dict[str, Any]]:
     runs: list[dict[str, Any]] = []
     for each in ingredients:
         runs += [run for run in runs_of(each.folder) if run not in runs]
-    command = shlex.join(["dewey", *sys.argv[1:]])
+    command = this_command()
     merging = {"steps": 0, "tokens": 0, "train_hours": 0.0, "machine": machine()}
     return [*runs, {"command": command, **merging}]
 

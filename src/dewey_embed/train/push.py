@@ -20,7 +20,9 @@ from dewey_embed.model.folder import (
     HISTORY_FILE,
     SAVED,
     SETTINGS_FILE,
+    expanded,
     in_run,
+    why_no_model,
 )
 from dewey_embed.printable import first_few
 from dewey_embed.train.card import CARD
@@ -143,11 +145,13 @@ def _model_folder(folder: Path) -> Path:
         HubError: there is none, or it was never finished.
 
     """
-    folder = in_run(folder)
+    given, folder = folder, in_run(expanded(folder))
+    if why := why_no_model(folder):
+        raise HubError(f"{given}: {why}")
     if not (folder / SETTINGS_FILE).is_file():
         raise HubError(
-            f"{folder}: has no {SETTINGS_FILE}, so it is not a model that Dewey has saved; give a "
-            "run's model/, or save the model with Dewey.load(…).save(…)"
+            f"{folder}: has no {SETTINGS_FILE}, so it is not a model that Dewey has saved; save it "
+            f"with Dewey.load({str(folder)!r}).save(…) and push that folder"
         )
     if (folder / SAVED).exists():
         raise HubError(f"{folder}: saving was interrupted; save the model there again")

@@ -10,9 +10,7 @@ Source: Eckart and Young 1936, applied to the matrix of dot products.
 from __future__ import annotations
 
 import fnmatch
-import shlex
 import shutil
-import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -31,6 +29,7 @@ from dewey_embed.model.folder import HISTORY_FILE, atomic_model_folder
 from dewey_embed.pretrained import read_pretrained
 from dewey_embed.progress import progress_bar
 from dewey_embed.train.card import CARD, with_axes
+from dewey_embed.train.command import this_command
 from dewey_embed.train.corpus import Corpus
 from dewey_embed.train.recipe import CorpusRecipe, FilesSource
 from dewey_embed.train.reduce import principal_directions
@@ -97,7 +96,7 @@ def rotate(
     vectors = _chunk_vectors(dewey, _texts(data, text_field), num_chunks, progress=progress)
     rotation = Rotation(principal_directions(vectors, vectors.shape[1]), vectors)
     turn(turned, rotation.directions)
-    command = shlex.join(["dewey", *sys.argv[1:]])
+    command = this_command()
     rotating = {"steps": 0, "tokens": 0, "train_hours": 0.0, "machine": machine()}
     history = [*runs_of(dewey.folder), {"command": command, **rotating}]
     with atomic_model_folder(output) as draft:

@@ -18,8 +18,6 @@ import json
 import math
 import os
 import platform
-import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -33,7 +31,7 @@ from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from dewey_embed.errors import RunError
-from dewey_embed.files import append_line, locked, sealed, sweep_drafts, write_json
+from dewey_embed.files import append_line, atomic_file, locked, sealed, sweep_drafts, write_json
 from dewey_embed.model.checkpoint import build_model, read_checkpoint
 from dewey_embed.model.dewey import DeweyModel
 from dewey_embed.model.export import write_model, write_tokenizer_files
@@ -41,6 +39,7 @@ from dewey_embed.model.folder import HISTORY_FILE, atomic_model_folder
 from dewey_embed.text.tokenizer import Tokenizer
 from dewey_embed.train.batches import Collator, SampleSet
 from dewey_embed.train.card import CARD, card, with_axes
+from dewey_embed.train.command import this_command
 from dewey_embed.train.corpus import check_sources
 from dewey_embed.train.diagnostics import HeldOutMeasure, warnings
 from dewey_embed.train.memory import kept_memory
@@ -283,7 +282,7 @@ def finish(
         if entry["step"] == step and "eval_alignment" in entry
     )
     result = {
-        "command": shlex.join(["dewey", *sys.argv[1:]]),
+        "command": this_command(),
         "figures": figures,
         "best_step": step,
         "steps": trainer.state.global_step,
@@ -374,6 +373,15 @@ class _Log(TrainerCallback):
     def __init__(self, path: Path, recipe: Recipe) -> None:
         self.path, self.recipe = path, recipe
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Drop what was logged after the checkpoint from which the run goes on: it comes again."""
+        if state.is_world_process_zero and self.path.exists():
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            kept = [line for line in lines if not _is_after(line, state.global_step)]
+            if len(kept) < len(lines):
+                with atomic_file(self.path) as draft:
+                    draft.write_bytes(b"".join(kept))
+
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
@@ -384,6 +392,14 @@ class _Log(TrainerCallback):
         for warning in warnings(figures, self.recipe.diagnostics):
             append_line(self.path, json.dumps({"step": state.global_step, "warning": warning}))
             _warn(warning)
+
+
+def _is_after(line: bytes, step: int) -> bool:
+    """Whether a line of the log is of a later step; a damaged one tells nothing of steps."""
+    try:
+        return bool(json.loads(line)["step"] > step)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _finite(logs: Mapping[str, Any]) -> dict[str, Any]:

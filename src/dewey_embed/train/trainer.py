@@ -15,7 +15,7 @@ import re
 import shutil
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -200,6 +200,9 @@ BEST_METRIC = "alignment"
 """Mean of the held-out chunk and CLS cosines: what decides which checkpoint is the best."""
 
 LOG_STEPS = 10
+SUMS_FILE = "log_sums.json"
+"""The sums in a checkpoint of what its next line of the log is a mean of."""
+
 MOST_NAMED = 5
 
 
@@ -211,8 +214,8 @@ def _with_names(collate: Collator, samples: Sequence[Targets]) -> dict[str, Any]
 class Measure(Protocol):
     """What measures a student on held-out texts, during a run and at its end."""
 
-    def __call__(self, student: nn.Module, *, last: bool) -> dict[str, float]:
-        """The figures, `alignment` among them."""
+    def __call__(self, student: nn.Module, *, number: int, last: bool) -> dict[str, float]:
+        """The figures, `alignment` among them, after `number` evaluations of the run."""
         ...
 
 
@@ -238,6 +241,8 @@ class AlignmentTrainer(Trainer):
         self._student, self._folder = student, folder
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._read: list[tuple[int, list[str]]] = []
+        self._resumed_from: Path | None = None
+        self._summed_from = 0
         super().__init__(
             model=student,
             args=arguments(recipe.training, folder, progress.max_steps, show=show),
@@ -248,6 +253,7 @@ class AlignmentTrainer(Trainer):
                 *callbacks,
                 *deepening(student.model.backbone, recipe.training, progress),
                 ScheduleCallback(progress),
+                BeginCallback(self._take_up_sums),
             ],
         )
         self.model_accepts_loss_kwargs = False
@@ -340,10 +346,15 @@ class AlignmentTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of the loss's terms since the last time.
 
+        Means are those of an unbroken run, whatever checkpoint the run has gone on from.
+
         Raises:
             RunError: a loss since then was no finite number.
 
         """
+        if "train_loss" in logs:  # theirs is of the steps of this process alone
+            steps = self.state.global_step - self._summed_from
+            logs["train_loss"] = self._total_loss_scalar / max(steps, 1)
         if "loss" in logs:
             self._refuse_broken_loss()
             for name, values in self._terms.items():
@@ -369,7 +380,8 @@ class AlignmentTrainer(Trainer):
         model: nn.Module = self.model_wrapped if self.is_fsdp_enabled else self._student
         model.eval()
         last = self.progress.share(self.state.global_step) >= 1.0
-        figures = self.measure(model, last=last)
+        number = sum(f"eval_{BEST_METRIC}" in entry for entry in self.state.log_history)
+        figures = self.measure(model, number=number, last=last)
         model.train()
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(dict(metrics))
@@ -422,6 +434,7 @@ class AlignmentTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if checkpoint is None:
             return
+        self._resumed_from = Path(checkpoint)
         for name, load in (
             (OPTIMIZER_NAME, partial(load_state, self._optimizer)),
             (SCHEDULER_NAME, self._scheduler.load_state_dict),
@@ -462,10 +475,47 @@ class AlignmentTrainer(Trainer):
                 mark_of(folder).touch()
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # others write a file of theirs into it
+            sums = self._sums()
             if self.args.should_save:
+                write_json(folder / SUMS_FILE, sums)
                 mark_complete(folder, elapsed_s=self.progress.elapsed_s)
                 best = self.state.best_model_checkpoint
                 remove_older(self._folder, self.recipe.keep_checkpoints, best)
+
+    def _sums(self) -> dict[str, Any]:
+        """The sums of losses and terms that the log has not told yet; all processes call it."""
+        loss = self.accelerator.gather(self._tr_loss.detach()[None]).mean().item()
+        terms = {name: torch.stack(own).tolist() for name, own in self._terms.items() if own}
+        return {
+            "logged_step": self._globalstep_last_logged,
+            "loss": loss,
+            "terms": {name: values for name, values in terms.items() if name != "loss"},
+            "summed_from": self._summed_from,
+            "total_loss": self._total_loss_scalar,
+        }
+
+    def _take_up_sums(self) -> None:
+        """Go on with the sums that the checkpoint has; older ones have none."""
+        self._summed_from = self.state.global_step
+        if self._resumed_from is None or not (self._resumed_from / SUMS_FILE).exists():
+            return
+        sums = read_object(self._resumed_from / SUMS_FILE, remedy="remove the checkpoint's folder")
+        self._globalstep_last_logged = sums["logged_step"]
+        self._tr_loss += sums["loss"]
+        for name, values in sums["terms"].items():
+            self._terms[name] = list(torch.tensor(values, device=self.args.device))
+        self._summed_from, self._total_loss_scalar = sums["summed_from"], sums["total_loss"]
+
+
+class BeginCallback(TrainerCallback):
+    """Calls what is to be done once a run has begun or its checkpoint is loaded."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self._call = call
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Do it."""
+        self._call()
 
 
 class ScheduleCallback(TrainerCallback):
