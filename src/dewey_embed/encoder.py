@@ -93,6 +93,11 @@ class PreparedTexts:
     skip: int
     documents: Callable[[Sequence[Embedded]], list[DocumentVectors]]
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that the model reads of them."""
+        return sum(request.num_read for request in self.requests)
+
 
 def joined(several: Sequence[PreparedTexts]) -> PreparedTexts:
     """Texts that were prepared with the same options, one after the other, as one."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from threading import Event, Thread
 
 from dewey_embed.printable import one_line
@@ -14,6 +17,9 @@ Advance = Callable[[int], None]
 
 SECONDS = 10.0
 """Between two lines where standard error is no terminal."""
+
+RATE_LINES = 6
+"""A rate in a line is that since so many lines before: that of the last minute."""
 
 _LONGEST_NAME = 40
 
@@ -25,6 +31,7 @@ class Progress:
         self.label, self.total, self.unit = one_line(label), total, unit
         self.done = 0
         self.name = ""
+        self._times = deque([(time.monotonic(), 0)], maxlen=RATE_LINES)
 
     def __call__(self, amount: int) -> None:
         """Count finished work."""
@@ -34,13 +41,28 @@ class Progress:
         """Name the file that is in work."""
         name = one_line(name)
         cut = len(name) > _LONGEST_NAME
-        self.name = "…" + name[1 - _LONGEST_NAME :] if cut else name
+        self.say("…" + name[1 - _LONGEST_NAME :] if cut else name)
+
+    def say(self, text: str) -> None:
+        """Show a text beside the numbers, until the next one."""
+        self.name = text
 
     def line(self) -> str:
-        """The progress in one line."""
+        """The progress in one line, with the rate of the last minute and the time left by it."""
         total = f" of {self.total:,.0f}" if self.total else ""
         name = f", {self.name}" if self.name else ""
-        return f"dewey: {self.label}: {self.done:,.0f}{total} {self.unit}{name}"
+        return f"dewey: {self.label}: {self.done:,.0f}{total} {self.unit}{self._rate()}{name}"
+
+    def _rate(self) -> str:
+        """The rate and the time left; nothing before anything is done."""
+        (before, earlier), now = self._times[0], time.monotonic()
+        self._times.append((now, self.done))
+        rate = (self.done - earlier) / (now - before) if now > before else 0.0
+        if not rate:
+            return ""
+        seconds = round((self.total - self.done) / rate) if self.total else 0
+        left = f", {timedelta(seconds=seconds)} left" if seconds > 0 else ""
+        return f", {rate:,.0f} {self.unit}/s{left}"
 
 
 @contextmanager
@@ -93,8 +115,8 @@ def _bar(label: str, total: int | None, unit: str) -> Iterator[Progress]:
             speed = shown.tasks[0].speed
             shown.update(task, rate=f"{speed:,.0f} {unit}/s" if speed else "")
 
-        def work_on(self, name: str) -> None:
-            super().work_on(name)
+        def say(self, text: str) -> None:
+            super().say(text)
             shown.update(task, file=escape(self.name))
 
     columns = (

@@ -272,7 +272,7 @@ def test_an_id_of_two_contents(cluster, suffix, tmp_path):
 class Deadly(ROWS[".lance"]):
     """An output where whoever encodes dies."""
 
-    def encode(self, model, documents):
+    def encode(self, model, documents, begin):
         os._exit(9)
 
 

@@ -73,6 +73,57 @@ def test_groups_hold_so_many_characters_or_one_document(folder):
     assert sum(len(group.documents) for group in groups) == len(documents)
 
 
+def shares(path, max_chars):
+    """The bytes of each group of a source, which are those of its only piece."""
+    documents, _, [piece], groups = read(path, max_chars=max_chars)
+    assert len(documents) > 1
+    assert sum(group.num_bytes for group in groups) == piece.num_bytes
+    return [group.num_bytes for group in groups], piece
+
+
+@pytest.mark.parametrize("text", ["moths eat wool ", "Motten fräßen Wölle ", "蛾は絹を食べる"])
+def test_groups_of_lines_have_their_share_of_the_bytes(text, tmp_path, monkeypatch):
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(json.dumps({"text": text * 50}, ensure_ascii=False) + "\n" for _ in range(40)),
+        encoding="utf-8",
+    )
+    size = path.stat().st_size
+    for piece_bytes in (64_000_000, size - 1):  # as one of several files, and in ranges
+        monkeypatch.setattr(sources, "PIECE_BYTES", piece_bytes)
+        if piece_bytes > size:
+            found, piece = shares(path, len(text) * 500)
+            assert (piece.kind, piece.num_bytes) == ("files", size)
+            assert found == pytest.approx([size / 4] * 4, rel=0.06)
+        else:
+            _, _, [first, _], groups = read(path, max_chars=len(text) * 500)
+            assert first.kind == "lines"
+            assert groups[0].num_bytes == pytest.approx(size / 4, rel=0.06)
+
+
+def test_a_file_whose_text_is_shorter_counts_when_it_is_read(tmp_path):
+    for name in "abcd":
+        page = "<p>Moths eat wool.</p>" + "<!-- " + "x" * 5000 + " -->"
+        (tmp_path / f"{name}.html").write_text(page)
+    found, piece = shares(tmp_path, 1)
+    assert found == [piece.num_bytes // 4] * 4
+
+
+@pytest.mark.parametrize("kind", ["parquet", "lance"])
+def test_groups_of_rows_have_their_share_of_the_bytes_on_disk(kind, tmp_path):
+    table = pa.table({"text": [f"moths {n} " * 100 for n in range(10, 50)]})
+    path = tmp_path / f"t.{kind}"
+    if kind == "parquet":
+        pq.write_table(table, path)
+    else:
+        lance.write_dataset(table, path)
+    found, piece = shares(path, 9000)
+    assert piece.num_rows == 40
+    assert found == pytest.approx([piece.num_bytes / 4] * 4, abs=1)
+    if kind == "lance":
+        assert piece.num_bytes == sum(each.stat().st_size for each in path.glob("data/*"))
+
+
 @pytest.mark.parametrize("kind", ["parquet", "lance"])
 def test_rows_of_tables_are_documents_in_pieces_of_any_size(kind, tmp_path, monkeypatch):
     rows = [{"id": f"d{i}", "text": f"Row {i}.", "title": f"t{i}", "year": i} for i in range(50)]

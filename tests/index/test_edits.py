@@ -47,7 +47,7 @@ def encode(encoder, text, earlier=None):
     """A document encoded, beside an earlier version of it where there is one."""
     document = Document(id="a", text=text)
     held = {} if earlier is None else {"a": earlier}
-    return document, encoder.encode([document], lambda _: held, lambda _: None)[0]
+    return document, encoder.encode([document], lambda _: held, lambda _: lambda _: None)[0]
 
 
 def stored(model, document, encoded):

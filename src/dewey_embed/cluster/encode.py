@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import os
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dewey_embed.cluster.index_output import open_index
+from dewey_embed.cluster.meter import Key, Meter, Tally, told
 from dewey_embed.cluster.outputs import DIGEST_BYTES, Held, Making, Output, open_rows
 from dewey_embed.cluster.session import LOCAL, Workers, connected
 from dewey_embed.cluster.sources import (
@@ -29,7 +34,7 @@ from dewey_embed.cluster.sources import (
 )
 from dewey_embed.errors import ClusterError, ConfigError, DeweyError, ReadError
 from dewey_embed.files import locked
-from dewey_embed.progress import Progress, progress_bar
+from dewey_embed.progress import progress_bar
 from dewey_embed.rows import storable_text
 from dewey_embed.storage import is_address
 from dewey_embed.text.inputs import ReadOptions
@@ -94,6 +99,7 @@ class _Work:
     are the digests of contents that stay, one after the other.
     """
 
+    key: Key
     documents: list[Document]
     faults: list[Unreadable]
     num_bytes: int
@@ -104,7 +110,7 @@ class _Work:
     written: list[str] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     earlier: list[set[bytes]] = field(default_factory=list)
-    num_chunks: int = 0
+    num_chunks: list[int] = field(default_factory=list)
     long: list[tuple[str, str, int, int]] = field(default_factory=list)
     error: DeweyError | None = None
 
@@ -145,7 +151,7 @@ def encode_on_ray(
         pieces = run.pieces(files, report)
         total = sum(piece.num_bytes for piece in pieces)
         with progress_bar("encoding", total, "bytes", show=progress) as bar:
-            run.encode(pieces, report, bar)
+            run.encode(pieces, report, Meter(bar, fitted.num or 1), tell=progress)
         place.finish()
     if not report.num_documents + report.num_held:
         raise NothingReadError(report)
@@ -221,12 +227,13 @@ class _Reader:
 
         pieces, held = ray.get(self._shared)
         options = self._options
-        for group in read_groups(pieces[row["id"]], options.reading, options.group_chars):
-            yield {"work": self._missing(group, held)}
+        groups = read_groups(pieces[row["id"]], options.reading, options.group_chars)
+        for number, group in enumerate(groups):
+            yield {"work": self._missing((row["id"], number), group, held)}
 
-    def _missing(self, group: Group, held: Held) -> _Work:
+    def _missing(self, key: Key, group: Group, held: Held) -> _Work:
         """The documents of a group that the output does not hold yet."""
-        work = _Work([], group.faults, group.num_bytes)
+        work = _Work(key, [], group.faults, group.num_bytes)
         for document in map(self._place.prepared, group.documents):
             if document.unread:
                 work.unread[document.id] = dict(document.unread)
@@ -247,8 +254,8 @@ class _Reader:
 class _Encoder:
     """An actor with a model: encodes a group and writes it."""
 
-    def __init__(self, place: Output, spec: _ModelSpec, num_threads: int) -> None:
-        self._place = place
+    def __init__(self, place: Output, spec: _ModelSpec, num_threads: int, tally: Any) -> None:
+        self._place, self._tally = place, tally
         self._error: DeweyError | None = None
         try:
             self._model = self._load(spec, num_threads)
@@ -288,7 +295,8 @@ class _Encoder:
         return {"work": [work]}
 
     def _encode(self, work: _Work) -> None:
-        encoded = self._place.encode(self._model, work.documents)
+        with told(self._tally, work.key, work.num_bytes) as begin:
+            encoded = self._place.encode(self._model, work.documents, begin)
         work.written = encoded.written
         contents, work.contents = work.contents, []
         for document, own, earlier, vectors in zip(
@@ -301,10 +309,44 @@ class _Encoder:
             if earlier:
                 work.present += own
                 work.stale |= earlier
-            work.num_chunks += len(vectors.spans)
+            work.num_chunks.append(len(vectors.spans))
             if vectors.overflow is not None:
                 facts = (vectors.overflow, vectors.num_tokens, vectors.used_tokens)
                 work.long.append((document.id, *facts))
+
+
+@dataclass(slots=True)
+class _Contents:
+    """The contents that a run met: digests of those that stay, of those to go, and of new ones.
+
+    Digests that stay stand one after the other: a set of a hundred million is too large.
+    """
+
+    present: bytearray = field(default_factory=bytearray)
+    stale: set[bytes] = field(default_factory=set)
+    new: list[bytes] = field(default_factory=list)
+    num_chunks: array[int] = field(default_factory=partial(array, "I"))
+
+    def add(self, work: _Work) -> None:
+        """Add those of a group."""
+        self.present += work.present
+        self.stale |= work.stale
+        self.new += work.contents
+        self.num_chunks.extend(work.num_chunks)
+
+    def replaced(self) -> set[bytes]:
+        """Those that go: older versions that no document of the sources has."""
+        stale = set(self.stale)
+        for start in range(0, len(self.present) if stale else 0, DIGEST_BYTES):
+            stale.discard(bytes(self.present[start : start + DIGEST_BYTES]))
+        return stale
+
+    def kept(self, twins: set[bytes]) -> tuple[int, int, int]:
+        """Numbers of new documents that stay, of their chunks, and of twins among the new ones."""
+        new, first = np.unique(np.array(self.new, "S16"), return_index=True)
+        stays = ~np.isin(new, np.array(list(twins), "S16"))
+        num_chunks = np.array(self.num_chunks, np.int64)[first[stays]]
+        return int(stays.sum()), int(num_chunks.sum()), int((~stays).sum())
 
 
 class _Run:
@@ -345,39 +387,44 @@ class _Run:
                 pieces += found
         return pieces
 
-    def encode(self, pieces: Sequence[Piece], report: EncodeReport, bar: Progress) -> None:
-        """Encode the pieces, and commit what was written every few seconds."""
+    def encode(
+        self, pieces: Sequence[Piece], report: EncodeReport, meter: Meter, *, tell: bool
+    ) -> None:
+        """Encode the pieces, commit what was written every few seconds, and tidy up behind it."""
+        import ray
+
+        tally = ray.remote(num_cpus=0, max_restarts=-1)(Tally).remote() if tell else None
+        contents = _Contents()
         waiting: list[str] = []
-        present = bytearray()  # of a hundred million documents: a set of them is too large
-        stale: set[bytes] = set()
-        new: list[bytes] = []
         committed = -COMMIT_S  # the first group at once
         try:
-            for work in self._works(pieces):
-                if work.error:
-                    raise work.error
-                _count(report, work, bar)
-                waiting += work.written
-                present += work.present
-                stale |= work.stale
-                new += work.contents
-                if waiting and time.monotonic() - committed > COMMIT_S:
-                    self._place.commit(waiting)
-                    waiting, committed = [], time.monotonic()
+            with meter.looking(tally):
+                for work in self._works(pieces, tally):
+                    if work.error:
+                        raise work.error
+                    _count(report, work, meter)
+                    contents.add(work)
+                    waiting += work.written
+                    if waiting and time.monotonic() - committed > COMMIT_S:
+                        self._place.commit(waiting)
+                        waiting, committed = [], time.monotonic()
         finally:
             if waiting:  # also when it was stopped
                 self._place.commit(waiting)
-        for start in range(0, len(present) if stale else 0, DIGEST_BYTES):
-            stale.discard(bytes(present[start : start + DIGEST_BYTES]))
-        gone = sorted(each.hex() for each in stale)
-        self._place.remove(gone)
-        self._place.remove_repeats(self._held.repeated(new))
-        report.num_removed = len(gone)
-        twins = self._place.remove_twins()
-        report.faults += twins
-        report.num_documents -= len(twins)
+        self._tidy(contents, report)
 
-    def _works(self, pieces: Sequence[Piece]) -> Iterator[_Work]:
+    def _tidy(self, contents: _Contents, report: EncodeReport) -> None:
+        """Remove older versions, and what came twice; the report then counts what stays."""
+        gone = sorted(each.hex() for each in contents.replaced())
+        self._place.remove(gone)
+        self._place.remove_repeats(self._held.repeated(contents.new))
+        twins = self._place.remove_twins()
+        report.num_removed = len(gone)
+        report.faults += twins.values()
+        report.num_documents, report.num_chunks, num_new = contents.kept(set(twins))
+        report.num_held -= len(twins) - num_new
+
+    def _works(self, pieces: Sequence[Piece], tally: Any) -> Iterator[_Work]:
         """Groups as they are done, in no order."""
         import ray
         from ray.data import ActorPoolStrategy, DataContext, TaskPoolStrategy
@@ -400,7 +447,7 @@ class _Run:
         )
         works = groups.map_batches(
             _Encoder,
-            fn_constructor_args=(self._place, self._spec, cpus),
+            fn_constructor_args=(self._place, self._spec, cpus, tally),
             batch_size=1,
             compute=ActorPoolStrategy(size=num, max_tasks_in_flight_per_actor=2),
             num_cpus=cpus,
@@ -418,12 +465,16 @@ class _Run:
             ) from error
 
 
-def _count(report: EncodeReport, work: _Work, bar: Progress) -> None:
-    """Add a group to the report."""
+def _count(report: EncodeReport, work: _Work, meter: Meter) -> None:
+    """Add a group to the report, and move the bar."""
     report.num_documents += len(work.contents)
-    report.num_chunks += work.num_chunks
+    num_chunks = sum(work.num_chunks)
+    report.num_chunks += num_chunks
     report.num_held += work.num_held
     report.faults += work.faults
     report.unread |= work.unread
     report.long += work.long
-    bar(work.num_bytes)
+    meter.finished(
+        work.key, work.num_bytes,
+        documents=len(work.contents), chunks=num_chunks, held=work.num_held,
+    )  # fmt: skip

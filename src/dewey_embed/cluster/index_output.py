@@ -34,6 +34,7 @@ from dewey_embed.types import Unreadable
 
 if TYPE_CHECKING:
     from dewey_embed.encoder import Dewey
+    from dewey_embed.index.sync import Begin
     from dewey_embed.types import Document
 
 DIGITS = 32
@@ -121,10 +122,10 @@ class IndexOutput(Output):
     def _hash(self, document: Document) -> str:
         return content_hash(document, reads_titles=self.settings.reads_titles)
 
-    def encode(self, model: Dewey, documents: Sequence[Document]) -> EncodedGroup:
+    def encode(self, model: Dewey, documents: Sequence[Document], begin: Begin) -> EncodedGroup:
         """Encode a group as `dewey index` does, and write its rows of both tables."""
         encoder = IndexEncoder(lambda: model, self.settings.options, self.settings)
-        encoded = encoder.encode(documents, lambda _: {}, lambda _: None)
+        encoded = encoder.encode(documents, lambda _: {}, begin)
         records = [
             Record(
                 document=document,
@@ -167,7 +168,7 @@ class IndexOutput(Output):
             self._chunks.delete_repeats("document_hash", content, "ordinal = 0")
             self._documents.delete_repeats("hash", content, "TRUE")
 
-    def remove_twins(self) -> list[Unreadable]:
+    def remove_twins(self) -> dict[bytes, Unreadable]:
         """Documents whose id another one has, too: the one of the smallest hash is kept.
 
         Which is read first depends on the workers, and must not decide.
@@ -175,15 +176,15 @@ class IndexOutput(Output):
         found = sorted(set(self._twins()))
         twins = [each for before, each in pairwise(found) if before[0] == each[0]]
         self.remove([digest for _, digest in twins])
-        return [
-            Unreadable(
+        return {
+            bytes.fromhex(digest): Unreadable(
                 source=name,
                 reason=f"id {name!r} is that of another document with another content, which was "
                 "kept; name the field that holds an id of its own (--id-field)",
                 document_id=name,
             )
-            for name, _ in twins
-        ]
+            for name, digest in twins
+        }
 
     def _twins(self) -> list[tuple[str, str]]:
         """The ids that several contents have, with the digests of each."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from dewey_embed.encoder import Dewey
+    from dewey_embed.index.sync import Begin
     from dewey_embed.types import Document, DocumentVectors, Unreadable
 
 SETTINGS_KEY = b"dewey"
@@ -125,7 +126,7 @@ class Output(ABC):
         """
 
     @abstractmethod
-    def encode(self, model: Dewey, documents: Sequence[Document]) -> EncodedGroup:
+    def encode(self, model: Dewey, documents: Sequence[Document], begin: Begin) -> EncodedGroup:
         """Encode a group, and write it where only `commit` makes it visible, if that can be."""
 
     @abstractmethod
@@ -140,9 +141,9 @@ class Output(ABC):
     def remove_repeats(self, contents: Sequence[str]) -> None:
         """Keep the rows of documents once that were written twice, by the digests of contents."""
 
-    def remove_twins(self) -> list[Unreadable]:
-        """What was removed because an id may have one content only, and another one was kept."""
-        return []
+    def remove_twins(self) -> dict[bytes, Unreadable]:
+        """What was removed, by its content: an id may have one only, and another one was kept."""
+        return {}
 
     def finish(self) -> None:  # noqa: B027 - most need nothing
         """Tidy up at the end of a run."""
@@ -194,10 +195,11 @@ class RowsOutput(Output):
         content = json.dumps(parts, separators=(",", ":"), sort_keys=True)
         return hashlib.sha256(content.encode("ascii")).hexdigest()[:32]
 
-    def encode(self, model: Dewey, documents: Sequence[Document]) -> EncodedGroup:
+    def encode(self, model: Dewey, documents: Sequence[Document], begin: Begin) -> EncodedGroup:
         """Encode a group as `dewey encode` does, and write its rows."""
         texts = [document.text for document in documents]
-        encoded = model.encode_sound(model.prepare(texts, **self.making.encoding))
+        prepared = model.prepare(texts, **self.making.encoding)
+        encoded = model.encode_sound(prepared, progress=begin(prepared.num_tokens))
         rows = [
             {**row, "hash": self.digest(document)}
             for document, vectors in zip(documents, encoded, strict=True)

@@ -41,7 +41,8 @@ class Piece(NamedTuple):
     """A part of the sources: some files, or a range of one.
 
     Of lines it is the bytes from `start` to `stop`, whose first line has the number `first`; of a
-    Parquet file its row groups, of a Lance dataset its fragments, whose first row has it.
+    Parquet file its row groups, of a Lance dataset its fragments, whose first row has it, and
+    which have `num_rows`. `sizes` are those of files.
     """
 
     kind: Kind
@@ -50,6 +51,8 @@ class Piece(NamedTuple):
     start: int = 0
     stop: int = 0
     first: int = 1
+    num_rows: int = 0
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,13 @@ class SourceFile(NamedTuple):
 
     file: File
     size: int
+
+
+@dataclass(slots=True)
+class _Position:
+    """How many bytes of a piece are in the documents so far, about."""
+
+    num_bytes: int = 0
 
 
 def list_sources(inputs: Sequence[str]) -> list[SourceFile | Unreadable]:
@@ -201,8 +211,24 @@ def pieces_of(sources: Iterable[SourceFile]) -> Iterator[Piece | SourceFile]:
 
 def _bundle(together: Sequence[SourceFile]) -> Piece:
     """Small files as one piece."""
-    files = tuple(each.file for each in together)
-    return Piece("files", files, sum(each.size for each in together))
+    files, sizes = tuple(zip(*together, strict=True))
+    return Piece("files", files, sum(sizes), sizes=sizes)
+
+
+def _read_bundle(piece: Piece, options: ReadOptions, position: _Position) -> Iterator[Item]:
+    """The documents of small files. Of a file of several, the texts so far stand for its bytes."""
+    sizes = {file.source: size for file, size in zip(piece.files, piece.sizes, strict=True)}
+    open_remote = opened if is_address(piece.files[0].source) else None
+    before, source, own = 0, "", 0
+    for item in read_files(piece.files, options, open_remote):
+        if item.source != source:
+            before += sizes.get(source, 0)
+            source, own = item.source, 0
+        size = sizes.get(source, 0)
+        if isinstance(item, Document):
+            own += size if item.id == source else len(item.text.encode("utf-8", "replace"))
+        position.num_bytes = before + min(own, size)
+        yield item
 
 
 def is_divided(source: SourceFile) -> bool:
@@ -303,7 +329,7 @@ class _Lines:
         return line
 
 
-def _read_lines(piece: Piece, options: ReadOptions) -> Iterator[Item]:
+def _read_lines(piece: Piece, options: ReadOptions, position: _Position) -> Iterator[Item]:
     """The documents of a range of lines."""
     [file] = piece.files
     with opened(file) as stream:
@@ -313,6 +339,7 @@ def _read_lines(piece: Piece, options: ReadOptions) -> Iterator[Item]:
         def numbered() -> Iterator[Content | Unreadable]:
             for item in read_jsonl(cast(BinaryIO, lines), options):
                 line = None if item.line is None else item.line + before
+                position.num_bytes = min(stream.tell(), piece.stop) - piece.start
                 yield (
                     item._replace(line=line)
                     if isinstance(item, Content)
@@ -340,15 +367,15 @@ def _parquet_pieces(source: SourceFile) -> list[Piece]:
     rows = 0
     for number, (num_bytes, num_rows) in enumerate(sizes):
         if number > start and size + num_bytes > PIECE_BYTES:
-            pieces.append(Piece("parquet", (source.file,), size, start, number, first))
+            pieces.append(Piece("parquet", (source.file,), size, start, number, first, rows))
             first, start, size, rows = first + rows, number, 0, 0
         size, rows = size + num_bytes, rows + num_rows
     if start < len(sizes):
-        pieces.append(Piece("parquet", (source.file,), size, start, len(sizes), first))
+        pieces.append(Piece("parquet", (source.file,), size, start, len(sizes), first, rows))
     return pieces
 
 
-def _read_parquet(piece: Piece, options: ReadOptions) -> Iterator[Item]:
+def _read_parquet(piece: Piece, options: ReadOptions, position: _Position) -> Iterator[Item]:
     """The documents of a run of row groups: one for each row."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -364,7 +391,7 @@ def _read_parquet(piece: Piece, options: ReadOptions) -> Iterator[Item]:
                     row_groups=list(range(piece.start, piece.stop)),
                     columns=_read_columns(table.schema_arrow, options),
                 )
-                yield from _records(batches, piece.first, options)
+                yield from _records(batches, piece, options, position)
         except (pa.ArrowException, OSError) as error:
             raise ReadError(f"a damaged parquet file ({_first_line(error)})") from None
 
@@ -374,19 +401,18 @@ def _read_parquet(piece: Piece, options: ReadOptions) -> Iterator[Item]:
 def _lance_pieces(source: SourceFile) -> list[Piece]:
     """Runs of fragments of a Lance dataset, at its newest version."""
     dataset = _lance(source.file.source)
-    pieces, start, rows, first = [], 0, 0, 1
+    pieces, start, size, rows, first = [], 0, 0, 0, 1
     fragments = dataset.get_fragments()
     for number, fragment in enumerate(fragments):
         rows += fragment.count_rows()
-        size = sum(each.file_size_bytes or 0 for each in fragment.metadata.files)
+        size += sum(each.file_size_bytes or 0 for each in fragment.metadata.files)
         if size > PIECE_BYTES or number + 1 == len(fragments) or number + 1 - start == PIECE_FILES:
-            piece = Piece("lance", (source.file,), rows, start, number + 1, first)
-            pieces.append(piece)
-            start, first, rows = number + 1, first + rows, 0
+            pieces.append(Piece("lance", (source.file,), size, start, number + 1, first, rows))
+            start, first, size, rows = number + 1, first + rows, 0, 0
     return pieces
 
 
-def _read_lance(piece: Piece, options: ReadOptions) -> Iterator[Item]:
+def _read_lance(piece: Piece, options: ReadOptions, position: _Position) -> Iterator[Item]:
     """The documents of a run of fragments: one for each row."""
     [file] = piece.files
 
@@ -399,7 +425,7 @@ def _read_lance(piece: Piece, options: ReadOptions) -> Iterator[Item]:
                 batch_size=READ_ROWS,
                 scan_in_order=True,
             )
-            yield from _records(scan.to_batches(), piece.first, options)
+            yield from _records(scan.to_batches(), piece, options, position)
         except (OSError, ValueError) as error:
             raise ReadError(f"a damaged Lance dataset ({_first_line(error)})") from None
 
@@ -451,16 +477,17 @@ def _is_flat(kind: Any) -> bool:
 
 
 def _records(
-    batches: Iterable[Any], first: int, options: ReadOptions
+    batches: Iterable[Any], piece: Piece, options: ReadOptions, position: _Position
 ) -> Iterator[Content | Unreadable]:
-    """The contents of rows, numbered from `first`."""
-    number = first
+    """The contents of a piece's rows, numbered from its first one's number."""
+    number = piece.first
     for batch in batches:
         for row in batch.to_pylist():
             record = {
                 name: value.isoformat() if isinstance(value, date) else value
                 for name, value in row.items()
             }
+            position.num_bytes = piece.num_bytes * (number + 1 - piece.first) // piece.num_rows
             yield record_content(record, number, options.fields)
             number += 1
 
@@ -469,10 +496,8 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n", 1)[0][:300]
 
 
-READERS: Mapping[Kind, Callable[[Piece, ReadOptions], Iterator[Item]]] = {
-    "files": lambda piece, options: read_files(
-        piece.files, options, opened if is_address(piece.files[0].source) else None
-    ),
+READERS: Mapping[Kind, Callable[[Piece, ReadOptions, _Position], Iterator[Item]]] = {
+    "files": _read_bundle,
     "lines": _read_lines,
     "parquet": _read_parquet,
     "lance": _read_lance,
@@ -484,15 +509,15 @@ def read_groups(piece: Piece, options: ReadOptions, max_chars: int) -> Iterator[
     """The documents of a piece in groups of at most `max_chars` characters, or one document."""
     documents: list[Document] = []
     faults: list[Unreadable] = []
-    size, left = 0, piece.num_bytes
-    for item in READERS[piece.kind](piece, options):
+    size, counted, reached, position = 0, 0, 0, _Position()
+    for item in READERS[piece.kind](piece, options, position):
         if isinstance(item, Unreadable):
             faults.append(item)
             continue
         if documents and size + len(item.text) > max_chars:
-            share = min(left, size)
-            yield Group(documents, faults, share)
-            documents, faults, size, left = [], [], 0, left - share
+            yield Group(documents, faults, reached - counted)
+            documents, faults, size, counted = [], [], 0, reached
         documents.append(item)
         size += len(item.text)
-    yield Group(documents, faults, left)
+        reached = min(position.num_bytes, piece.num_bytes)
+    yield Group(documents, faults, piece.num_bytes - counted)

@@ -46,8 +46,8 @@ class Encoded(NamedTuple):
 LONGEST_SENTENCE = 256
 """Tokens of a sentence, above which it is cut between words: a table, say, or a list of names."""
 
-
-_CHARS_PER_TOKEN = 4
+Begin = Callable[[int], Advance]
+"""Takes the number of tokens of a pass, gives what is told how many are done."""
 
 
 class IndexEncoder:
@@ -67,7 +67,7 @@ class IndexEncoder:
         self,
         documents: Sequence[Document],
         earlier_of: Callable[[int], Mapping[str, Earlier]],
-        progress: Advance,
+        begin: Begin,
     ) -> list[Encoded | str]:
         """The documents' vectors, their passages, and their titles' vectors, or why there are none.
 
@@ -97,7 +97,8 @@ class IndexEncoder:
                 keys = window_keys(model.config, requests[row], prepared.skip)
                 kept[row] = kept_of(requests[row], keys, earlier[document.id])
                 requests[row] = kept[row].request
-        vectors = model.encode_sound(replace(prepared, requests=requests), progress=progress)
+        prepared = replace(prepared, requests=requests)
+        vectors = model.encode_sound(prepared, progress=begin(prepared.num_tokens))
         encoded: list[Encoded | str] = []
         for row, (document, own, title) in enumerate(
             zip(documents, vectors, self.encode_titles(documents), strict=True)
@@ -208,10 +209,9 @@ class Meter:
         except OSError:
             self._waiting += len(document.text)
 
-    def encoding(self, group: Group) -> Advance:
+    def encoding(self, group: Group, num_tokens: int) -> Advance:
         """A function told how many tokens of a group are done, for the bar to move meanwhile."""
-        tokens = 1 + sum(len(each.document.text) for each in group) // _CHARS_PER_TOKEN
-        share = self._waiting / tokens
+        share = self._waiting / max(1, num_tokens)
         first = group[0].document
         name = PurePosixPath(first.source).name if first.source else first.id
         more = f" and {len(group) - 1:,} more" if len(group) > 1 else ""
@@ -291,9 +291,8 @@ def _encode_group(
     earlier_of = partial(writer.earlier, {each.id for each in documents})
     counts: Counter[str | None] = Counter()
     records = []
-    for each, held, encoded in zip(
-        group, is_held, encoder.encode(documents, earlier_of, meter.encoding(group)), strict=True
-    ):
+    found = encoder.encode(documents, earlier_of, partial(meter.encoding, group))
+    for each, held, encoded in zip(group, is_held, found, strict=True):
         if isinstance(encoded, str):
             changes.refuse(each.document, encoded)
             continue
