@@ -88,7 +88,7 @@ def compare(corpus: Path, folder: Path, seed: int) -> Table:
     subprocess.run([*words, "--chunks"], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     alone = time.monotonic() - started
     many = folder / "many.parquet"
-    with connected("local", Workers(num=4)):
+    with connected("local", Workers(num=4), cores=4):
         killer = Killer(
             many, random.Random(seed), after=1 + corpus.stat().st_size // GROUP_CHARS // 10
         )

@@ -25,6 +25,9 @@ CONNECT_S = 5.0
 
 REQUEST_S = 60.0
 
+BUCKETED = ("s3", "gcs", "abfs")
+"""Kinds of file systems whose addresses begin with a bucket, which must be there."""
+
 
 class Address(PosixPath):
     """An address such as `s3://bucket/folder`, where paths of folders are taken.
@@ -62,11 +65,37 @@ class Place(NamedTuple):
         """What is there: its type (`NotFound` where nothing is), size and time of change.
 
         Raises:
-            StorageError: it cannot be looked at.
+            StorageError: it cannot be looked at, or its bucket is not there.
 
         """
         with looking(self.name):
-            return self.system.get_file_info(self.path)
+            found = self.system.get_file_info(self.path)
+        if found.type.name == "NotFound":
+            self._require_bucket()
+        return found
+
+    @property
+    def bucket(self) -> str:
+        """The bucket of an address; nothing where there are none."""
+        return self.path.split("/", 1)[0] if self.system.type_name in BUCKETED else ""
+
+    def _require_bucket(self) -> None:
+        """Refuse a place in a bucket that is not there, which would else read as an empty one.
+
+        Raises:
+            StorageError: it is not there, or cannot be looked at.
+
+        """
+        if not self.bucket:
+            return
+        with looking(self.name):
+            found = self.system.get_file_info(self.bucket)
+        if found.type.name == "NotFound":
+            server = f" at {endpoint}" if (endpoint := _endpoint()) else ""
+            raise StorageError(
+                f"{self.name}: the bucket {self.bucket!r} does not exist{server}; make it, or "
+                "check the address, AWS_ENDPOINT_URL and AWS_REGION"
+            )
 
     def exists(self) -> bool:
         """Whether there is anything.
@@ -82,7 +111,7 @@ class Place(NamedTuple):
         """The files below this folder, in the order of their paths; none where it is missing.
 
         Raises:
-            StorageError: it cannot be looked at.
+            StorageError: it cannot be looked at, or its bucket is not there.
 
         """
         from pyarrow.fs import FileSelector
@@ -90,6 +119,8 @@ class Place(NamedTuple):
         selector = FileSelector(self.path, recursive=True, allow_not_found=True)
         with looking(self.name):
             found = self.system.get_file_info(selector)
+        if not found:
+            self._require_bucket()
         return sorted((each for each in found if each.is_file), key=lambda each: each.path)
 
     def read(self) -> bytes | None:
@@ -135,7 +166,9 @@ def open_place(name: str) -> Place:
         return Place(name, LocalFileSystem(), os.path.abspath(name))
     parts = urlsplit(name)
     path = f"{parts.netloc}{parts.path}".rstrip("/")
-    if parts.scheme == "s3" and path:
+    if parts.scheme == "s3":
+        if not parts.netloc:
+            raise ConfigError(f"{name}: names no bucket; give s3://bucket/folder")
         return Place(name, S3FileSystem(**_s3_options()), path)
     try:
         system, path = FileSystem.from_uri(name)

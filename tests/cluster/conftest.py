@@ -37,7 +37,7 @@ def cluster(object_storage) -> Iterator[str]:
         pytest.skip("ray is not installed")
     from dewey_embed.cluster.session import Workers, connected
 
-    with connected("local", Workers(num=4)):
+    with connected("local", Workers(num=4), cores=4):
         import ray  # it reads variables that were set just now
 
         yield ray.get_runtime_context().gcs_address

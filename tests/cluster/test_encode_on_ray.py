@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -21,10 +22,11 @@ from typer.testing import CliRunner
 
 from dewey_embed import Document, Index
 from dewey_embed.cli.app import app
+from dewey_embed.cluster import session
 from dewey_embed.cluster.encode import ClusterOptions, encode_on_ray
 from dewey_embed.cluster.outputs import ROWS, SETTINGS_KEY, Making, open_rows
-from dewey_embed.cluster.session import Workers, connected
-from dewey_embed.errors import ClusterError, ConfigError, ReadError, StorageError
+from dewey_embed.cluster.session import Node, Workers, connected, fitted
+from dewey_embed.errors import ClusterError, ConfigError, StorageError
 from dewey_embed.files import locked
 from dewey_embed.storage import open_place
 from dewey_embed.text.reader import read_documents
@@ -345,6 +347,15 @@ def test_a_head_that_takes_no_connection_is_named_at_once():
             pass
 
 
+def test_a_cluster_of_this_machine_that_ended_is_named_at_once(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("RAY_ADDRESS", address)  # as Ray's own note of the latest one
+        with pytest.raises(ClusterError, match=f"{address}' cannot be reached"):
+            session._connect("auto", None)
+
+
 @pytest.mark.slow
 def test_a_head_that_asks_for_a_token_is_given_that_of_the_home(corpus, tmp_path):
     """In processes of their own, for Ray reads variables when it is imported."""
@@ -384,7 +395,7 @@ def test_sigterm_is_one_line(corpus, tmp_path):
     script = (
         "import signal; from dewey_embed.cluster import session\n"
         "from dewey_embed.cli import main\n"
-        "session._fitted = lambda *_: signal.raise_signal(signal.SIGTERM)\n"
+        "session._nodes = lambda: signal.raise_signal(signal.SIGTERM)\n"
         f"import sys; sys.argv[1:] = {words!r}; main()"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -419,6 +430,7 @@ def test_an_index_that_the_command_writes_to_object_storage_is_that_of_one_proce
     assert result.exit_code == 3
     facts = json.loads(result.stdout)
     assert (facts["output"], facts["num_documents"], facts["num_held"]) == (address, NUM, 0)
+    assert facts["num_chunks"] == here.num_chunks
     assert len(facts["unreadable"]) == 1
     assert result.stderr.splitlines()[0] == "dewey: 1 could not be read:"  # and nothing of Ray's
     there = Index.open(address)
@@ -457,8 +469,67 @@ def test_an_index_on_a_disk_goes_on_by_either_command(cluster, corpus, tmp_path)
 def test_more_workers_than_there_is_room_for_are_refused(cluster, corpus, tmp_path):
     with pytest.raises(ClusterError, match="room for 2 workers of 2 CPUs and 0 GPUs each, not"):
         encode_on_ray([str(corpus)], str(tmp_path / "v.lance"), workers=Workers(num=3, cpus=2))
-    with pytest.raises(ReadError, match="no such file or folder"):
-        encode_on_ray([str(tmp_path / "missing")], str(tmp_path / "v.lance"))
+
+
+@pytest.mark.parametrize(
+    ("workers", "room"),
+    [
+        (Workers(), 6),
+        (Workers(cpus=3), 3),
+        (Workers(cpus=3, num=4), "room for 3 workers .* at most 3"),
+        (Workers(cpus=64), "3 machines of up to 8 CPUs and 2 GPUs, room for 0 workers .* smaller"),
+        (Workers(cpus=9), "room for 0 workers"),  # though the three have more together
+        (Workers(gpus=0), 14),
+        (Workers(gpus=0.3), 9),  # 3 of each GPU, and not 10 of all
+        (Workers(gpus=2), 1),
+        (Workers(gpus=3), "room for 0 workers"),
+    ],
+)
+def test_each_worker_needs_its_cores_and_gpus_on_one_machine(workers, room):
+    nodes = [Node(8, 2), Node(4, 1), Node(2, 0)]
+    if workers == Workers():
+        nodes += [Node(8, 3)]
+    if isinstance(room, str):
+        with pytest.raises(ClusterError, match=room):
+            fitted(workers, nodes, "head:6379")
+    else:
+        assert fitted(workers, nodes, "head:6379").num == room
+    assert fitted(Workers(), [Node(4, 0)], "local") == Workers(num=4, cpus=1, gpus=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("c.jsonl", "-o", "v.npz"), r"v\.npz: with --ray, vectors are written as \.lance"),
+        (("c.jsonl", "-o", "v"), None),
+        (("missing", "-o", "v.lance"), "no such file or folder: .*missing; check the spelling"),
+        (("-", "-o", "v.lance"), "standard input cannot be read by many machines"),
+        (("c.jsonl", "-o", "v.lance", "--chunk-overlap", "128"), "need 1 <= chunk_tokens"),
+        (("c.jsonl", "-o", "v.index", "--chunk-overlap", "64"), "need 1 <= chunk_tokens"),
+        (("c.jsonl", "-o", "v.lance", "--worker-cpus", "4096"),
+         "this machine has .* room for 0 workers of 4096 CPUs and 0 GPUs each, not for 1; ask for "
+         "smaller ones"),
+        (("c.jsonl", "-o", "v.lance", "--worker-gpus", "64"), "room for 0 workers of 1 CPUs"),
+        (("c.jsonl", "-o", "v.lance", "--workers", "4096"), r"not for 4,096; ask for at most \d"),
+        (("c.jsonl", "-o", "v.lance", "--worker-gpus", "1.5"), "give a whole number, or a part of"),
+        (("c.jsonl", "-o", "mine.lance"), "mine.lance: is there and is no Lance dataset"),
+        (("c.jsonl", "-o", "mine.index"), "mine.index: holds other files and no dewey.json"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_said_before_ray_starts(words, reason, tmp_path, monkeypatch):
+    """In a process where Ray is connected already, so the start of a cluster is what is watched."""
+    started = []
+    monkeypatch.setattr(session, "_is_connected", lambda: False)
+    monkeypatch.setattr(session, "_connect", lambda *_: started.append(1) or sys.exit("started"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.jsonl").write_text(json.dumps({"text": "moths"}))
+    for name in ("mine.lance", "mine.index"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "note.txt").write_text("mine")
+    error = CliRunner().invoke(app, ["encode", *words, "--ray", "local"]).exception
+    assert bool(started) == (reason is None)
+    if reason:
+        assert re.search(reason, str(error))
 
 
 def test_the_documents_of_the_corpus_are_those_of_one_reading(corpus):

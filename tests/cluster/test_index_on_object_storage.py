@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from dewey_embed import Document, Index
 from dewey_embed.cli.app import app
-from dewey_embed.errors import IndexStoreError, StorageError
-from dewey_embed.storage import Address, folder_named
+from dewey_embed.errors import ConfigError, IndexStoreError, StorageError
+from dewey_embed.storage import Address, folder_named, open_place
 
 TEXTS = {
     "lease": "The tenant pays the rent on the first of the month. The owner mends the roof.",
@@ -79,8 +79,11 @@ def test_commands_read_it(index, object_storage):
 def test_what_is_not_there_and_what_cannot_be_looked_at_are_told_apart(
     index, object_storage, monkeypatch
 ):
-    with pytest.raises(IndexStoreError, match=r"holds no dewey\.json"):
+    with pytest.raises(IndexStoreError, match="not there: the bucket 'bucket' holds nothing under"):
         Index.open(f"{object_storage}/nowhere.index")
+    boto3.client("s3").put_object(Bucket="bucket", Key="notes/a.txt", Body=b"moths")
+    with pytest.raises(IndexStoreError, match=r"notes holds no dewey\.json: it is no Dewey index"):
+        Index.open(f"{object_storage}/notes")
     copy(index.path, "away.index")
     there = Index.open(f"{object_storage}/away.index")
     assert len(there) == 3
@@ -89,6 +92,37 @@ def test_what_is_not_there_and_what_cannot_be_looked_at_are_told_apart(
         Index.open(f"{object_storage}/away.index")
     ended = CliRunner().invoke(app, ["search", f"{object_storage}/away.index", "rent"])
     assert isinstance(ended.exception, StorageError)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("search", "s3://missing/my.index", "rent"),
+        ("list", "s3://missing/my.index"),
+        ("info", "s3://missing/my.index"),
+        ("remove", "s3://missing/my.index", "a"),
+        ("index", __file__, "--index", "s3://missing/my.index"),
+        ("encode", "s3://missing/docs", "-o", "v.lance", "--ray"),
+        ("encode", "s3://missing/docs.lance", "-o", "v.lance", "--ray"),
+        ("encode", __file__, "-o", "s3://missing/v.lance", "--ray"),
+        ("encode", __file__, "-o", "s3://missing/v.parquet", "--ray"),
+        ("encode", __file__, "-o", "s3://missing/v.index", "--ray"),
+    ],
+    ids=" ".join,
+)
+def test_a_bucket_that_does_not_exist_is_named(words, object_storage, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    error = CliRunner().invoke(app, words).exception
+    assert isinstance(error, StorageError)
+    assert "the bucket 'missing' does not exist at http://127.0.0.1" in str(error)
+    assert "make it, or check the address" in str(error)
+
+
+def test_an_address_without_a_bucket_is_refused():
+    with pytest.raises(ConfigError, match="no bucket; give s3://bucket/folder"):
+        Index.open("s3:///my.index")
+    with pytest.raises(ConfigError, match="names no bucket; give s3://bucket/folder"):
+        open_place("s3:///docs")
 
 
 def test_damaged_rows_are_refused(index, object_storage):

@@ -234,7 +234,7 @@ def test_object_storage_gives_what_a_folder_gives(folder, object_storage):
 
 
 def test_storage_that_cannot_be_reached_is_never_missing(monkeypatch, object_storage):
-    with pytest.raises(ReadError, match="no such file or folder"):
+    with pytest.raises(ReadError, match="bucket is there and holds nothing under this name: s3"):
         list_sources([f"{object_storage}/nowhere"])
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match="cannot be reached"):

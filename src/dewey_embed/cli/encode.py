@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import typer
 from dewey_embed.cli import console, options
 from dewey_embed.errors import ReadError
 from dewey_embed.printable import counted
+from dewey_embed.storage import folder_named
 from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
@@ -88,12 +90,15 @@ def encode(
     chosen = {name: value for name, value in given.items() if value is not None}
     wanted = {"chunks": chunks, "texts": with_texts}
     if ray is not None:
+        from dewey_embed.cluster.encode import is_index
+
+        chunks = chunks or is_index(output)  # which always has them
         run = partial(
             _on_ray, docs, output, address=ray, encoding=chosen,
             workers={"num": workers, "cpus": worker_cpus, "gpus": worker_gpus},
         )  # fmt: skip
     else:
-        run = partial(_here, docs, Path(output), encoding=chosen)
+        run = partial(_here, docs, folder_named(output), encoding=chosen)
     summary = run(model=model, reading=reading, wanted=wanted, progress=not json)
     _report(summary, chunks=chunks, as_json=json, verbose=verbose)
 
@@ -136,7 +141,12 @@ def _on_ray(
     progress: bool,
 ) -> Summary:
     """Encode on a Ray cluster."""
-    from dewey_embed.cluster.encode import ClusterOptions, NothingReadError, encode_on_ray
+    from dewey_embed.cluster.encode import (
+        ClusterOptions,
+        NothingReadError,
+        encode_on_ray,
+        is_index,
+    )
     from dewey_embed.cluster.outputs import Making
     from dewey_embed.cluster.session import Workers
     from dewey_embed.text.reader import read_options
@@ -154,8 +164,12 @@ def _on_ray(
         faults = [each for each in error.report.faults if not each.skipped]
         options.list_faults(faults, [each for each in error.report.faults if each.skipped])
         raise
-    for facts in report.long:
-        _say_longer(*facts, report.max_tokens)
+    if is_index(output):  # a library of long documents is what an index is for
+        kinds = Counter(overflow for _, overflow, _, _ in report.long)
+        options.list_long(kinds["windows"], kinds["truncate"])
+    else:
+        for facts in report.long:
+            _say_longer(*facts, report.max_tokens)
     names = [each.name for each in fields(Summary)]
     return Summary(**{name: getattr(report, name) for name in names})
 

@@ -134,11 +134,7 @@ def _report(opened: Index, report: IndexReport, *, as_json: bool, verbose: bool)
             f"{report.num_changed:,} changed{_kept(report)}, {report.num_removed:,} removed, "
             f"{report.num_unchanged:,} unchanged)"
         )
-        if report.num_windows or report.num_truncated:
-            console.say(
-                f"longer than the model takes: {report.num_windows:,} read in overlapping "
-                f"windows, {report.num_truncated:,} truncated"
-            )
+        options.list_long(report.num_windows, report.num_truncated)
     if report.num_missing and not as_json:
         console.say(
             f"{counted(report.num_missing, 'document')} of files that are gone; "

@@ -358,6 +358,15 @@ def list_faults(
             complain(f"  {one_line(str(fault))}")
 
 
+def list_long(num_windows: int, num_truncated: int) -> None:
+    """Say on standard error how many texts longer than the model takes there were, if any."""
+    if num_windows or num_truncated:
+        say(
+            f"longer than the model takes: {num_windows:,} read in overlapping windows, "
+            f"{num_truncated:,} truncated"
+        )
+
+
 NAMES_OF_FOLDERS = ("docs", "model", "models", "names", "output", "what")
 """Parameters that are text and may also name a file or folder."""
 

@@ -21,6 +21,7 @@ from dewey_embed.cli import console
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import atomic_file, only_writer
 from dewey_embed.rows import Row, flat, rows_of, rows_schema, rows_table
+from dewey_embed.storage import is_address
 from dewey_embed.text.formats import EXTENSIONS
 from dewey_embed.types import Document, DocumentVectors, Span
 
@@ -67,6 +68,10 @@ def check_output(path: Path, inputs: Sequence[str] = ()) -> None:
     """
     if str(path) == "-":
         return
+    if is_address(path):
+        raise ConfigError(
+            f"{path}: an address, not a file of this machine; with --ray, vectors are written there"
+        )
     if path.suffix.lower() not in WRITERS:
         raise ConfigError(
             f"{path}: vectors are written as {', '.join(WRITERS)}; name one of these"

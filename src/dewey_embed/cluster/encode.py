@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dewey_embed.cluster.index_output import open_index
+from dewey_embed.cluster.index_output import check_index, open_index
 from dewey_embed.cluster.meter import Key, Meter, Tally, told
-from dewey_embed.cluster.outputs import DIGEST_BYTES, Held, Making, Output, open_rows
-from dewey_embed.cluster.session import LOCAL, Workers, connected
+from dewey_embed.cluster.outputs import DIGEST_BYTES, Held, Making, Output, check_rows, open_rows
+from dewey_embed.cluster.session import LOCAL, Workers, check_workers, connected
 from dewey_embed.cluster.sources import (
     Group,
     Piece,
@@ -135,18 +135,22 @@ def encode_on_ray(
         StorageError: a place cannot be read or written.
 
     """
-    from dewey_embed.encoder import Dewey
+    check_output(output, options.making)
+    sources = list_sources(inputs)
+    check_workers(address, workers)
+    from dewey_embed.encoder import Dewey  # after the checks: its import takes seconds
 
     dewey = Dewey.load(model)
     place = open_output(output, dewey, options.making)
     report = EncodeReport(place.name, dewey.embedding_dim, dewey.name, dewey.max_tokens)
     spec = _ModelSpec(model, dewey.fingerprint)
     del dewey  # a GPU's memory is for the workers
-    sources = list_sources(inputs)
     report.faults += [each for each in sources if isinstance(each, Unreadable)]
     files = [each for each in sources if isinstance(each, SourceFile)]
-    with _alone(place.name), connected(address, workers) as fitted:
-        held = place.begin()
+    with ExitStack() as stack:
+        stack.enter_context(_alone(place.name))
+        held = place.begin()  # what it refuses, it refuses before Ray starts
+        fitted = stack.enter_context(connected(address, workers))
         run = _Run(place, held, spec, fitted, options)
         pieces = run.pieces(files, report)
         total = sum(piece.num_bytes for piece in pieces)
@@ -193,6 +197,21 @@ class NothingReadError(ReadError):
         self.report = report
 
 
+def check_output(name: str, making: Making) -> None:
+    """Refuse an output that cannot be, before a model is loaded.
+
+    Raises:
+        ConfigError: another extension, or an impossible option.
+        IndexMismatchError: an index was made with other options.
+        StorageError: an index cannot be looked at.
+
+    """
+    if not isinstance(making.encoding.get("splitter", ""), str):
+        raise ConfigError("a function cannot split documents on other machines; name a splitter")
+    check = check_index if is_index(name) else check_rows
+    check(_absolute(name), making)
+
+
 def open_output(name: str, model: Dewey, making: Making) -> Output:
     """The output of that name: an index where it ends in `.index`, else a table of rows.
 
@@ -200,11 +219,16 @@ def open_output(name: str, model: Dewey, making: Making) -> Output:
         ConfigError: another extension, or an impossible option.
 
     """
-    if not isinstance(making.encoding.get("splitter", ""), str):
-        raise ConfigError("a function cannot split documents on other machines; name a splitter")
-    name = name.rstrip("/") if is_address(name) else os.path.abspath(name)
-    kind = open_index if PurePosixPath(name).suffix == ".index" else open_rows
-    return kind(name, model, making)
+    return (open_index if is_index(name) else open_rows)(_absolute(name), model, making)
+
+
+def is_index(name: str) -> bool:
+    """Whether an output of that name is an index."""
+    return PurePosixPath(name).suffix == ".index"
+
+
+def _absolute(name: str) -> str:
+    return name.rstrip("/") if is_address(name) else os.path.abspath(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dewey_embed.cluster.lance_table import LanceTable
 from dewey_embed.cluster.outputs import EncodedGroup, Held, Making, Output, digest_of
+from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import write_text
 from dewey_embed.index.settings import FILE_NAME, INDEX_OPTIONS, IndexSettings, changed_options
@@ -204,18 +205,35 @@ class IndexOutput(Output):
             writer.finish()
 
 
+def check_index(name: str, making: Making) -> tuple[IndexSettings | None, EncodeOptions]:
+    """What the index of that name was made with, if it is there, and how documents are to be cut.
+
+    Raises:
+        ConfigError: an impossible option.
+        IndexMismatchError: it was made with others.
+        StorageError: it cannot be looked at.
+
+    """
+    folder = folder_named(name)
+    made = IndexSettings.read(folder)
+    own = made.options if made else INDEX_OPTIONS
+    names = ("chunk_tokens", "chunk_overlap", "splitter", "overflow")
+    options = changed_options(own, *(making.encoding.get(each) for each in names))
+    if made:
+        made.require_options(options, made.window, folder)
+    return made, options
+
+
 def open_index(name: str, model: Dewey, making: Making) -> IndexOutput:
     """The index of that name, whose own options count where none are given.
 
     Raises:
         ConfigError: an impossible option.
+        IndexMismatchError: it was made with others.
         StorageError: it cannot be looked at.
 
     """
-    made = IndexSettings.read(folder_named(name))
-    own = made.options if made else INDEX_OPTIONS
-    names = ("chunk_tokens", "chunk_overlap", "splitter", "overflow")
-    options = changed_options(own, *(making.encoding.get(each) for each in names))
+    made, options = check_index(name, making)
     settings = new_settings(model, options, made.window if made else None)
     if made and settings.fingerprint == made.fingerprint:
         settings = made  # as it was: titles that it does not read, and the name of its model

@@ -433,6 +433,27 @@ ROWS: dict[str, type[RowsOutput]] = {".lance": LanceOutput, ".parquet": ParquetO
 """What a name's extension makes of an output; without one it is a Lance dataset."""
 
 
+def check_rows(name: str, making: Making) -> dict[str, Any]:
+    """The options of an output of that name that vectors depend on, once it is sure that it can be.
+
+    Raises:
+        ConfigError: another extension, or an impossible option.
+
+    """
+    if _extension(name) not in ROWS:
+        raise ConfigError(
+            f"{name}: with --ray, vectors are written as {', '.join(ROWS)} or .index; name one of "
+            "these"
+        )
+    values = {"chunk_tokens": CHUNK_TOKENS, "chunk_overlap": None, **making.encoding}
+    parsed = EncodeOptions.of(values.pop("chunk_tokens"), values.pop("chunk_overlap"), **values)
+    return parsed.model_dump(mode="json")
+
+
+def _extension(name: str) -> str:
+    return PurePosixPath(name).suffix.lower() or ".lance"
+
+
 def open_rows(name: str, model: Dewey, making: Making) -> RowsOutput:
     """The output of that name, whose schema holds the settings; nothing is looked up yet.
 
@@ -442,32 +463,15 @@ def open_rows(name: str, model: Dewey, making: Making) -> RowsOutput:
     """
     import pyarrow as pa
 
-    extension = PurePosixPath(name).suffix.lower() or ".lance"
-    if extension not in ROWS:
-        raise ConfigError(
-            f"{name}: with --ray, vectors are written as {', '.join(ROWS)} or .index; name one of "
-            "these"
-        )
+    options = check_rows(name, making)
     settings = {
         "model": model.fingerprint,
         "dtype": str(model.dtype),
         "chunks": making.chunks,
         "texts": making.texts,
-        **_options(making.encoding),
+        **options,
     }
     schema = rows_schema(model.embedding_dim, texts=making.texts)
     schema = schema.append(pa.field("hash", pa.string()))
     metadata = {SETTINGS_KEY: json.dumps(settings, sort_keys=True).encode()}
-    return ROWS[extension](name, making, schema.with_metadata(metadata))
-
-
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that vectors depend on, with those that were left out.
-
-    Raises:
-        ConfigError: an impossible value.
-
-    """
-    values = {"chunk_tokens": CHUNK_TOKENS, "chunk_overlap": None, **given}
-    parsed = EncodeOptions.of(values.pop("chunk_tokens"), values.pop("chunk_overlap"), **values)
-    return parsed.model_dump(mode="json")
+    return ROWS[_extension(name)](name, making, schema.with_metadata(metadata))

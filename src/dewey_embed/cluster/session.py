@@ -6,22 +6,28 @@ Ray is kept quiet: it sends nothing about its use, starts no dashboard, and prin
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import socket
+import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dewey_embed.errors import ClusterError, ConfigError
-from dewey_embed.extras import needs
+from dewey_embed.extras import needs, require
+from dewey_embed.printable import counted
 
 LOCAL = "local"
 """The address of a cluster that is made of this machine, and ends with the run."""
+
+AUTO = "auto"
+"""The address of the cluster that runs on this machine."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -54,12 +60,18 @@ class Workers:
     gpus: float | None = None
 
 
-@contextmanager
-def connected(address: str, workers: Workers) -> Iterator[Workers]:
-    """A connection to a cluster; the workers that it has room for, all numbers known.
+class Node(NamedTuple):
+    """A machine of a cluster, by its cores and GPUs."""
+
+    cpus: float
+    gpus: float
+
+
+def check_workers(address: str, workers: Workers) -> None:
+    """Refuse what can be refused before Ray starts, which takes seconds.
 
     Raises:
-        ClusterError: there is no such cluster, or it has less room.
+        ClusterError: the cluster takes no connection, or this machine has less room.
         ConfigError: an impossible number.
         MissingDependencyError: Ray is not installed.
 
@@ -68,7 +80,45 @@ def connected(address: str, workers: Workers) -> Iterator[Workers]:
         raise ConfigError(
             f"{workers.num} workers of {workers.cpus} cores; give whole numbers from 1 on"
         )
+    gpus = workers.gpus or 0.0
+    if not 0 <= gpus < math.inf or (gpus > 1 and gpus % 1):
+        raise ConfigError(
+            f"workers of {workers.gpus:g} GPUs; give a whole number, or a part of one from 0 to 1"
+        )
+    require("cluster", "encoding on Ray", "ray", "lance_ray")
     _require_answer(address)
+    if address == LOCAL and not _is_connected():
+        fitted(workers, [_this_machine()], address)
+
+
+def _is_connected() -> bool:
+    """Whether this process is part of a cluster already; Ray takes a second to import."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _this_machine() -> Node:
+    import torch
+
+    from dewey_embed.model.device import usable_cores
+
+    return Node(usable_cores(), torch.cuda.device_count())
+
+
+@contextmanager
+def connected(address: str, workers: Workers, *, cores: int | None = None) -> Iterator[Workers]:
+    """A connection to a cluster; the workers that it has room for, all numbers known.
+
+    One that is made of this machine counts as having its cores, or another number of `cores`.
+
+    Raises:
+        ClusterError: there is no such cluster, or it has less room.
+        ConfigError: an impossible number.
+        MissingDependencyError: Ray is not installed.
+
+    """
+    if cores is None:
+        check_workers(address, workers)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if any(map(os.environ.get, TOKENS)) or (Path.home() / TOKEN_FILE).exists():
@@ -81,14 +131,14 @@ def connected(address: str, workers: Workers) -> Iterator[Workers]:
         import lance_ray  # noqa: F401 - workers need it
         import ray
         import ray.data
-    was_connected = ray.is_initialized()
+    was_connected = _is_connected()
     if not was_connected:
-        _connect(address, workers)
+        _connect(address, cores)
     for handler in logging.getLogger("ray.data").handlers:
         if handler.get_name() == "console":
             handler.setLevel(logging.CRITICAL)
     try:
-        yield _fitted(workers, ray.cluster_resources(), address)
+        yield fitted(workers, _nodes(), address)
     finally:
         if not was_connected:
             with suppress(Exception):
@@ -120,7 +170,7 @@ def _unreachable(address: str, error: Exception) -> ClusterError:
     )
 
 
-def _connect(address: str, workers: Workers) -> None:
+def _connect(address: str, cores: int | None) -> None:
     """Connect to a cluster, or start one here.
 
     Raises:
@@ -128,14 +178,19 @@ def _connect(address: str, workers: Workers) -> None:
 
     """
     import ray
+    from ray._private.services import canonicalize_bootstrap_address  # no public one finds it
 
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address == LOCAL:
-        # As many as the workers ask for, though there are fewer; what reads the sources takes none.
-        cpus = max(_cores(), (workers.num or 1) * workers.cpus)
-        options |= {"num_cpus": cpus, "include_dashboard": False}
+        own = _this_machine()
+        options |= {"num_cpus": cores or int(own.cpus), "num_gpus": int(own.gpus)}
+        options |= {"include_dashboard": False}
     try:
         with _silence(), _own_endings():
+            if address == AUTO:
+                # Ray notes the latest cluster of a machine, and waits minutes for one that ended.
+                address = canonicalize_bootstrap_address(AUTO) or AUTO
+                _require_answer(address)
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _unreachable(address, error) from None
@@ -165,24 +220,47 @@ def _silence() -> Iterator[None]:
         os.close(nothing)
 
 
-def _cores() -> int:
-    from dewey_embed.model.device import usable_cores
+def _nodes() -> list[Node]:
+    """The machines of the cluster that this process is part of."""
+    import ray
 
-    return usable_cores()
+    resources = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+    return [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in resources]
 
 
-def _fitted(workers: Workers, resources: dict[str, float], address: str) -> Workers:
-    """The workers with all numbers known, once it is sure that there is room for them."""
-    cpus, gpus = int(resources.get("CPU", 0)), resources.get("GPU", 0.0)
-    each = workers.gpus if workers.gpus is not None else float(gpus >= 1)
-    room = cpus // workers.cpus
-    if each:
-        room = min(room, int(gpus / each))
+def fitted(workers: Workers, nodes: Sequence[Node], address: str) -> Workers:
+    """The workers with all numbers known, once it is sure that there is room for them.
+
+    Each needs its cores and GPUs on one machine; Ray would wait for ever for one that has them.
+
+    Raises:
+        ClusterError: there is less room.
+
+    """
+    gpus = workers.gpus
+    if gpus is None:
+        gpus = float(any(node.gpus >= 1 for node in nodes))
+    room = sum(
+        min(int(node.cpus // workers.cpus), _parts(node.gpus, gpus) if gpus else sys.maxsize)
+        for node in nodes
+    )
     num = workers.num or max(room, 1)
-    if num > room or num < 1:
-        raise ClusterError(
-            f"the Ray cluster at {address!r} has {cpus:,} CPUs and {gpus:g} GPUs, room for "
-            f"{room:,} workers of {workers.cpus} CPUs and {each:g} GPUs each, not for {num:,}; "
-            "ask for fewer, or for smaller ones"
+    if num > room:
+        most = " and ".join(
+            f"{max((getattr(node, kind.lower()) for node in nodes), default=0):g} {kind}"
+            for kind in ("CPUs", "GPUs")
         )
-    return Workers(num=num, cpus=workers.cpus, gpus=each)
+        what = "this machine" if address == LOCAL else f"the Ray cluster at {address!r}"
+        has = f"has {most}" if len(nodes) == 1 else f"has {len(nodes):,} machines of up to {most}"
+        raise ClusterError(
+            f"{what} {has}, room for {counted(room, 'worker')} of {workers.cpus} CPUs and {gpus:g} "
+            f"GPUs each, not for {num:,}; ask for "
+            + (f"at most {room:,} (--workers), or for smaller ones" if room else "smaller ones")
+            + " (--worker-cpus, --worker-gpus)"
+        )
+    return Workers(num=num, cpus=workers.cpus, gpus=gpus)
+
+
+def _parts(has: float, each: float) -> int:
+    """How many workers a machine's GPUs are enough for; no part is made of two GPUs."""
+    return int(has // each) if each >= 1 else int(has) * int(1 / each)

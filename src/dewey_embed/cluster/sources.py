@@ -104,17 +104,23 @@ def list_sources(inputs: Sequence[str]) -> list[SourceFile | Unreadable]:
         if source not in seen or isinstance(item, Unreadable):
             new.append(item)
         seen.add(source)
-    if inputs and not any(isinstance(each, SourceFile) for each in new):
-        missing = [each for each in new if isinstance(each, Unreadable) and each.reason == _MISSING]
-        if len(missing) == len(inputs):
-            raise ReadError(
-                f"no such file or folder: {', '.join(each.source for each in missing)}; check the "
-                "spelling"
+    missing = [
+        each for each in new
+        if isinstance(each, Unreadable) and each.reason in (_MISSING, _NOTHING_THERE)
+    ]  # fmt: skip
+    if inputs and len(missing) == len(new):
+        raise ReadError(
+            "; ".join(
+                f"{reason}: {', '.join(each.source for each in missing if each.reason == reason)}"
+                for reason in dict.fromkeys(each.reason for each in missing)
             )
+            + "; check the spelling"
+        )
     return new
 
 
 _MISSING = "no such file or folder"
+_NOTHING_THERE = "the bucket is there and holds nothing under this name"
 
 
 def _local_files(name: str) -> Iterator[SourceFile | Unreadable]:
@@ -145,7 +151,7 @@ def _remote_files(name: str) -> Iterator[SourceFile | Unreadable]:
         yield SourceFile(_whole(name, name), info.size)
         return
     if info.type.name == "NotFound":
-        yield Unreadable(source=name, reason=_MISSING, root=name)
+        yield Unreadable(source=name, reason=_NOTHING_THERE, root=name)
         return
     if _is_lance(name):
         yield SourceFile(_whole(name.rstrip("/"), name), 0)

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Lock
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -662,6 +663,8 @@ def index_path(path: str | Path) -> Path:
             "s3://bucket/folder"
         )
     if is_address(name):
+        if not urlsplit(name).netloc:
+            raise ConfigError(f"an index's path is {name!r}, no bucket; give s3://bucket/folder")
         return Address(name.rstrip("/"))
     return Path(os.path.abspath(os.path.expanduser(name)))
 

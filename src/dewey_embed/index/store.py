@@ -85,8 +85,14 @@ class Store:
         """
         settings = IndexSettings.read(folder)
         if settings is None and isinstance(folder, Address):
+            place = open_place(str(folder))
+            what = (
+                f"holds no {FILE_NAME}: it is no Dewey index"
+                if place.exists()
+                else f"is not there: the bucket {place.bucket!r} holds nothing under this name"
+            )
             raise IndexStoreError(
-                f"{folder} holds no {FILE_NAME}: it is no Dewey index; make one there with: "
+                f"{folder} {what}; check the address, or make an index with: "
                 f"dewey encode DOCS --output {folder} --ray"
             )
         if settings is None:
