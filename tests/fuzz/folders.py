@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from pathlib import Path
@@ -121,18 +122,32 @@ def make_index(folder: Path) -> None:
     write(store, [record("d1", "changed zebras"), record("late", "a late lease")], remove=["d2"])
 
 
-def _tree(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+Mark = tuple[int, int]
+"""A file's size in bytes and time of change in nanoseconds."""
 
 
-def _restore(folder: Path, good: dict[Path, bytes]) -> None:
-    """Put back every file that is not as it was, and remove those that were not there."""
-    for path in [path for path in folder.rglob("*") if path.is_file() and path not in good]:
-        path.unlink()
+def _marks(folder: Path) -> dict[str, Mark]:
+    """The marks of all files below a folder, by their paths."""
+    marks = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(root, name)
+            status = os.lstat(path)
+            marks[path] = status.st_size, status.st_mtime_ns
+    return marks
+
+
+def _restore(folder: Path, good: dict[str, bytes], marks: dict[str, Mark]) -> None:
+    """Put back every file that was written since its mark, and remove those that are new."""
+    now = _marks(folder)
+    for path in now.keys() - good.keys():
+        os.unlink(path)
     for path, data in good.items():
-        if not path.is_file() or path.read_bytes() != data:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        if now.get(path) != marks[path]:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            Path(path).write_bytes(data)
+            status = os.lstat(path)
+            marks[path] = status.st_size, status.st_mtime_ns
 
 
 def indexes() -> Check:
@@ -151,19 +166,20 @@ def indexes() -> Check:
             return [found, len(index), index.num_chunks]
 
     expected = answers()
-    good = _tree(folder)
+    marks = _marks(folder)
+    good = {path: Path(path).read_bytes() for path in sorted(marks)}
 
     def check(data: bytes) -> None:
         draw = Draw(data)
         path = [*good][draw.number(len(good) - 1)]
-        path.write_bytes(damaged(good[path], draw))
+        Path(path).write_bytes(damaged(good[path], draw))
         refused = str(folder)
         try:
             assert answers() == expected
         except IndexStoreError as error:
             refused = str(error)
         finally:
-            _restore(folder, good)
+            _restore(folder, good, marks)
         assert str(folder) in refused
 
     return check
