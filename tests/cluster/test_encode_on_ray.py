@@ -250,14 +250,19 @@ def test_an_output_knows_what_it_holds_and_removes_it(kind, tmp_path):
 
 @pytest.mark.parametrize("suffix", [pytest.param(".lance", marks=pytest.mark.slow), ".index"])
 def test_an_id_of_two_contents(cluster, suffix, tmp_path):
-    """Rows hold both, whichever came first; an index holds one, always the same, and names it."""
+    """Rows hold both, whichever came first; an index holds one, always the same, and names it.
+
+    One that comes twice counts once.
+    """
     lines = [{"id": "a", "text": text} for text in ("moths eat wool", "ships carry timber")]
     one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
     one.write_text(json.dumps(lines[0]))
-    two.write_text("\n".join(map(json.dumps, lines)))
+    two.write_text("\n".join(map(json.dumps, [*lines, *lines])))
     output, found = str(tmp_path / f"out{suffix}"), []
     for source in (one, two, two):
         report = encode_on_ray([str(source)], output, workers=Workers(num=1), options=OPTIONS)
+        counted = report.num_documents + report.num_held
+        assert counted == (1 if suffix == ".index" or source == one else 2)
         if suffix == ".lance":
             texts = rows_in(output).filter(pa.compute.field("chunk").is_null())["text"]
             found.append(sorted(texts.to_pylist()))
@@ -387,6 +392,23 @@ def test_a_head_that_asks_for_a_token_is_given_that_of_the_home(corpus, tmp_path
             assert done.returncode == 3
         finally:
             started.terminate()
+
+
+@pytest.mark.slow
+def test_a_process_that_has_imported_ray_starts_a_cluster_beside_a_token(tmp_path):
+    """Ray reads at its import whether there are tokens; what it starts must not ask for one."""
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("0123456789abcdef" * 2)
+    script = (
+        "import ray; from dewey_embed.cluster.session import Workers, connected\n"
+        "with connected('local', Workers(num=1)) as workers: print(workers.num)"
+    )
+    unset = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    run = subprocess.run(
+        [sys.executable, "-c", script], env={**unset, "HOME": str(tmp_path)}, timeout=120,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (run.returncode, run.stdout) == (0, "1\n"), run.stderr
 
 
 @pytest.mark.slow

@@ -95,15 +95,16 @@ class _Work:
     """A group on its way: from its reader to an encoder, and from there to the driver.
 
     `earlier` (N) are the contents that the output holds of its documents; they are stale once the
-    documents are written, but for those that another document of the sources still has: `present`
-    are the digests of contents that stay, one after the other.
+    documents are written, but for those that another document of the sources still has: `held` are
+    the digests of contents that were there, and `present` of new ones that stay, one after the
+    other.
     """
 
     key: Key
     documents: list[Document]
     faults: list[Unreadable]
     num_bytes: int
-    num_held: int = 0
+    held: bytes = b""
     present: bytes = b""
     stale: set[bytes] = field(default_factory=set)
     unread: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -265,8 +266,7 @@ class _Reader:
             own = bytes.fromhex(digest)
             others = held.contents_of(storable_text(document.id))
             if own in others:
-                work.num_held += 1
-                work.present += own
+                work.held += own
                 work.stale |= others - {own}
             else:
                 work.documents.append(document)
@@ -346,6 +346,7 @@ class _Contents:
     Digests that stay stand one after the other: a set of a hundred million is too large.
     """
 
+    held: bytearray = field(default_factory=bytearray)
     present: bytearray = field(default_factory=bytearray)
     stale: set[bytes] = field(default_factory=set)
     new: list[bytes] = field(default_factory=list)
@@ -353,6 +354,7 @@ class _Contents:
 
     def add(self, work: _Work) -> None:
         """Add those of a group."""
+        self.held += work.held
         self.present += work.present
         self.stale |= work.stale
         self.new += work.contents
@@ -361,16 +363,22 @@ class _Contents:
     def replaced(self) -> set[bytes]:
         """Those that go: older versions that no document of the sources has."""
         stale = set(self.stale)
-        for start in range(0, len(self.present) if stale else 0, DIGEST_BYTES):
-            stale.discard(bytes(self.present[start : start + DIGEST_BYTES]))
+        for digests in (self.held, self.present) if stale else ():
+            for start in range(0, len(digests), DIGEST_BYTES):
+                stale.discard(bytes(digests[start : start + DIGEST_BYTES]))
         return stale
 
-    def kept(self, twins: set[bytes]) -> tuple[int, int, int]:
-        """Numbers of new documents that stay, of their chunks, and of twins among the new ones."""
+    def kept(self, gone: set[bytes]) -> tuple[int, int, int]:
+        """Numbers of new documents, of their chunks, and of documents that were there.
+
+        Each counts once, however often it comes in the sources, and not at all if it is gone.
+        """
+        twins = np.array(list(gone), "S16")
         new, first = np.unique(np.array(self.new, "S16"), return_index=True)
-        stays = ~np.isin(new, np.array(list(twins), "S16"))
+        stays = ~np.isin(new, twins)
         num_chunks = np.array(self.num_chunks, np.int64)[first[stays]]
-        return int(stays.sum()), int(num_chunks.sum()), int((~stays).sum())
+        held = np.unique(np.frombuffer(bytes(self.held), "S16"))
+        return int(stays.sum()), int(num_chunks.sum()), int((~np.isin(held, twins)).sum())
 
 
 class _Run:
@@ -445,8 +453,8 @@ class _Run:
         twins = self._place.remove_twins()
         report.num_removed = len(gone)
         report.faults += twins.values()
-        report.num_documents, report.num_chunks, num_new = contents.kept(set(twins))
-        report.num_held -= len(twins) - num_new
+        kept = contents.kept(set(twins))
+        report.num_documents, report.num_chunks, report.num_held = kept
 
     def _works(self, pieces: Sequence[Piece], tally: Any) -> Iterator[_Work]:
         """Groups as they are done, in no order."""
@@ -494,11 +502,12 @@ def _count(report: EncodeReport, work: _Work, meter: Meter) -> None:
     report.num_documents += len(work.contents)
     num_chunks = sum(work.num_chunks)
     report.num_chunks += num_chunks
-    report.num_held += work.num_held
+    num_held = len(work.held) // DIGEST_BYTES
+    report.num_held += num_held
     report.faults += work.faults
     report.unread |= work.unread
     report.long += work.long
     meter.finished(
         work.key, work.num_bytes,
-        documents=len(work.contents), chunks=num_chunks, held=work.num_held,
+        documents=len(work.contents), chunks=num_chunks, held=num_held,
     )  # fmt: skip

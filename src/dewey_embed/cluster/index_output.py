@@ -82,8 +82,10 @@ class IndexOutput(Output):
         for table, schema in ((self._chunks, chunks_schema), (self._documents, documents_schema)):
             if not table.exists():
                 table.create(schema(width))
-        self._sweep()
-        return Held.of(self._pairs())
+        repeated = self._sweep()
+        held = Held.of(self._pairs())
+        self.remove_repeats(sorted(repeated.union(held.repeated([]))))
+        return held
 
     def _write_settings(self) -> None:
         text = self.settings.to_json()
@@ -100,17 +102,23 @@ class IndexOutput(Output):
                 for name, digest in zip(*(each.to_pylist() for each in batch.columns), strict=True):
                     yield name, digest[:DIGITS]
 
-    def _sweep(self) -> None:
-        """Delete the chunks of documents that are not there."""
+    def _sweep(self) -> set[str]:
+        """Delete the chunks of documents that are not there; of which documents they are twice."""
+        import pyarrow.compute as pc
+
         owned, found = set[str](), set[str]()
-        for table, column, digests in (
-            (self._documents, "hash", owned),
-            (self._chunks, "document_hash", found),
-        ):
-            with looking(self.name):
-                for batch in table.dataset().scanner(columns=[column]).to_batches():
-                    digests.update(batch[column].unique().to_pylist())
+        firsts, repeated = set[str](), set[str]()
+        with looking(self.name):
+            for batch in self._documents.dataset().scanner(columns=["hash"]).to_batches():
+                owned.update(batch["hash"].to_pylist())
+            scan = self._chunks.dataset().scanner(columns=["document_hash", "ordinal"])
+            for batch in scan.to_batches():
+                found.update(batch["document_hash"].unique().to_pylist())
+                first = batch.filter(pc.equal(batch["ordinal"], 0))["document_hash"]
+                for digest in first.to_pylist():
+                    (repeated if digest in firsts else firsts).add(digest)
         self._chunks.delete("document_hash", sorted(found - owned))
+        return {digest[:DIGITS] for digest in repeated & owned}
 
     def prepared(self, document: Document) -> Document:
         """The document as an index holds it."""

@@ -121,7 +121,8 @@ def connected(address: str, workers: Workers, *, cores: int | None = None) -> It
         check_workers(address, workers)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if any(map(os.environ.get, TOKENS)) or (Path.home() / TOKEN_FILE).exists():
+    has_token = any(map(os.environ.get, TOKENS)) or (Path.home() / TOKEN_FILE).exists()
+    if has_token and "ray" not in sys.modules:  # which has read it; its processes would ask for one
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; `ray.init` does not
     warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
@@ -163,6 +164,10 @@ def _require_answer(address: str) -> None:
 
 def _unreachable(address: str, error: Exception) -> ClusterError:
     reason = str(error).strip().split("\n", 1)[0][:300]
+    if address == LOCAL:
+        return ClusterError(
+            f"Ray cannot be started on this machine: {reason}; try again, or leave --ray out"
+        )
     return ClusterError(
         f"the Ray cluster at {address!r} cannot be reached: {reason}; start one with "
         "`ray start --head`, or leave the address out to use this machine; where it runs on "

@@ -38,6 +38,7 @@ def write_layout(snapshot: Snapshot, folder: Path, *, progress: bool = False) ->
         columns = ["id", "title", "source", "metadata", "hash", "num_chunks", "num_passages"]
         names = snapshot.documents.search().select(columns).with_row_id(True)
         table = names.to_batches(SCAN_ROWS).read_all()
+    table = _each_once(table)
     table = table.take(pc.sort_indices(table["id"]))
     # A document without text has one passage, too, which is empty: it is found by its title.
     starts = _starts(np.maximum(table["num_passages"].to_numpy(), 1))
@@ -63,6 +64,16 @@ def write_layout(snapshot: Snapshot, folder: Path, *, progress: bool = False) ->
     Ledger.of(folder, files).write(folder / LEDGER_NAME)
 
 
+def _each_once(table: pa.Table) -> pa.Table:
+    """The rows of documents without those that a killed run on a cluster wrote a second time."""
+    import pyarrow.compute as pc
+
+    if pc.count_distinct(table["hash"]).as_py() == len(table):
+        return table
+    firsts = table.group_by("hash").aggregate([("_rowid", "min")])["_rowid_min"]
+    return table.filter(pc.is_in(table["_rowid"], value_set=firsts.combine_chunks()))
+
+
 def _starts(sizes: NDArray[Any]) -> NDArray[np.int64]:
     """Where each of several runs begins, and where the last one ends."""
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -82,7 +93,8 @@ def _write_documents(
     columns = ["vector", "title_vector", "vector_sum", "words", "word_counts", "word_crc"]
     query = snapshot.documents.search().select(columns).with_row_id(True)
     with reading(snapshot.folder):
-        for batch in query.to_batches(SCAN_ROWS):
+        for read in query.to_batches(SCAN_ROWS):
+            batch = read.filter(pc.is_in(read["_rowid"], value_set=row_ids))
             rows = pc.index_in(batch["_rowid"], value_set=row_ids).to_numpy()
             titles[rows] = _vectors(batch["title_vector"], width)
             vectors[rows] = _vectors(batch["vector"], width)
@@ -182,16 +194,20 @@ def _write_chunks(
             vectors = _vectors(batch["vector"], width)
             checksums = row_sums(vectors, ordinals, numbers, bounds, weights)
             _refuse_damaged(snapshot, checksums, batch["sum"], "a chunk")
-            passages = np.where(documents >= 0, starts[documents] + numbers, -1)
+            live = np.flatnonzero(documents >= 0)
+            rows = chunk_starts[documents[live]] + ordinals[live]
+            _, first = np.unique(rows, return_index=True)  # of a document that was written twice
+            new = np.sort(first[spans[rows[first], 1] < 0])
+            live, rows = live[new], rows[new]
+            passages = np.full(len(documents), -1, np.int64)
+            passages[live] = starts[documents[live]] + numbers[live]
             postings.add(snapshot, batch, passages, "a chunk's words")
-            live = documents >= 0
-            rows = (chunk_starts[documents] + ordinals)[live]
             spans[rows], owners[rows] = bounds[live, :2], passages[live]
             row_ids[rows] = batch["_rowid"].to_numpy()[live]
             weighted, _ = unit_rows(vectors[live].astype(np.float32))
             np.add.at(sums, passages[live], weighted * weights[live, None])
-            seen += int(live.sum())
-            advance(int(live.sum()))
+            seen += len(live)
+            advance(len(live))
     if seen != total or not (spans[:, 1] > spans[:, 0]).all() or (np.diff(owners) < 0).any():
         raise IndexStoreError(
             f"index {snapshot.folder} is damaged: its tables hold {seen} chunks for documents "

@@ -72,18 +72,23 @@ class Writer:
         self._commits = 0
         self._recorded_s = time.monotonic()
         self.held: dict[str, Held] = {}
-        replaced: list[str] = []  # older versions that a killed run on a cluster left
+        rows: dict[str, int] = {}
+        left: list[
+            int
+        ] = []  # by a killed run on a cluster: older versions, documents written twice
         columns = ["id", "hash", "title", "source", "metadata", "places"]
-        for batch in documents.search().select(columns).to_batches(SCAN_ROWS):
-            for name, digest, title, source, metadata, places in zip(
-                *(batch[column].to_pylist() for column in columns), strict=True
+        query = documents.search().select(columns).with_row_id(True)
+        for batch in query.to_batches(SCAN_ROWS):
+            for name, digest, title, source, metadata, places, row_id in zip(
+                *(batch[column].to_pylist() for column in (*columns, "_rowid")), strict=True
             ):
                 found = tuple(Place(*each) for each in json.loads(places))
                 details = Details(title=title, source=source, metadata=metadata, places=found)
-                if name in self.held and self.held[name].hash != digest:
-                    replaced.append(self.held[name].hash)
+                if name in rows:
+                    left.append(rows[name])
+                rows[name] = row_id
                 self.held[name] = Held(digest, details)
-        _delete(documents, "hash", replaced)
+        _delete_rows(documents, left)
         self._sweep()
 
     def earlier(self, ids: Collection[str], num_states: int) -> dict[str, Earlier]:
@@ -229,17 +234,37 @@ class Writer:
             _optimize(table, timedelta(0))
 
     def _sweep(self) -> None:
-        """Delete the chunks that belong to no committed document."""
+        """Delete the chunks that belong to no committed document, and those that are there twice.
+
+        The latter are of documents that came twice in a run on a cluster, which was killed.
+        """
         import pyarrow.compute as pc
 
         found: set[str] = set()
-        for batch in self._chunks.search().select(["document_hash"]).to_batches(SCAN_ROWS):
+        firsts: set[str] = set()
+        repeated: set[str] = set()
+        for batch in (
+            self._chunks.search().select(["document_hash", "ordinal"]).to_batches(SCAN_ROWS)
+        ):
             found.update(pc.unique(batch["document_hash"]).to_pylist())
-        _delete(
-            self._chunks,
-            "document_hash",
-            sorted(found.difference(each.hash for each in self.held.values())),
-        )
+            for digest in batch.filter(pc.equal(batch["ordinal"], 0))["document_hash"].to_pylist():
+                (repeated if digest in firsts else firsts).add(digest)
+        owned = {each.hash for each in self.held.values()}
+        _delete(self._chunks, "document_hash", sorted(found - owned))
+        for digest in sorted(repeated & owned):
+            self._delete_repeats(digest)
+
+    def _delete_repeats(self, digest: str) -> None:
+        """Keep one of each chunk of a document."""
+        query = self._chunks.search().where(f"document_hash = '{digest}'").select(["ordinal"])
+        known: set[int] = set()
+        repeats: list[int] = []
+        for batch in query.with_row_id(True).to_batches(SCAN_ROWS):
+            for ordinal, row_id in zip(*(each.to_pylist() for each in batch.columns), strict=True):
+                if ordinal in known:
+                    repeats.append(row_id)
+                known.add(ordinal)
+        _delete_rows(self._chunks, repeats)
 
 
 @contextmanager
@@ -289,6 +314,12 @@ def _delete(table: Table, column: str, hashes: Sequence[str]) -> None:
     """Delete the rows with these hashes."""
     for start in range(0, len(hashes), 500):
         table.delete(f"{column} IN ({_listed(hashes[start : start + 500])})")
+
+
+def _delete_rows(table: Table, row_ids: Sequence[int]) -> None:
+    """Delete rows by the ids that the table's newest version has for them."""
+    if row_ids:
+        table.delete(f"_rowid IN ({', '.join(map(str, row_ids))})")
 
 
 def _listed(hashes: Sequence[str]) -> str:
