@@ -126,12 +126,12 @@ def connected(address: str, workers: Workers, *, cores: int | None = None) -> It
         os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does; `ray.init` does not
     warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
     warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.")
-    # Retries of a pool's tasks have no other way in yet.
-    warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
     with needs("cluster", "encoding on Ray"):
         import lance_ray  # noqa: F401 - workers need it
         import ray
         import ray.data
+    # Retries of a pool have no other way in yet; after the import, which shows all of Ray's.
+    warnings.filterwarnings("ignore", "`ray_remote_args_fn` is deprecated")
     was_connected = _is_connected()
     if not was_connected:
         _connect(address, cores)
