@@ -188,11 +188,13 @@ class TestWhoeverEncodes:
     ) -> None:
         place = open_output(str(tmp_path / name), model, Making())
         place.begin()
-        encoder = _Encoder(place, _ModelSpec(str(zebra), model.fingerprint), 1)
+        encoder = _Encoder(place, _ModelSpec(str(zebra), model.fingerprint), 1, None)
         documents = [Document(id=one, text=f"{one} zebra") for one in "ab"]
         documents.append(Document(id="c", text=text(9)))
         contents = [bytes([number]) * 16 for number in range(3)]
-        work = _Work(documents, [], 0, contents=contents, earlier=[{b"old"}, set(), {b"older"}])
+        work = _Work(
+            (0, 0), documents, [], 0, contents=contents, earlier=[{b"old"}, set(), {b"older"}]
+        )
         [done] = encoder({"work": [work]})["work"]
         assert done.error is None
         assert [each.document_id for each in done.faults] == ["a", "b"]

@@ -15,14 +15,14 @@ def fast(monkeypatch):
 
 
 def test_lines_say_how_far_a_run_is_and_which_file_is_in_work(capsys, fast):
-    with progress_bar("indexing", 2_000, "bytes", show=True) as bar:
+    with progress_bar("indexing", 200_000, "bytes", show=True) as bar:
         bar.work_on("a\x1b[2J.txt")
         bar(1_500)
         time.sleep(0.3)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) > 1
     said = re.fullmatch(
-        r"dewey: indexing: 1,500 of 2,000 bytes, ([\d,]+) bytes/s, \d:\d\d:\d\d left, "
+        r"dewey: indexing: 1,500 of 200,000 bytes, ([\d,]+) bytes/s, \d:\d\d:\d\d left, "
         r"a\\u001b\[2J\.txt",
         lines[0],
     )

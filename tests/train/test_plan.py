@@ -115,7 +115,7 @@ def test_every_recipe_can_be_planned(path):
 def test_a_checkpoint_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="none: no such folder"):
         planned(a_recipe(base={"checkpoint": str(tmp_path / "none")}))
-    with pytest.raises(CheckpointError, match="a model folder"):
+    with pytest.raises(CheckpointError, match="an empty folder; give that of a model"):
         planned(a_recipe(base={"checkpoint": str(tmp_path)}))
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="JSON"):
