@@ -12,12 +12,13 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.fuzz.engine import INTERRUPTED_STATUS, Progress, fuzz, read_progress
-from tests.fuzz.results import Result, add_result, read_results
+from tests.fuzz.results import Result, keep_result, read_results
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +57,8 @@ def main() -> int:
         if left <= 0:
             continue
         seed = given.seed or 1000 * ((earlier.runs if earlier else 0) + 1)
-        result, interrupted = run(name, given.work / name, left, given.seconds, seed)
-        add_result(name, result)
+        for result, interrupted in run(name, given.work / name, left, given.seconds, seed):  # noqa: B007
+            keep_result(name, earlier + result if earlier else result)  # a kill loses one process
         sys.stdout.write(f"{name}: {result}\n")
         sys.stdout.flush()
         faults += result.faults
@@ -66,8 +67,10 @@ def main() -> int:
     return 1 if faults else 0
 
 
-def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tuple[Result, bool]:
-    """What came of a target's cases, and whether it was interrupted.
+def run(
+    name: str, folder: Path, cases: int, seconds: int, seed: int
+) -> Iterator[tuple[Result, bool]]:
+    """Yield what came of a target's cases after each process, and whether it was interrupted.
 
     A process that a case ended is followed by another.
     """
@@ -75,7 +78,7 @@ def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tuple[R
     for each in folder.iterdir():
         if each.name != "found":
             shutil.rmtree(each) if each.is_dir() else each.unlink()
-    total, hangs, crashes, interrupted = Progress(), 0, 0, False
+    total, hangs, crashes = Progress(), 0, 0
     start = time.monotonic()
     for attempt in range(MAX_RESTARTS):
         left = int(seconds - (time.monotonic() - start))
@@ -85,25 +88,24 @@ def run(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tuple[R
         status, done = _process(name, folder, cases_left, left, seed + attempt)
         slowest = max((total.slowest_s, total.slowest_bytes), (done.slowest_s, done.slowest_bytes))
         total = Progress(total.cases + done.cases, total.broken + done.broken, *slowest)
-        if interrupted := status == INTERRUPTED_STATUS:
+        interrupted = status == INTERRUPTED_STATUS
+        hangs += status == HANG_STATUS
+        crashes += status not in (0, HANG_STATUS, INTERRUPTED_STATUS)
+        if status and not interrupted and not done.cases:
+            raise SystemExit(f"{name} did not begin; see {folder}/log")
+        result = Result(
+            runs=1,
+            cases=total.cases,
+            seconds=round(time.monotonic() - start),
+            broken=total.broken,
+            crashes=crashes,
+            hangs=hangs,
+            slowest_ms=round(total.slowest_s * 1000, 1),
+            slowest_bytes=total.slowest_bytes,
+        )
+        yield result, interrupted
+        if interrupted:
             break
-        if status == HANG_STATUS:
-            hangs += 1
-        elif status:
-            crashes += 1
-            if not done.cases:
-                raise SystemExit(f"{name} did not begin; see {folder}/log")
-    result = Result(
-        runs=1,
-        cases=total.cases,
-        seconds=round(time.monotonic() - start),
-        broken=total.broken,
-        crashes=crashes,
-        hangs=hangs,
-        slowest_ms=round(total.slowest_s * 1000, 1),
-        slowest_bytes=total.slowest_bytes,
-    )
-    return result, interrupted
 
 
 def _process(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tuple[int, Progress]:

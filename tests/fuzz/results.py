@@ -37,13 +37,12 @@ class Result:
         return self.broken + self.crashes + self.hangs
 
     def __add__(self, later: Result) -> Result:
-        """Both, unless either found something: then the later one alone."""
-        if self.faults or later.faults:
-            return later
+        """Both; nothing that a later one found is lost."""
         slowest = max(self, later, key=lambda each: each.slowest_ms)
         return Result(
             self.runs + later.runs, self.cases + later.cases, self.seconds + later.seconds,
-            0, 0, 0, slowest.slowest_ms, slowest.slowest_bytes,
+            self.broken + later.broken, self.crashes + later.crashes, self.hangs + later.hangs,
+            slowest.slowest_ms, slowest.slowest_bytes,
         )  # fmt: skip
 
 
@@ -55,11 +54,10 @@ def read_results() -> dict[str, Result]:
     return {name: Result(**values[name]) for name in TARGETS if name in values}
 
 
-def add_result(name: str, result: Result) -> None:
-    """Add a run to those before it, in the file and in the page."""
-    known = read_results()
-    results = {each: asdict(value) for each, value in known.items()}
-    results[name] = asdict(known[name] + result if name in known else result)
+def keep_result(name: str, result: Result) -> None:
+    """Write what a target came to into the file and the page."""
+    results = {each: asdict(value) for each, value in read_results().items()}
+    results[name] = asdict(result)
     ordered = {each: results[each] for each in TARGETS if each in results}
     RESULTS.write_text(json.dumps(ordered, indent=1) + "\n", "utf-8")
     if PAGE.exists():
