@@ -32,7 +32,7 @@ from dewey_embed.cluster.sources import (
     pieces_of,
     read_groups,
 )
-from dewey_embed.errors import ClusterError, ConfigError, DeweyError, ReadError
+from dewey_embed.errors import ClusterError, ConfigError, DeweyError, ReadError, first_line
 from dewey_embed.files import locked
 from dewey_embed.progress import progress_bar
 from dewey_embed.rows import storable_text
@@ -490,7 +490,7 @@ class _Run:
             for row in works.iter_rows():
                 yield row["work"]
         except RayError as error:
-            reason = str(error).strip().split("\n", 1)[0][:300]
+            reason = first_line(error)
             raise ClusterError(
                 f"the cluster lost its work ({reason}); what was written before is kept, and the "
                 "same command goes on from there"

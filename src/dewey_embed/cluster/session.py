@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dewey_embed.errors import ClusterError, ConfigError
+from dewey_embed.errors import ClusterError, ConfigError, first_line
 from dewey_embed.extras import needs, require
 from dewey_embed.printable import counted
 
@@ -163,7 +163,7 @@ def _require_answer(address: str) -> None:
 
 
 def _unreachable(address: str, error: Exception) -> ClusterError:
-    reason = str(error).strip().split("\n", 1)[0][:300]
+    reason = first_line(error)
     if address == LOCAL:
         return ClusterError(
             f"Ray cannot be started on this machine: {reason}; try again, or leave --ray out"

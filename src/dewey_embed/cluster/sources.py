@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
-from dewey_embed.errors import ReadError
+from dewey_embed.errors import ReadError, first_line
 from dewey_embed.storage import Place, is_address, lance_options, open_place
 from dewey_embed.text.folders import named_file, spelled
 from dewey_embed.text.formats import EXTENSIONS, extension_of
@@ -368,7 +368,7 @@ def _parquet_pieces(source: SourceFile) -> list[Piece]:
                 for number in range(metadata.num_row_groups)
             ]
     except (pa.ArrowException, OSError) as error:
-        raise ReadError(f"a damaged parquet file ({_first_line(error)})") from None
+        raise ReadError(f"a damaged parquet file ({first_line(error)})") from None
     pieces, start, size, first = [], 0, 0, 1
     rows = 0
     for number, (num_bytes, num_rows) in enumerate(sizes):
@@ -399,7 +399,7 @@ def _read_parquet(piece: Piece, options: ReadOptions, position: _Position) -> It
                 )
                 yield from _records(batches, piece, options, position)
         except (pa.ArrowException, OSError) as error:
-            raise ReadError(f"a damaged parquet file ({_first_line(error)})") from None
+            raise ReadError(f"a damaged parquet file ({first_line(error)})") from None
 
     yield from documents_of(contents(), file, ".parquet")
 
@@ -433,7 +433,7 @@ def _read_lance(piece: Piece, options: ReadOptions, position: _Position) -> Iter
             )
             yield from _records(scan.to_batches(), piece, options, position)
         except (OSError, ValueError) as error:
-            raise ReadError(f"a damaged Lance dataset ({_first_line(error)})") from None
+            raise ReadError(f"a damaged Lance dataset ({first_line(error)})") from None
 
     yield from documents_of(contents(), file, ".lance")
 
@@ -450,7 +450,7 @@ def _lance(source: str) -> Any:
     try:
         return lance.dataset(source, storage_options=lance_options(source))
     except (OSError, ValueError) as error:
-        raise ReadError(f"no Lance dataset that can be read ({_first_line(error)})") from None
+        raise ReadError(f"no Lance dataset that can be read ({first_line(error)})") from None
 
 
 def _read_columns(schema: Any, options: ReadOptions) -> list[str]:
@@ -496,10 +496,6 @@ def _records(
             position.num_bytes = piece.num_bytes * (number + 1 - piece.first) // piece.num_rows
             yield record_content(record, number, options.fields)
             number += 1
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]
 
 
 READERS: Mapping[Kind, Callable[[Piece, ReadOptions, _Position], Iterator[Item]]] = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.encoder import Dewey
-from dewey_embed.errors import DeweyError, HubError
+from dewey_embed.errors import DeweyError, HubError, first_line
 from dewey_embed.model.folder import (
     AXES_FILE,
     CHECKSUMS_FILE,
@@ -182,7 +182,7 @@ def _require_licence(path: Path) -> None:
         licence = ModelCard.load(path).data.get("license") if path.is_file() else None
     except Exception as error:  # of the file, of YAML, and of the hub's own checks of it
         raise HubError(
-            f"{path}: the card cannot be read ({_first_line(error)}); {remedy}"
+            f"{path}: the card cannot be read ({first_line(error.__cause__ or error)}); {remedy}"
         ) from None
     if not licence:
         state = "names no licence" if path.is_file() else "is not there"
@@ -214,8 +214,9 @@ def _explained(repository: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         raise HubError(f"{repository}: {_refusal(error)}") from None
     except Exception as error:  # the hub's client, its HTTP and its uploads have their own kinds
+        reason = first_line(error.__cause__ or error)
         raise HubError(
-            f"{repository}: the hub cannot be reached, or broke off ({_first_line(error)}); look "
+            f"{repository}: the hub cannot be reached, or broke off ({reason}); look "
             "at the network and push again: what was sent already is not sent twice"
         ) from None
 
@@ -226,9 +227,3 @@ def _refusal(error: Any) -> str:
     said = error.server_message or ""
     reason = OF_STATUS.get(status, "try again later, or look at status.huggingface.co")
     return f"the hub answers {status}{f' ({said.splitlines()[0]})' if said else ''}: {reason}"
-
-
-def _first_line(error: Exception) -> str:
-    """The first line of an error and of its cause."""
-    cause = error.__cause__ or error
-    return next(iter(str(cause).splitlines()), "") or type(cause).__name__
