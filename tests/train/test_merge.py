@@ -65,7 +65,8 @@ def test_every_weight_is_the_weighted_mean_in_float32_rounded_once(three, tmp_pa
 
 def test_one_model_with_all_of_the_weight_is_itself_bit_for_bit(three, tmp_path):
     merge(three[:1], tmp_path / "alone", [1.0])
-    merge([three[0]] * 3, tmp_path / "thrice")
+    copies = [shutil.copytree(three[0], tmp_path / f"copy{number}") for number in range(2)]
+    merge([three[0], *copies], tmp_path / "thrice")
     for name, tensor in tensors(three[0]).items():
         assert torch.equal(tensors(tmp_path / "alone")[name], tensor)
         assert torch.equal(tensors(tmp_path / "thrice")[name], tensor)
@@ -113,6 +114,19 @@ def test_a_card_names_no_licence_where_those_of_the_models_differ(three, tmp_pat
 def test_weights_that_make_no_mean_are_refused(three, tmp_path, weights, said):
     with pytest.raises(ConfigError, match=said):
         merge(three[:2], tmp_path / "merged", weights)
+    assert not (tmp_path / "merged").exists()
+
+
+@pytest.mark.parametrize("spelling", ["itself", "a link", "another spelling"])
+def test_a_model_given_twice_is_refused(three, tmp_path, spelling):
+    (tmp_path / "link").symlink_to(three[0])
+    again = {
+        "itself": three[0],
+        "a link": tmp_path / "link",
+        "another spelling": three[1].parent / ".." / three[1].parent.name / three[0].name,
+    }[spelling]
+    with pytest.raises(ConfigError, match=r"are one folder, .*; give each model once"):
+        merge([three[0], three[1], again], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 

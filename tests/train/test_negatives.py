@@ -187,7 +187,9 @@ def test_parquet_and_json_lines_give_the_same_and_say_so(tmp_path, capsys):
         assert ended("mine", tmp_path / f"pairs.{kind}", "-o", out, "--margin", "0.9") == 0
     output, errors = capsys.readouterr()
     assert "dewey: left out: 1 without a question: row 32\n" in errors
-    assert "rows of 4 negatives; " in output
+    num = len({each["query"] for each in rows})
+    assert f"{len(rows)} rows of 4 negatives, of {num} of {num} questions; " in output
+    assert f"{len(rows)} rows of 4 negatives, of {num} of {num + 1} questions; " in output
     lines = (tmp_path / "parquet.out").read_text()
     assert lines == (tmp_path / "jsonl.out").read_text()
     columns = ["anchor", "positive", *(f"negative_{number}" for number in range(1, 5))]

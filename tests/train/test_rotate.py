@@ -187,7 +187,7 @@ def test_models_of_other_axes_are_not_merged(plain, rotated, tmp_path):
     folder, _ = rotated
     with pytest.raises(CheckpointError, match="stand in other axes"):
         merge([plain, folder], tmp_path / "merged")
-    merge([folder, folder], tmp_path / "merged")
+    merge([folder, shutil.copytree(folder, tmp_path / "copy")], tmp_path / "merged")
     np.testing.assert_allclose(vectors(tmp_path / "merged"), vectors(folder), atol=0.01)
     assert load_file(tmp_path / "merged" / AXES_FILE).keys() == {AXES_NAME}
 

@@ -116,9 +116,11 @@ def mine(
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in mined.rows)
     write_text(output, "".join(lines))
     _name(mined.left_out)
+    num_asked = len(pool.questions) + sum(len(names) for names in pool.left_out.values())
     console.echo(
-        f"{output}: {len(mined.rows):,} rows of {negatives} negatives; {mined.num_too_near:,} "
-        "passages nearer than the margin left out"
+        f"{output}: {len(mined.rows):,} rows of {negatives} negatives, of {mined.num_questions:,} "
+        f"of {num_asked:,} questions; {mined.num_too_near:,} passages nearer than the margin left "
+        "out"
     )
 
 

@@ -37,7 +37,7 @@ TABLES = {
 
 DOCUMENTS = "documents"
 DOCUMENT_ENDINGS = tuple(ending for ending in EXTENSIONS if not ending.endswith(TABLES["json"]))
-MOST_NAMED = 3
+MOST_NAMED, MOST_ENDINGS = 3, 16
 
 
 class Files(NamedTuple):
@@ -84,7 +84,7 @@ def find_files(source: FilesSource) -> Files:
         endings = (*(ending for group in TABLES.values() for ending in group), *DOCUMENT_ENDINGS)
         root = f"the folder in place of {DATA} by --data FOLDER (teach, train), or "
         raise ReadError(
-            f"{source.path}: no file here that ends in {', '.join(endings)} "
+            f"{source.path}: no file here that ends in {first_few(endings, MOST_ENDINGS)} "
             f"(paths are read from {Path.cwd()}); correct corpus.sources.path, or give "
             f"{root if source.path.startswith(DATA) else ''}the path by "
             "--set corpus.sources.0.path=PATH (sources count from 0)"
@@ -93,7 +93,7 @@ def find_files(source: FilesSource) -> Files:
     if DOCUMENTS in chosen and (column := source.columns.get("title")):
         raise ReadError(
             f"{chosen[DOCUMENTS][0]}: is no table, so it has no column {column!r}; leave "
-            f'corpus.sources.titles out, or set it to "{FIRST_LINE}"'
+            f'titles out of this source, or set it to "{FIRST_LINE}"'
         )
     return Files(chosen, tuple(faults))
 

@@ -52,7 +52,7 @@ def merge(
     float32 and written in bfloat16, as training writes its models.
 
     Raises:
-        ConfigError: there is no model, or not one weight from 0 for each.
+        ConfigError: there is no model, one is given twice, or not one weight from 0 for each.
         CheckpointError: a model cannot be loaded, or has another shape, tokenizer or setting than
             the first.
 
@@ -61,6 +61,7 @@ def merge(
         Ingredient(*locate_model(model), share)
         for model, share in zip(models, shares(len(models), weights), strict=True)
     ]
+    _require_different(ingredients)
     first, tokenizer = read_pretrained(ingredients[0].folder)
     means: dict[str, Tensor] = {}
     with progress_bar("merging", len(ingredients), "models", show=progress) as advance:
@@ -109,6 +110,19 @@ def shares(count: int, weights: Sequence[float] | None) -> list[float]:
             "them 0; they are divided by their sum"
         )
     return [each / total for each in given]
+
+
+def _require_different(ingredients: Sequence[Ingredient]) -> None:
+    """Refuse a folder that is given twice: its weights would count twice, which `weights` says."""
+    names: dict[Path, str] = {}
+    for each in ingredients:
+        folder = each.folder.resolve()
+        if folder in names:
+            raise ConfigError(
+                f"{names[folder]} and {each.name} are one folder, {folder}; give each model once, "
+                "and weights where one shall count for more"
+            )
+        names[folder] = each.name
 
 
 def _require_alike(first: str, ours: Checkpoint, name: str, theirs: Checkpoint) -> None:

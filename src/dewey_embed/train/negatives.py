@@ -94,10 +94,12 @@ class Pool:
 class Triplets:
     """Rows of an anchor, its positive and its negatives; what is not in them, by the reason.
 
-    `num_too_near` passages were left out for being likely answers themselves.
+    `num_questions` have rows; `num_too_near` passages were left out for being likely answers
+    themselves.
     """
 
     rows: list[dict[str, Any]]
+    num_questions: int
     left_out: LeftOut
     num_too_near: int
 
@@ -139,24 +141,32 @@ def mine(
     vectors = encode_passages(model, pool, window=window, progress=progress)
     asked = np.asarray(model.encode_query([each.text for each in questions], progress=progress))
     rows: list[dict[str, Any]] = []
-    num_too_near, few = 0, f"with fewer than {negatives} passages below the margin"
+    num_questions, num_too_near, few = (
+        0,
+        0,
+        f"with fewer than {negatives} passages below the margin",
+    )
     with progress_bar("mining", len(questions), "questions", show=progress) as advance:
         for question, cosines in zip(questions, _blocks(asked, vectors), strict=True):
             candidates = _Candidates(pool, question, cosines, margin)
             num_too_near += candidates.num_too_near
+            num_before = len(rows)
             for positive in question.positives:
                 chosen = candidates.choose(positive, negatives, same)
                 if len(chosen) < negatives:
                     left_out.setdefault(few, []).append(question.name)
                     continue
                 rows.append(_row(pool, question, positive, chosen, cosines if scores else None))
+            num_questions += len(rows) > num_before
             advance(1)
     if not rows:
         raise InputError(
             f"no question has enough negatives ({_counts(left_out)}; {num_too_near:,} passages are "
             "nearer than the margin); ask for fewer, or give a larger margin or more passages"
         )
-    return Triplets(rows=rows, left_out=left_out, num_too_near=num_too_near)
+    return Triplets(
+        rows=rows, num_questions=num_questions, left_out=left_out, num_too_near=num_too_near
+    )
 
 
 def _counts(left_out: LeftOut) -> str:
