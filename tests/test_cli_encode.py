@@ -218,3 +218,10 @@ def read(path):
             for r in pq.read_table(path).to_pylist()
         ]
     return [r for r in rows if r["chunk"] is None], [r for r in rows if r["chunk"] is not None]
+
+
+@pytest.mark.parametrize("words", [("--workers", 1), ("--worker-cpus", 2), ("--worker-gpus", 0)])
+def test_workers_without_a_cluster_are_said_to_count_for_nothing(words, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("a lease")
+    assert ended("encode", tmp_path / "a.txt", "-o", tmp_path / "v.jsonl", *words) == 0
+    assert "--worker-gpus count with --ray only" in capsys.readouterr().err

@@ -116,6 +116,12 @@ def test_a_lock_is_held_by_one_and_stays_or_goes(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no folder that takes no files")
+def test_a_folder_that_takes_no_files_is_not_called_locked() -> None:
+    with pytest.raises(FileNotFoundError), locked(Path("/proc/lock")):
+        pass
+
+
 def test_a_missing_folder_is_not_made_for_a_lock(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), only_writer(tmp_path / "gone" / "a"):
         pass

@@ -4,6 +4,11 @@ Each message says what was given, what the limit is, and what to do about it. Mi
 (a number where a text belongs) are plain `TypeError`, as everywhere in Python.
 """
 
+import re
+
+_PLACE_IN_RUST = re.compile(r",? /\S+\.rs:\d+:\d+$")
+"""Where on its maker's machine a library found a fault: nothing that a user can look at."""
+
 
 class DeweyError(Exception):
     """Base of every error that Dewey raises for its users.
@@ -95,5 +100,10 @@ class MissingDependencyError(DeweyError, ImportError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, at most 300 characters; its type's name if nothing."""
-    return str(error).strip().split("\n", 1)[0][:300] or type(error).__name__
+    r"""The first line of what an error says, at most 300 characters; its type's name if nothing.
+
+    >>> first_line(OSError("no space left, /home/x/object_store.rs:1013:21\nmore"))
+    'no space left'
+    """
+    line = str(error).strip().split("\n", 1)[0]
+    return _PLACE_IN_RUST.sub("", line)[:300] or type(error).__name__

@@ -235,6 +235,8 @@ def locked(path: Path, *, remove: bool = False, wait: bool = False) -> Iterator[
             lock.release()
             lock.acquire()
     except Timeout:
+        if not path.exists():  # filelock waits for it where no file can be made, as in /proc
+            path.touch()
         raise BlockingIOError(f"{path} is locked by another process") from None
     try:
         yield

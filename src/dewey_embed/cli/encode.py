@@ -98,6 +98,11 @@ def encode(
             workers={"num": workers, "cpus": worker_cpus, "gpus": worker_gpus},
         )  # fmt: skip
     else:
+        if workers or worker_gpus is not None or worker_cpus != 1:
+            console.say(
+                "--workers, --worker-cpus and --worker-gpus count with --ray only: this process "
+                "encodes"
+            )
         run = partial(_here, docs, folder_named(output), encoding=chosen)
     summary = run(model=model, reading=reading, wanted=wanted, progress=not json)
     _report(summary, chunks=chunks, as_json=json, verbose=verbose)
