@@ -281,6 +281,8 @@ class _Encoder:
     def __init__(self, place: Output, spec: _ModelSpec, num_threads: int, tally: Any) -> None:
         self._place, self._tally = place, tally
         self._error: DeweyError | None = None
+        if tally is not None:
+            tally.begin.remote()
         try:
             self._model = self._load(spec, num_threads)
         except DeweyError as error:  # told with the first group; Ray would start it again

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dewey_embed.printable import counted
 from dewey_embed.progress import Advance, Progress
@@ -24,25 +24,40 @@ TELL_S = 1.0
 ANSWER_S = 5.0
 """Seconds that a report may take; a run never waits longer for the sake of its bar."""
 
+START_S = 15.0
+"""Seconds within which a worker begins where there is room for it."""
+
 Key = tuple[int, int]
 """The number of a piece, and that of a group in it."""
 
 
+class InWork(NamedTuple):
+    """The bytes that are done of each group in work, and how many workers have begun so far."""
+
+    groups: dict[Key, int]
+    num_begun: int
+
+
 class Tally:
-    """The bytes that are done of each group in work; an actor, which workers and driver share."""
+    """What workers tell of themselves; an actor, which they and the driver share."""
 
     def __init__(self) -> None:
         self._bytes: dict[Key, int] = {}
+        self._num_begun = 0
+
+    def begin(self) -> None:
+        """Note that a worker has begun: it loads the model."""
+        self._num_begun += 1
 
     def note(self, key: Key, num_bytes: int) -> None:
         """Note how far a group is; one that is done again begins again."""
         self._bytes[key] = num_bytes
 
-    def in_work(self, done: Sequence[Key]) -> dict[Key, int]:
+    def in_work(self, done: Sequence[Key]) -> InWork:
         """How far the groups are, without those that are done."""
         for key in done:
             self._bytes.pop(key, None)
-        return self._bytes
+        return InWork(self._bytes, self._num_begun)
 
 
 @contextmanager
@@ -81,7 +96,8 @@ class Meter:
         self._bytes = self._documents = self._chunks = self._held = 0
         self._in_work: dict[Key, int] = {}
         self._done: list[Key] = []
-        bar.say(f"{counted(workers, 'worker')} starting")
+        self._workers, self._begun = workers, time.monotonic()
+        self._show()
 
     def finished(self, key: Key, num_bytes: int, *, documents: int, chunks: int, held: int) -> None:
         """Count a group that is done."""
@@ -94,12 +110,13 @@ class Meter:
             self._held += held
             self._show()
 
-    def see(self, found: Mapping[Key, int]) -> None:
+    def see(self, found: InWork) -> None:
         """Show how far groups in work were, but for those that are done since."""
         with self._lock:
             done = set(self._done)
-            self._in_work = {key: size for key, size in found.items() if key not in done}
-            self._show()
+            self._in_work = {key: size for key, size in found.groups.items() if key not in done}
+            late = time.monotonic() - self._begun > START_S
+            self._show(in_want=late and not found.num_begun)
 
     @contextmanager
     def looking(self, tally: Any) -> Iterator[None]:
@@ -127,12 +144,14 @@ class Meter:
                 found = ray.get(tally.in_work.remote(done), timeout=ANSWER_S)
                 self.see(found)
 
-    def _show(self) -> None:
+    def _show(self, *, in_want: bool = False) -> None:
         """Move the bar, never back: a group whose worker died is done again."""
         reached = self._bytes + sum(self._in_work.values())
         self._bar(max(0, min(reached, self._bar.total or reached) - self._bar.done))
         parts = [counted(self._documents, "document"), counted(self._chunks, "chunk")]
         parts += [f"{self._held:,} there already"] if self._held else []
         parts += [f"{counted(len(self._in_work), 'group')} in work"] if self._in_work else []
-        if self._bytes or self._in_work:
-            self._bar.say(", ".join(parts))
+        if not (self._bytes or self._in_work):
+            state = "waiting: others have the cluster's cores or GPUs" if in_want else "starting"
+            parts = [f"{counted(self._workers, 'worker')} {state}"]
+        self._bar.say(", ".join(parts))
