@@ -19,9 +19,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/python_reference.py
 
+# Three processes, whatever the cores: much of the time goes by in waiting for others.
 # Not reordered: tests/conftest.py begins with the files that take longest.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
 		-m "not slow"
 
 test-all: lint

@@ -37,12 +37,13 @@ class Result:
         return self.broken + self.crashes + self.hangs
 
     def __add__(self, later: Result) -> Result:
-        """Both; nothing that a later one found is lost."""
+        """Both, unless either found something: then the later one alone."""
+        if self.faults or later.faults:
+            return later
         slowest = max(self, later, key=lambda each: each.slowest_ms)
         return Result(
             self.runs + later.runs, self.cases + later.cases, self.seconds + later.seconds,
-            self.broken + later.broken, self.crashes + later.crashes, self.hangs + later.hangs,
-            slowest.slowest_ms, slowest.slowest_bytes,
+            0, 0, 0, slowest.slowest_ms, slowest.slowest_bytes,
         )  # fmt: skip
 
 
