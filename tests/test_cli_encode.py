@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ import pytest
 
 from dewey_embed.cli.outputs import check_output, write_vectors
 from dewey_embed.errors import CheckpointError, ConfigError
+from dewey_embed.rows import rows_of
 from dewey_embed.types import Document, DocumentVectors, Span
 from tests.commands import ended
 
@@ -225,3 +227,35 @@ def test_workers_without_a_cluster_are_said_to_count_for_nothing(words, tmp_path
     (tmp_path / "a.txt").write_text("a lease")
     assert ended("encode", tmp_path / "a.txt", "-o", tmp_path / "v.jsonl", *words) == 0
     assert "--worker-gpus count with --ray only" in capsys.readouterr().err
+
+
+def test_a_text_longer_than_the_model_takes_costs_itself_alone(tmp_path, capsys):
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a lease")
+    (folder / "long.txt").write_text("rent " * 140_000)
+    (folder / "z.txt").write_text("a patent")
+    words = (folder, "--overflow", "error")
+    assert ended("encode", *words, "-o", tmp_path / "v.jsonl") == 3
+    said = "long.txt: a text has 140,000 tokens, the limit is 131,070; overflow windows reads all"
+    assert said in capsys.readouterr().err
+    rows = [json.loads(line) for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    assert [os.path.basename(row["document_id"]) for row in rows] == ["a.txt", "z.txt"]
+    assert ended("index", *words, "--index", tmp_path / "ix") == 3
+    output, errors = capsys.readouterr()
+    assert said in errors
+    assert "2 documents" in output
+
+
+def test_the_row_of_a_cut_text_ends_where_the_vector_does():
+    document = Document(id="a", text="rent paid late")
+    own = replace(
+        vectors(), spans=[Span(0, 4, 0, 1), Span(5, 9, 1, 2)], chunks=np.ones((2, 4), np.float32),
+        num_tokens=3, used_tokens=2, overflow="truncate",
+    )  # fmt: skip
+    [row, *chunks] = rows_of(document, own, chunks=True, texts=True)
+    assert (row["char_start"], row["char_end"], row["token_end"]) == (0, 9, 2)
+    assert row["text"] == "rent paid"
+    assert len(chunks) == 2
+    [row] = rows_of(document, replace(own, overflow="windows"), chunks=False, texts=False)
+    assert (row["char_end"], row["token_end"]) == (14, 3)

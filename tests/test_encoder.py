@@ -474,6 +474,15 @@ def test_progress_counts_every_token_once(model):
     assert len(seen) > 1
 
 
+def test_progress_moves_within_one_long_pass(model, monkeypatch):
+    monkeypatch.setattr("dewey_embed.model.inference.LONG_ROW", 20)
+    seen = []
+    document = model.encode_document(" ".join(TEXTS), progress=seen.append)
+    assert len(seen) == len(model.model.backbone.layers)
+    assert min(seen) > 0
+    assert sum(seen) == document.num_tokens
+
+
 def test_batches_larger_than_memory_are_halved(model, monkeypatch):
     """No GPU is needed to run out of its memory: the model raises the error, as torch would."""
     expected = [model.encode_document(text) for text in TEXTS]

@@ -5,9 +5,15 @@ Each message says what was given, what the limit is, and what to do about it. Mi
 """
 
 import re
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
-_PLACE_IN_RUST = re.compile(r",? /\S+\.rs:\d+:\d+$")
-"""Where on its maker's machine a library found a fault: nothing that a user can look at."""
+_KIND_IN_RUST = re.compile(r"^(?:lance error: )?LanceError\(\w+\): ")
+_PLACE_IN_RUST = re.compile(r"(?:, /\S+\.rs:\d+:\d+)+\s*$")
+"""The name of a fault in a library, and where on its maker's machine it was found."""
+
+Text = TypeVar("Text")
+Encoded = TypeVar("Encoded")
 
 
 class DeweyError(Exception):
@@ -105,5 +111,23 @@ def first_line(error: BaseException) -> str:
     >>> first_line(OSError("no space left, /home/x/object_store.rs:1013:21\nmore"))
     'no space left'
     """
-    line = str(error).strip().split("\n", 1)[0]
+    line = _KIND_IN_RUST.sub("", str(error).strip().split("\n", 1)[0])
     return _PLACE_IN_RUST.sub("", line)[:300] or type(error).__name__
+
+
+def each_that_fits(
+    encode: Callable[[Sequence[Text]], list[Encoded | str]], texts: Sequence[Text]
+) -> list[Encoded | str]:
+    """What `encode` makes of the texts, and the reason for one that is longer than it takes.
+
+    So that such a text, with `overflow="error"`, costs itself and not those beside it.
+    """
+    try:
+        return encode(texts)
+    except TextTooLongError as error:
+        if len(texts) > 1:
+            middle = len(texts) // 2
+            halves = texts[:middle], texts[middle:]
+            return [each for half in halves for each in each_that_fits(encode, half)]
+        reason = str(error).removeprefix("text 0: ").partition("; pass overflow=")[0]
+        return [f"{reason}; overflow windows reads all of it, truncate leaves its end out"]

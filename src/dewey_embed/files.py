@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from dewey_embed.errors import ConfigError
@@ -63,6 +64,24 @@ def atomic_file(path: Path, *, sync: bool = False) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def require_writable(path: Path) -> None:
+    """Refuse a path that no file can be written to; asked before the work that it shall hold.
+
+    Raises:
+        ConfigError: it is a folder, or its folder takes no file.
+
+    """
+    if os.path.isdir(path):
+        raise ConfigError(f"{path}: is a folder; name a file to write")
+    there = next(each for each in Path(os.path.abspath(path)).parents if os.path.lexists(each))
+    try:
+        TemporaryFile(dir=there).close()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({there}: {error.strerror}); give another path"
+        ) from None
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     """Name a file in errors of the system that name none, as those of a full disk."""
@@ -82,6 +101,15 @@ def draft_of(path: Path) -> Path:
     return path.with_name(
         f".{path.name}.{os.getpid():08x}{_machine():08x}{secrets.token_hex(2)}.draft"
     )
+
+
+def without_draft(path: str) -> str:
+    """A path in which drafts have the names of what they become.
+
+    >>> without_draft("a/.b.json.0000000112345678abcd.draft/c")
+    'a/b.json/c'
+    """
+    return re.sub(r"(^|/)\.([^/]+)\.[0-9a-f]{20}\.draft(?=/|$)", r"\1\2", path)
 
 
 def _machine() -> int:
@@ -228,6 +256,8 @@ def locked(path: Path, *, remove: bool = False, wait: bool = False) -> Iterator[
     from filelock import FileLock, Timeout
 
     next(path.parent.iterdir(), None)  # filelock would make a folder that is missing
+    if not path.exists():  # it would wait for a file that cannot be made, as in /proc
+        TemporaryFile(dir=path.parent).close()
     lock = FileLock(path, timeout=-1 if wait else 0)
     try:
         lock.acquire()
@@ -235,8 +265,6 @@ def locked(path: Path, *, remove: bool = False, wait: bool = False) -> Iterator[
             lock.release()
             lock.acquire()
     except Timeout:
-        if not path.exists():  # filelock waits for it where no file can be made, as in /proc
-            path.touch()
         raise BlockingIOError(f"{path} is locked by another process") from None
     try:
         yield

@@ -40,6 +40,9 @@ def rows_of(
         )
     names = {"document_id": storable_text(document.id), "source": storable_text(document.source)}
     own = Span(0, len(document.text), 0, vectors.num_tokens)
+    if vectors.overflow == "truncate":  # what its vector stands for ends where the last chunk does
+        read = max((span.char_end for span in vectors.spans), default=0)
+        own = Span(0, read, 0, vectors.used_tokens)
     rows: list[Row] = [{**names, "chunk": None, **own._asdict(), "vector": vectors.vector}]
     if chunks:
         pairs = zip(vectors.spans, vectors.chunks, strict=True)

@@ -20,14 +20,16 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from dewey_embed import Document, Index
+from dewey_embed import Dewey, Document, Index
 from dewey_embed.cli.app import app
 from dewey_embed.cluster import session
 from dewey_embed.cluster.encode import ClusterOptions, encode_on_ray
+from dewey_embed.cluster.index_output import open_index
 from dewey_embed.cluster.outputs import ROWS, SETTINGS_KEY, Making, open_rows
 from dewey_embed.cluster.session import Node, Workers, connected, fitted
-from dewey_embed.errors import ClusterError, ConfigError, StorageError
+from dewey_embed.errors import ClusterError, ConfigError, IndexStoreError, StorageError
 from dewey_embed.files import locked
+from dewey_embed.index.store import Store
 from dewey_embed.storage import open_place
 from dewey_embed.text.reader import read_documents
 
@@ -366,6 +368,24 @@ def test_of_two_runs_on_one_output_the_second_is_refused(kind, corpus, tmp_path)
     with locked(tmp_path / f".v{kind}.lock"), pytest.raises(ClusterError, match="another run is"):
         encode_on_ray([str(corpus)], str(output), workers=Workers(num=1))
     assert not output.exists()
+
+
+def test_an_index_is_written_by_one_command_at_a_time(corpus, tmp_path):
+    path = tmp_path / "my.index"
+    with Index.open(path) as index:
+        index.add(Document(id="more", text="Bees make honey."))
+        with (
+            Store.open(path).alone(),
+            pytest.raises(IndexStoreError, match="is being written by another process"),
+        ):
+            encode_on_ray([str(corpus)], str(path), workers=Workers(num=1))
+        output = open_index(str(path), Dewey.load(), Making())
+        with output.alone(), pytest.raises(IndexStoreError, match="is being written by another"):
+            index.add(Document(id="late", text="Wasps do not."))
+        output.begin()
+        with output.alone():
+            output.finish()
+        assert len(index) == 1
 
 
 def test_an_output_whose_making_a_full_disk_stopped_is_made_anew(tmp_path):

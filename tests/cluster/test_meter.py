@@ -52,11 +52,13 @@ def test_workers_that_find_no_room_are_said_to_wait(monkeypatch):
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + START_S + 1)
     meter.see(InWork({}, 0))
-    assert bar.name == ("2 workers waiting: others have the cluster's cores or GPUs")
+    assert bar.name == ("2 workers waiting for free cores or GPUs, or slow to start")
     meter.see(InWork({}, 1))
     assert bar.name == "2 workers starting"
     meter.see(InWork({(0, 0): 0}, 1))
     assert bar.name == "0 documents, 0 chunks, 1 group in work"
+    meter.finished((0, 0), 0, documents=0, chunks=0, held=2)
+    assert bar.name == "0 documents, 0 chunks, 2 there already"
 
 
 @pytest.mark.parametrize("tokens", [0, 10])

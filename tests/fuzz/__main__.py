@@ -9,11 +9,11 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -49,6 +49,7 @@ def main() -> int:
         [name] = names
         fuzz(name, given.work, CORPUS / name, cases=given.cases, seed=given.seed,
              seconds=given.seconds)  # fmt: skip
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whose process would live on
     faults = 0
     for name in names:
         before = read_results().get(name)
@@ -78,21 +79,20 @@ def run(
     for each in folder.iterdir():
         if each.name != "found":
             shutil.rmtree(each) if each.is_dir() else each.unlink()
-    total, hangs, crashes = Progress(), 0, 0
+    total, hangs, crashes, processes = Progress(), 0, 0, 0
     start = time.monotonic()
-    for attempt in range(MAX_RESTARTS):
+    while total.cases < cases and hangs + crashes < MAX_RESTARTS:
         left = int(seconds - (time.monotonic() - start))
-        if total.cases >= cases or left <= 0:
+        if processes and left <= 0:
             break
         cases_left = min(cases - total.cases, CASES_OF_A_PROCESS)
-        status, done = _process(name, folder, cases_left, left, seed + attempt)
+        status, done = _process(name, folder, cases_left, max(1, left), seed + processes)
+        processes += 1
         slowest = max((total.slowest_s, total.slowest_bytes), (done.slowest_s, done.slowest_bytes))
         total = Progress(total.cases + done.cases, total.broken + done.broken, *slowest)
         interrupted = status == INTERRUPTED_STATUS
         hangs += status == HANG_STATUS
         crashes += status not in (0, HANG_STATUS, INTERRUPTED_STATUS)
-        if status and not interrupted and not done.cases:
-            raise SystemExit(f"{name} did not begin; see {folder}/log")
         result = Result(
             runs=1,
             cases=total.cases,
@@ -106,6 +106,8 @@ def run(
         yield result, interrupted
         if interrupted:
             break
+        if status and not done.cases:
+            raise SystemExit(f"{name} did not begin, or its first case ended it; see {folder}/log")
 
 
 def _process(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tuple[int, Progress]:
@@ -119,9 +121,12 @@ def _process(name: str, folder: Path, cases: int, seconds: int, seed: int) -> tu
         process = subprocess.Popen(
             [*command, *options], cwd=ROOT, stdout=log, stderr=log, env=environment
         )
-        with suppress(KeyboardInterrupt):  # it was interrupted, too, and ends
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:  # the process may not have got the signal, or not know it yet
+            process.send_signal(signal.SIGINT)
             process.wait()
-        status = process.wait()
+            status = INTERRUPTED_STATUS
     return status, read_progress(folder)
 
 

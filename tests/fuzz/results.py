@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dewey_embed.files import locked, write_json, write_text
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
@@ -57,12 +58,17 @@ def read_results() -> dict[str, Result]:
 
 def keep_result(name: str, result: Result) -> None:
     """Write what a target came to into the file and the page."""
+    with locked(RESULTS.with_suffix(".lock"), remove=True, wait=True):  # of other targets' runs
+        _keep(name, result)
+
+
+def _keep(name: str, result: Result) -> None:
     results = {each: asdict(value) for each, value in read_results().items()}
     results[name] = asdict(result)
     ordered = {each: results[each] for each in TARGETS if each in results}
-    RESULTS.write_text(json.dumps(ordered, indent=1) + "\n", "utf-8")
+    write_json(RESULTS, ordered, indent=1)
     if PAGE.exists():
-        PAGE.write_text(with_table(PAGE.read_text("utf-8")), "utf-8")
+        write_text(PAGE, with_table(PAGE.read_text("utf-8")))
 
 
 def with_table(page: str) -> str:

@@ -1,5 +1,6 @@
 """The tables: what a writer commits is what readers find, at every moment."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 
 from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import IndexMismatchError, IndexStoreError
+from dewey_embed.index import layout as layout_module
 from dewey_embed.index.layout import open_layout
 from dewey_embed.index.store import BOOT_NAME, Store
 from dewey_embed.index.tables import canonical, content_hash, storable
@@ -267,3 +269,19 @@ def test_a_long_run_is_recorded_from_time_to_time(store, monkeypatch):
     write(store, [record("a")], [record("b")], finish=False)
     (store.folder / BOOT_NAME).write_text("an earlier start of the system")
     assert ids(Store.open(store.folder)) == ["a", "b"]
+
+
+def test_a_disk_that_fills_keeps_no_reader_out(store, monkeypatch):
+    write(store, [record("a"), record("b")])
+    whole = layout_module.write_layout
+
+    def on_a_full_disk(snapshot, folder, **options):
+        if folder.is_relative_to(store.folder):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        whole(snapshot, folder, **options)
+
+    monkeypatch.setattr(layout_module, "write_layout", on_a_full_disk)
+    assert ids(store) == ["a", "b"]
+    assert not list((store.folder / "derived").iterdir())
+    with pytest.raises(IndexStoreError, match=r"No space left .*make room"):
+        open_layout(store.folder, store.snapshot(), to_stay=True)

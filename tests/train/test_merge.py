@@ -125,7 +125,7 @@ def test_a_model_given_twice_is_refused(three, tmp_path, spelling):
         "a link": tmp_path / "link",
         "another spelling": three[1].parent / ".." / three[1].parent.name / three[0].name,
     }[spelling]
-    with pytest.raises(ConfigError, match=r"are one folder, .*; give each model once"):
+    with pytest.raises(ConfigError, match=r"given twice .*; give each model once"):
         merge([three[0], three[1], again], tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 

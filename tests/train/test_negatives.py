@@ -188,8 +188,8 @@ def test_parquet_and_json_lines_give_the_same_and_say_so(tmp_path, capsys):
     output, errors = capsys.readouterr()
     assert "dewey: left out: 1 without a question: row 32\n" in errors
     num = len({each["query"] for each in rows})
-    assert f"{len(rows)} rows of 4 negatives, of {num} of {num} questions; " in output
-    assert f"{len(rows)} rows of 4 negatives, of {num} of {num + 1} questions; " in output
+    said = f"{len(rows)} rows of 4 negatives, for {num} of {num} questions with a passage; "
+    assert output.count(said) == 2
     lines = (tmp_path / "parquet.out").read_text()
     assert lines == (tmp_path / "jsonl.out").read_text()
     columns = ["anchor", "positive", *(f"negative_{number}" for number in range(1, 5))]
@@ -216,8 +216,12 @@ def test_the_output_may_be_in_a_new_folder_and_is_no_folder(tmp_path, capsys):
     source = written(tmp_path / "pairs.jsonl", PAIRS)
     assert ended("mine", source, "-o", tmp_path / "new" / "out.jsonl", "--margin", "0.9") == 0
     assert (tmp_path / "new" / "out.jsonl").read_text()
+    before = source.read_bytes()
+    assert ended("mine", source, "-o", tmp_path / "new" / ".." / "pairs.jsonl") == 1
+    assert "is the file of pairs that is read" in capsys.readouterr().err
+    assert source.read_bytes() == before
     assert ended("mine", source, "-o", tmp_path) == 1
-    assert "is a folder; give the file" in capsys.readouterr().err
+    assert "is a folder; name a file" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path):

@@ -21,6 +21,7 @@ from dewey_embed.cli.options import (
     register,
     require_eval,
     several,
+    writable,
 )
 from dewey_embed.errors import ReadError
 from dewey_embed.eval.audits import CACHE, LENGTHS, MIN_DOCUMENTS
@@ -31,7 +32,10 @@ Cache = Annotated[
     Path, typer.Option(help="Folder for what was measured; a killed run resumes from there.")
 ]
 Seed = Annotated[int, typer.Option(help="A number for another choice of documents.")]
-Output = Annotated[Path, typer.Option("--output", "-o", help="File for a page of `dewey report`.")]
+Output = Annotated[
+    Path,
+    typer.Option("--output", "-o", callback=writable, help="File for a page of `dewey report`."),
+]
 BeirFolder = Annotated[Path, typer.Option(help="A folder in BEIR's layout.")]
 
 
@@ -321,7 +325,10 @@ def server(
     ] = 120.0,
     json: Json = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
+        Path | None,
+        typer.Option(
+            "--output", "-o", callback=writable, help="File for a page of `dewey report`."
+        ),
     ] = None,
 ) -> None:  # fmt: skip
     """Test a server of embeddings, any that speaks OpenAI's, TEI's or Ollama's API.

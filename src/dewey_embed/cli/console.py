@@ -27,6 +27,7 @@ import typer
 
 from dewey_embed.errors import DeweyError
 from dewey_embed.extras import explained
+from dewey_embed.files import without_draft
 from dewey_embed.printable import one_line, printable
 
 
@@ -268,8 +269,11 @@ def _usage(error: Any) -> str:
 
 def _of_the_system(error: OSError) -> str:
     """The file of an error, and the system's message."""
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None
-             and not isinstance(name, int)]  # fmt: skip
+    names = [
+        without_draft(os.fsdecode(name))
+        for name in (error.filename, error.filename2)
+        if not isinstance(name, int | None)
+    ]
     said = error.strerror or str(error) or type(error).__name__
     return ": ".join([" -> ".join(names), said] if names else [said])
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dewey_embed.cli import console, options
-from dewey_embed.errors import ReadError
+from dewey_embed.errors import ConfigError, ReadError, each_that_fits
 from dewey_embed.printable import counted
 from dewey_embed.storage import folder_named
 from dewey_embed.text.inputs import FILE_MEMORY_MB, FILE_TIMEOUT_S, MAX_TEXT_MB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from dewey_embed.encoder import Dewey
     from dewey_embed.types import Document, DocumentVectors, Unreadable
@@ -90,6 +90,11 @@ def encode(
     chosen = {name: value for name, value in given.items() if value is not None}
     wanted = {"chunks": chunks, "texts": with_texts}
     if ray is not None:
+        if output == "-":
+            raise ConfigError(
+                "-: with --ray, vectors are written to a .lance dataset, a .parquet folder or an "
+                ".index, not to standard output; name one, or leave --ray out"
+            )
         from dewey_embed.cluster.encode import is_index
 
         chunks = chunks or is_index(output)  # which always has them
@@ -213,9 +218,12 @@ def _encoded(
     """
     from dewey_embed.types import Unreadable
 
+    def encode(documents: Sequence[Document]) -> list[DocumentVectors | str]:
+        prepared = dewey.prepare([document.text for document in documents], **encode_options)
+        return dewey.encode_sound(prepared, progress=progress)
+
     for group in _groups(items, summary):
-        prepared = dewey.prepare([document.text for document in group], **encode_options)
-        encoded = dewey.encode_sound(prepared, progress=progress)
+        encoded = each_that_fits(encode, group)
         for document, vectors in zip(group, encoded, strict=True):
             if isinstance(vectors, str):
                 summary.faults.append(Unreadable.of(document, vectors))

@@ -77,7 +77,10 @@ Results = Annotated[
     Path, typer.Option(help="Folder for mteb's result files; measured tasks are not run again.")
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File for a page of `dewey report`.")
+    Path | None,
+    typer.Option(
+        "--output", "-o", callback=options.writable, help="File for a page of `dewey report`."
+    ),
 ]
 Cache = Annotated[Path, typer.Option(help="Folder for indexes and vectors, which later runs read.")]
 FinishedOnly = Annotated[

@@ -24,7 +24,12 @@ Source = Annotated[
         "queries.jsonl and qrels.tsv, or in BEIR's layout."
     ),
 ]
-Output = Annotated[Path, typer.Option("--output", "-o", help="The file of JSON lines to write.")]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", callback=options.writable, help="The file of JSON lines to write."
+    ),
+]
 Negatives = Annotated[
     int, typer.Option(min=1, max=1000, help="Negatives for each question and passage.")
 ]
@@ -89,8 +94,8 @@ def mine(
     Each line has anchor, positive, negative_1, ... as MultipleNegativesRankingLoss of Sentence
     Transformers reads them.
     """
-    if output.is_dir():  # now, and not after an hour
-        raise ConfigError(f"{output}: is a folder; give the file of JSON lines to write")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ConfigError(f"{output}: is the file of pairs that is read; give another path")
     from dewey_embed.encoder import Dewey
     from dewey_embed.train.negatives import mine as run_mining
 
@@ -116,15 +121,14 @@ def mine(
     lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in mined.rows)
     write_text(output, "".join(lines))
     _name(mined.left_out)
-    num_asked = len(pool.questions) + sum(len(names) for names in pool.left_out.values())
     console.echo(
-        f"{output}: {len(mined.rows):,} rows of {negatives} negatives, of {mined.num_questions:,} "
-        f"of {num_asked:,} questions; {mined.num_too_near:,} passages nearer than the margin left "
-        "out"
+        f"{output}: {len(mined.rows):,} rows of {negatives} negatives, for {mined.num_questions:,} "
+        f"of {len(pool.questions):,} questions with a passage; {mined.num_too_near:,} passages "
+        "nearer than the margin left out"
     )
 
 
 def _name(left_out: Mapping[str, Sequence[str]]) -> None:
-    """Say on standard error how many questions are in no row, and why."""
+    """Say on standard error of how many questions rows are missing, and why."""
     for reason, names in left_out.items():
         console.say(f"left out: {len(names):,} {reason}: {first_few(names, MOST_NAMED)}")

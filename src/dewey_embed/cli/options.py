@@ -21,6 +21,7 @@ from typer.core import TyperCommand
 from dewey_embed.cli.console import complain, say
 from dewey_embed.errors import ConfigError
 from dewey_embed.extras import require
+from dewey_embed.files import require_writable
 from dewey_embed.printable import one_line
 from dewey_embed.storage import folder_named
 from dewey_embed.text.inputs import ReadLimits
@@ -37,6 +38,18 @@ LARGEST = 2**24
 """More tokens than any model reads, and more dimensions than any vector has."""
 
 Value = TypeVar("Value")
+
+
+def writable(path: Path | None) -> Path | None:
+    """The path of an option, if a file can be written to it; asked before hours of work.
+
+    Raises:
+        ConfigError: it is a folder, or its folder takes no file.
+
+    """
+    if path is not None:
+        require_writable(path.expanduser())
+    return path
 
 
 def _known_splitter(name: str | None) -> str | None:

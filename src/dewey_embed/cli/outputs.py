@@ -78,7 +78,8 @@ def check_output(path: Path, inputs: Sequence[str] = ()) -> None:
             " (as .lance and .index with --ray)"
         )
     if path.exists() and not path.is_file():
-        raise ConfigError(f"{path}: is there and is no file; give another path")
+        folder = " (a folder of files is what --ray writes)" if path.is_dir() else ""
+        raise ConfigError(f"{path}: is there and is no file{folder}; give another path")
     if path.exists() and any(_is_read(path, each) for each in inputs):
         raise ConfigError(
             f"{path}: is read as an input, too, and would be replaced; give another path"

@@ -150,6 +150,7 @@ def encode_on_ray(
     files = [each for each in sources if isinstance(each, SourceFile)]
     with ExitStack() as stack:
         stack.enter_context(_alone(place.name))
+        stack.enter_context(place.alone())
         held = place.begin()  # what it refuses, it refuses before Ray starts
         fitted = stack.enter_context(connected(address, workers))
         run = _Run(place, held, spec, fitted, options)

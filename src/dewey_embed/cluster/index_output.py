@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from dewey_embed.config import EncodeOptions
 from dewey_embed.errors import ConfigError
 from dewey_embed.files import write_text
 from dewey_embed.index.settings import FILE_NAME, INDEX_OPTIONS, IndexSettings, changed_options
-from dewey_embed.index.store import Store
+from dewey_embed.index.store import LOCK_NAMES, Store
 from dewey_embed.index.sync import IndexEncoder, new_settings
 from dewey_embed.index.tables import (
     Place,
@@ -57,6 +58,17 @@ class IndexOutput(Output):
     def _chunks(self) -> LanceTable:
         return LanceTable(f"{self.name}/chunks.lance")
 
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep out `dewey index` and its like, which would take for left what is not complete yet.
+
+        They do not write to object storage.
+        """
+        return nullcontext() if is_address(self.name) else self._store.alone()
+
+    @property
+    def _store(self) -> Store:
+        return Store(Path(self.name), self.settings)
+
     def begin(self) -> Held:
         """What is there, swept of chunks that no document owns.
 
@@ -69,7 +81,7 @@ class IndexOutput(Output):
         place, folder = open_place(self.name), folder_named(self.name)
         made = IndexSettings.read(folder)
         if made is None:
-            if place.files():
+            if any(each.base_name not in LOCK_NAMES for each in place.files()):
                 raise ConfigError(
                     f"{self.name}: holds other files and no {FILE_NAME}: it is no Dewey index; "
                     "give another path"
@@ -209,7 +221,7 @@ class IndexOutput(Output):
             self._chunks.compact()
             self._documents.compact()
             return
-        with Store(Path(self.name), self.settings).writer() as writer:
+        with self._store.writer(is_alone=True) as writer:
             writer.finish()
 
 

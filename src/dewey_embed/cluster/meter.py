@@ -96,13 +96,14 @@ class Meter:
         self._bytes = self._documents = self._chunks = self._held = 0
         self._in_work: dict[Key, int] = {}
         self._done: list[Key] = []
-        self._workers, self._begun = workers, time.monotonic()
+        self._workers, self._begun, self._done_any = workers, time.monotonic(), False
         self._show()
 
     def finished(self, key: Key, num_bytes: int, *, documents: int, chunks: int, held: int) -> None:
         """Count a group that is done."""
         with self._lock:
             self._done.append(key)
+            self._done_any = True
             self._in_work.pop(key, None)
             self._bytes += num_bytes
             self._documents += documents
@@ -151,7 +152,7 @@ class Meter:
         parts = [counted(self._documents, "document"), counted(self._chunks, "chunk")]
         parts += [f"{self._held:,} there already"] if self._held else []
         parts += [f"{counted(len(self._in_work), 'group')} in work"] if self._in_work else []
-        if not (self._bytes or self._in_work):
-            state = "waiting: others have the cluster's cores or GPUs" if in_want else "starting"
+        if not (self._done_any or self._in_work):
+            state = "waiting for free cores or GPUs, or slow to start" if in_want else "starting"
             parts = [f"{counted(self._workers, 'worker')} {state}"]
         self._bar.say(", ".join(parts))

@@ -12,6 +12,7 @@ import json
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from dewey_embed.cluster.lance_table import LanceTable
 from dewey_embed.config import CHUNK_TOKENS, EncodeOptions
-from dewey_embed.errors import ConfigError
+from dewey_embed.errors import ConfigError, each_that_fits
 from dewey_embed.files import atomic_file
 from dewey_embed.rows import rows_of, rows_schema, rows_table
 from dewey_embed.storage import is_address, looking, open_place
@@ -103,6 +104,10 @@ class Output(ABC):
     """A place of vectors, as workers and the driver see it; it travels between them."""
 
     name: str
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep out whoever else writes to this output, as far as that knows of it."""
+        return nullcontext()
 
     @abstractmethod
     def begin(self) -> Held:
@@ -197,9 +202,13 @@ class RowsOutput(Output):
 
     def encode(self, model: Dewey, documents: Sequence[Document], begin: Begin) -> EncodedGroup:
         """Encode a group as `dewey encode` does, and write its rows."""
-        texts = [document.text for document in documents]
-        prepared = model.prepare(texts, **self.making.encoding)
-        encoded = model.encode_sound(prepared, progress=begin(prepared.num_tokens))
+
+        def encode(some: Sequence[Document]) -> list[DocumentVectors | str]:
+            texts = [document.text for document in some]
+            prepared = model.prepare(texts, **self.making.encoding)
+            return model.encode_sound(prepared, progress=begin(prepared.num_tokens))
+
+        encoded = each_that_fits(encode, documents)
         rows = [
             {**row, "hash": self.digest(document)}
             for document, vectors in zip(documents, encoded, strict=True)

@@ -15,6 +15,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +112,13 @@ class DerivedLayout:
         return {key: json.loads(value) for key, value in pairs}
 
 
-def open_layout(folder: Path, snapshot: Snapshot, *, progress: bool = False) -> DerivedLayout:
+def open_layout(
+    folder: Path, snapshot: Snapshot, *, progress: bool = False, to_stay: bool = False
+) -> DerivedLayout:
     """The layout of a snapshot of the index in `folder`, made now if it is missing or damaged.
 
-    Where the index's folder cannot be written, it is made in memory's place: a temporary folder.
+    Where the index's folder cannot be written, it is made in a temporary one, and so it is where
+    the disk is full, unless it is one `to_stay` there.
 
     Raises:
         IndexStoreError: the tables do not fit together, or the disk is full.
@@ -138,6 +142,10 @@ def open_layout(folder: Path, snapshot: Snapshot, *, progress: bool = False) -> 
         except FileNotFoundError as error:  # a writer took it for what a killed run left
             raise UnreadError(f"index {folder} changes too fast to be read; try again") from error
         except OSError as error:
+            shutil.rmtree(draft, ignore_errors=True)
+            if not to_stay:
+                with suppress(OSError):  # the temporary folder may lie on the same disk
+                    return _temporary(snapshot)
             raise IndexStoreError(
                 f"index {folder}: {place} cannot be written ({error.strerror or error}); the "
                 "documents are safe: make room, and search or index again"

@@ -149,7 +149,7 @@ class Reader:
 
     def lay_out(self, *, progress: bool = False) -> None:
         """Leave the layout of the newest state on disk, and no other. For the writer."""
-        state = self._newest(progress=progress)
+        state = self._newest(progress=progress, to_stay=True)
         if state is not None:
             remove_stale_layouts(self._store.folder, state.snapshot)
 
@@ -158,8 +158,8 @@ class Reader:
         with self._lock:
             self._state = None
 
-    def _newest(self, *, progress: bool = False) -> State | None:
-        """The newest state; None before the first commit."""
+    def _newest(self, *, progress: bool = False, to_stay: bool = False) -> State | None:
+        """The newest state; None before the first commit. Its layout may be one `to_stay`."""
         with self._lock:
             listing = self._store.listing()
             stands_still = listing is not None and listing == self._listing
@@ -169,7 +169,9 @@ class Reader:
                 snapshot = self._store.snapshot()
                 if snapshot is None:
                     return None
-                layout = open_layout(self._store.layouts, snapshot, progress=progress)
+                layout = open_layout(
+                    self._store.layouts, snapshot, progress=progress, to_stay=to_stay
+                )
                 if self._store.layouts != self._store.folder:  # kept here for nobody else
                     remove_stale_layouts(self._store.layouts, snapshot, drafts=False)
                 self._state = State(snapshot, layout)

@@ -17,7 +17,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 LOCK_NAME = "dewey.lock"
 HOLDER_NAME = "dewey.pid"
 """The file locked by the one process that writes, and the one that says which process that is."""
+LOCK_NAMES = (LOCK_NAME, HOLDER_NAME)
 
 BOOT_NAME = "dewey.boot"
 """The file that says during which start of the system the tables were last written."""
@@ -227,8 +228,27 @@ class Store:
             )
 
     @contextmanager
-    def writer(self) -> Iterator[Writer]:
+    def alone(self) -> Iterator[None]:
+        """Keep every other writer out meanwhile; the folder is made if it is missing.
+
+        Raises:
+            IndexStoreError: another process is writing, or the folder cannot be made.
+
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise IndexStoreError(
+                f"{self.folder} cannot be made ({error.strerror}); choose another path"
+            ) from None
+        with _locked(self.folder):
+            yield
+
+    @contextmanager
+    def writer(self, *, is_alone: bool = False) -> Iterator[Writer]:
         """The one writer of this index, which is made if there is none yet.
+
+        With `is_alone` the caller keeps others out.
 
         Raises:
             IndexStoreError: another process is writing, the folder holds something else, or the
@@ -237,13 +257,7 @@ class Store:
 
         """
         _refuse_foreign(self.folder)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise IndexStoreError(
-                f"{self.folder} cannot be made ({error.strerror}); choose another path"
-            ) from None
-        with _locked(self.folder):
+        with nullcontext() if is_alone else self.alone():
             settings = IndexSettings.read(self.folder)
             if settings is None:
                 self.settings.write(self.folder)
@@ -380,7 +394,7 @@ class RemoteStore(Store):
         return 0, 0
 
     @contextmanager
-    def writer(self) -> Iterator[Writer]:
+    def writer(self, *, is_alone: bool = False) -> Iterator[Writer]:
         """Refuse to write.
 
         Raises:
@@ -417,7 +431,7 @@ def _refuse_foreign(folder: Path) -> None:
     refuse_file(folder)
     paths = _listing(folder)
     names = {path.name for path in paths}
-    begun = {LOCK_NAME, HOLDER_NAME, BOOT_NAME, f".{FILE_NAME}.tmp"}
+    begun = {*LOCK_NAMES, BOOT_NAME, f".{FILE_NAME}.tmp"}
     if paths:
         drafts = (*drafts_of(folder / FILE_NAME), *drafts_of(folder / BOOT_NAME))
         begun |= {draft.name for draft in drafts}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from dewey_embed.config import EncodeOptions
+from dewey_embed.errors import each_that_fits
 from dewey_embed.index.changes import Changes, Group, Refreshed, is_gone, is_within, left_places
 from dewey_embed.index.earlier import Earlier
 from dewey_embed.index.file_cache import FileCache
@@ -75,6 +76,14 @@ class IndexEncoder:
         Windows that a document had in its earlier version are not read; `earlier_of` gives these by
         document id, for the number of states that the model keeps of a window.
         """
+        return each_that_fits(lambda some: self._encode(some, earlier_of, begin), documents)
+
+    def _encode(
+        self,
+        documents: Sequence[Document],
+        earlier_of: Callable[[int], Mapping[str, Earlier]],
+        begin: Begin,
+    ) -> list[Encoded | str]:
         model = self._load_model()
         sizes, overlaps = self._options.chunk_tokens, self._options.chunk_overlap
         by_sentence = self._options.splitter == PASSAGE_SPLITTER and overlaps == (0,)

@@ -205,6 +205,7 @@ class Backbone(nn.Module):
                 states_TH = checkpoint(layer, states_TH, attention, use_reentrant=False)
             else:
                 states_TH = layer(states_TH, attention)
+            packed.layer_done()
         return self.normed(states_TH)
 
     def row_attention(self, packed: Packed, *, flash: bool = False) -> RowAttention:

@@ -252,8 +252,9 @@ def atomic_model_folder(path: Path) -> Iterator[Path]:
     except (FileExistsError, NotADirectoryError) as error:
         raise CheckpointError(f"{path}: is or lies in a file ({error}); give a folder") from None
     except OSError as error:
+        reason = error.strerror or first_line(error)
         raise CheckpointError(
-            f"{path}: the model cannot be saved there ({error}); free some space, check the "
+            f"{path}: the model cannot be saved there ({reason}); free some space, check the "
             "permissions, or choose another folder"
         ) from None
 

@@ -35,6 +35,9 @@ from dewey_embed.single_vectors import SINGLE_VECTORS, SingleVectorKind
 from dewey_embed.topics import stretches_of
 from dewey_embed.types import Floats, Rows, Tokens, WindowStates
 
+LONG_ROW = 16_384
+"""Tokens of a row that takes seconds on a CPU."""
+
 HEAD_SLICE_ROWS = 16_384
 
 
@@ -137,9 +140,9 @@ def embed(
 
     Where documents' vectors are pooled from more than their texts, the first `skip` ids that the
     model reads are left out of them. `on_tokens` gets the number of the texts' tokens in each batch
-    when it is done. A batch that does not fit into a GPU's memory is tried again in halves. Texts
-    without sound vectors are read again alone, for a mate's values may have got into them. Another
-    thread may pause or stop the passes by their `control`.
+    when it is done, and of a long one in parts. A batch that does not fit into a GPU's memory is
+    tried again in halves. Texts without sound vectors are read again alone, for a mate's values may
+    have got into them. Another thread may pause or stop the passes by their `control`.
 
     Raises:
         PassStoppedError: the control stopped them.
@@ -204,16 +207,20 @@ def _passes(
     sizes = [len(sequence.ids) for sequence in sums.sequences]
     prepare(model.backbone, sum(sizes))
     waiting = fill_batches(sizes, batch_tokens)
-    running: deque[tuple[list[_Sequence], Tensor, Tensor]] = deque()
+    running: deque[tuple[list[_Sequence], Tensor, Tensor, _Told]] = deque()
+    num_layers = len(model.backbone.layers[: model.backbone.depth])
+    if device.type != "cpu":  # which lags behind its host
+        num_layers = 0
     kept: dict[int, RunningSums] = {}
     while waiting:
         batch = [sums.sequences[index] for index in waiting[0]]
+        told = _Told(on_tokens, sum(each.end - each.first for each in batch), num_layers)
         try:
-            packed = pack([sequence.ids for sequence in batch], device, control)
+            packed = pack([sequence.ids for sequence in batch], device, control, told.layer_done)
             packed.check()
             hidden_TH = model(packed)
             packed.check()
-            running.append((batch, *_reduce(batch, packed.starts, hidden_TH)))
+            running.append((batch, *_reduce(batch, packed.starts, hidden_TH), told))
         except torch.OutOfMemoryError:
             waiting = _smaller(waiting, sizes, device)
             continue
@@ -224,7 +231,9 @@ def _passes(
         del waiting[0]
         ahead = sizes_of(device).batches_ahead if waiting else 0
         while len(running) > ahead:
-            on_tokens(sums.add(*running.popleft()))
+            done, cls_BH, sums_RH, told = running.popleft()
+            sums.add(done, cls_BH, sums_RH)
+            told.all_done()
     states = iter([kept[index] for index in sorted(kept)])
     return [
         Embedded(
@@ -233,6 +242,32 @@ def _passes(
         )
         for each, vectors in zip(requests, sums.vectors(), strict=True)
     ]
+
+
+class _Told:
+    """Tells how many of a batch's tokens are done: of a long row layer by layer, else at its end.
+
+    One pass over 131,072 tokens takes minutes on a CPU.
+    """
+
+    def __init__(self, on_tokens: Callable[[int], None], num_tokens: int, num_layers: int) -> None:
+        self._on_tokens, self._num_tokens = on_tokens, num_tokens
+        self._num_layers = num_layers if num_tokens >= LONG_ROW else 0
+        self._layers = self._tokens = 0
+
+    def layer_done(self) -> None:
+        """Tell the share of the layers that are done."""
+        self._layers += 1
+        if self._layers < self._num_layers:
+            self._tell(self._num_tokens * self._layers // self._num_layers)
+
+    def all_done(self) -> None:
+        """Tell the rest."""
+        self._tell(self._num_tokens)
+
+    def _tell(self, reached: int) -> None:
+        self._on_tokens(reached - self._tokens)
+        self._tokens = reached
 
 
 def _smaller(
@@ -419,8 +454,8 @@ class _Sums:
             own.append(sums_RH[rows == self.num_rows + text].sum(0))
         self.states[text][sequence.number] = torch.stack(own)
 
-    def add(self, batch: Sequence[_Sequence], cls_BH: Tensor, sums_RH: Tensor) -> int:
-        """Add a batch's results; return the number of the texts' tokens in it."""
+    def add(self, batch: Sequence[_Sequence], cls_BH: Tensor, sums_RH: Tensor) -> None:
+        """Add a batch's results."""
         rows, sizes = (
             torch.from_numpy(np.concatenate(values))
             for values in ([s.rows for s in batch], [s.ends - s.starts for s in batch])
@@ -434,7 +469,6 @@ class _Sums:
         self.cls_BH.index_add_(0, torch.tensor([s.text for s in batch]), cls_BH)
         self.sums_RH.index_add_(0, rows, sums_RH)
         self.sizes_R.index_add_(0, rows, sizes.float())
-        return sum(s.end - s.first for s in batch)
 
     def vectors(
         self,

@@ -6,7 +6,7 @@ end. This module knows nothing of texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ class Packed:
     | `cu_seqlens`  | (B + 1,) | int32 | where each sequence starts; the last one's end |
     | `lengths`     | B        | int   | the same on the host, so that nothing waits for a device |
 
-    `control` may pause or stop the pass over the row.
+    `control` may pause or stop the pass over the row; `on_layer` is called after each layer.
     """
 
     ids_T: Tensor
@@ -36,6 +36,7 @@ class Packed:
     cu_seqlens: Tensor
     lengths: tuple[int, ...]
     control: PassControl | None = None
+    on_layer: Callable[[], None] | None = None
 
     def check(self) -> None:
         """Return once the pass may go on.
@@ -46,6 +47,11 @@ class Packed:
         """
         if self.control is not None:
             self.control.check()
+
+    def layer_done(self) -> None:
+        """Say that another layer is done, where somebody asks."""
+        if self.on_layer is not None:
+            self.on_layer()
 
     @property
     def starts(self) -> NDArray[np.int64]:
@@ -62,6 +68,7 @@ def pack(
     sequences: Sequence[NDArray[np.int64]],
     device: torch.device | str = "cpu",
     control: PassControl | None = None,
+    on_layer: Callable[[], None] | None = None,
 ) -> Packed:
     """One row of all sequences' ids, in the given order; copied to a GPU without waiting for it.
 
@@ -77,8 +84,9 @@ def pack(
     cu_seqlens = torch.from_numpy(np.cumsum((0, *lengths), dtype=np.int32))
     place = torch.device(device)
     return Packed(
-        _copied(ids, place), _copied(positions, place), _copied(cu_seqlens, place), lengths, control
-    )
+        _copied(ids, place), _copied(positions, place), _copied(cu_seqlens, place), lengths,
+        control, on_layer,
+    )  # fmt: skip
 
 
 def _copied(host: Tensor, device: torch.device) -> Tensor:

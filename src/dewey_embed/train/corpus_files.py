@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dewey_embed.errors import ReadError
+from dewey_embed.errors import ReadError, first_line
 from dewey_embed.printable import first_few
 from dewey_embed.text.folders import is_clutter, walk
 from dewey_embed.text.reader import EXTENSIONS, read_documents
@@ -139,7 +139,8 @@ def read_files(source: FilesSource) -> Texts:
 
 def cause(error: Exception) -> str:
     """The first line of what went wrong; `datasets` says nothing where there are no rows."""
-    return next(iter(str(error.__cause__ or error).splitlines()), "no rows")
+    source = error.__cause__ or error
+    return first_line(source) if str(source).strip() else "no rows"
 
 
 def chosen_columns(table: Any, columns: Mapping[str, str], name: str) -> Any:

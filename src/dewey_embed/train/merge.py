@@ -119,8 +119,8 @@ def _require_different(ingredients: Sequence[Ingredient]) -> None:
         folder = each.folder.resolve()
         if folder in names:
             raise ConfigError(
-                f"{names[folder]} and {each.name} are one folder, {folder}; give each model once, "
-                "and weights where one shall count for more"
+                f"{each.name}: given twice ({names[folder]}: {folder}); give each model once, and "
+                "weights where one shall count for more"
             )
         names[folder] = each.name
 

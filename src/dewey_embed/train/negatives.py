@@ -92,7 +92,7 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class Triplets:
-    """Rows of an anchor, its positive and its negatives; what is not in them, by the reason.
+    """Rows of an anchor, its positive and its negatives; what has none, by the reason.
 
     `num_questions` have rows; `num_too_near` passages were left out for being likely answers
     themselves.
@@ -141,23 +141,21 @@ def mine(
     vectors = encode_passages(model, pool, window=window, progress=progress)
     asked = np.asarray(model.encode_query([each.text for each in questions], progress=progress))
     rows: list[dict[str, Any]] = []
-    num_questions, num_too_near, few = (
-        0,
-        0,
-        f"with fewer than {negatives} passages below the margin",
-    )
+    num_questions = num_too_near = 0
+    few = f"with fewer than {negatives} passages below the margin"
     with progress_bar("mining", len(questions), "questions", show=progress) as advance:
         for question, cosines in zip(questions, _blocks(asked, vectors), strict=True):
             candidates = _Candidates(pool, question, cosines, margin)
             num_too_near += candidates.num_too_near
-            num_before = len(rows)
-            for positive in question.positives:
-                chosen = candidates.choose(positive, negatives, same)
-                if len(chosen) < negatives:
-                    left_out.setdefault(few, []).append(question.name)
-                    continue
-                rows.append(_row(pool, question, positive, chosen, cosines if scores else None))
-            num_questions += len(rows) > num_before
+            own = [
+                _row(pool, question, positive, chosen, cosines if scores else None)
+                for positive in question.positives
+                if len(chosen := candidates.choose(positive, negatives, same)) == negatives
+            ]
+            if len(own) < len(question.positives):
+                left_out.setdefault(few, []).append(question.name)
+            rows += own
+            num_questions += bool(own)
             advance(1)
     if not rows:
         raise InputError(

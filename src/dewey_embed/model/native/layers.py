@@ -41,6 +41,7 @@ def run_layers(backbone: Backbone, packed: Packed, states_TH: Tensor, kernels: K
         run.project(layer, states_TH)
         run.attend(layer.layer_type)
         run.finish(layer, states_TH)
+        packed.layer_done()
 
 
 class _Run:
