@@ -32,10 +32,11 @@ Cache = Annotated[
     Path, typer.Option(help="Folder for what was measured; a killed run resumes from there.")
 ]
 Seed = Annotated[int, typer.Option(help="A number for another choice of documents.")]
-Output = Annotated[
-    Path,
-    typer.Option("--output", "-o", callback=writable, help="File for a page of `dewey report`."),
-]
+_OUTPUT = typer.Option(
+    "--output", "-o", callback=writable, help="File for a page of `dewey report`."
+)
+Output = Annotated[Path, _OUTPUT]
+OutputIfAny = Annotated[Path | None, _OUTPUT]
 BeirFolder = Annotated[Path, typer.Option(help="A folder in BEIR's layout.")]
 
 
@@ -324,12 +325,7 @@ def server(
         float, typer.Option(min=0.1, max=10**5, help="Seconds to wait for an answer.")
     ] = 120.0,
     json: Json = False,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", callback=writable, help="File for a page of `dewey report`."
-        ),
-    ] = None,
+    output: OutputIfAny = None,
 ) -> None:  # fmt: skip
     """Test a server of embeddings, any that speaks OpenAI's, TEI's or Ollama's API.
 
